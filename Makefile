@@ -1,0 +1,50 @@
+# make demo   install what the demo needs, then run configs/quickstart: SFT, reward model, PPO, evaluation
+# make test   install what the tests need, then run the whole test suite
+# make check  formatting, lint, types and import rules
+# make clean  remove the environment and the caches (never runs/)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := configs/quickstart/run.yaml
+INPUTS := pyproject.toml constraints.txt
+
+# Two test workers on two cores: with more threads each they would take the cores from one another.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/rlhf run --config $(DEMO)
+
+test: $(VENV)/.installed-test
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) *.egg-info build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Environments without the right Python say so before anything is downloaded.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "rlhf needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp newer than its inputs means that nothing is to be installed.
+$(VENV)/.installed-demo: EXTRAS := demo,tracking
+$(VENV)/.installed-test: EXTRAS := demo,tracking,test
+$(VENV)/.installed-dev: EXTRAS := demo,tracking,test,dev
+$(VENV)/.installed-%: $(INPUTS) | $(BIN)/python
+	@echo "installing rlhf-ppo[$(EXTRAS)] into $(VENV) (the first time downloads torch and transformers) ..."
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@

@@ -1,0 +1,215 @@
+"""The command line: read a configuration, call a stage, print where the results lie."""
+
+import argparse
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import BaseModel
+
+from rlhf.config.help import describe
+from rlhf.config.loader import config_yaml, load_config
+from rlhf.config.overrides import is_override
+from rlhf.config.schema_files import SCHEMAS
+from rlhf.errors import ConfigError, RlhfError
+from rlhf.printable import printable
+
+DISTRIBUTION = "rlhf-ppo"
+"""The name under which the package is installed."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 + SIGINT."""
+_OPTIONS = ("--config", "--verb")
+"""Options that take a value, which is never an override."""
+BROKEN_PIPE = 141
+"""Exit status when the reader of our output has gone: 128 + SIGPIPE."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A verb that takes a configuration; its code is imported when it runs, so that help and errors are quick."""
+
+    config: str
+    """Name of its schema: a key of SCHEMAS, and the usual name of its YAML file."""
+    module: str
+    """Module of the function that runs it."""
+    function: str
+    """Name of that function; it takes the configuration and returns the path of its results, or None."""
+    summary: str
+    """One line for the help."""
+
+    @property
+    def model(self) -> type[BaseModel]:
+        """The schema."""
+        return SCHEMAS[self.config]
+
+    def run(self, path: Path, overrides: Sequence[str]) -> object:
+        """Check the configuration, then run the stage."""
+        config = load_config(self.model, path, overrides)
+        return getattr(importlib.import_module(self.module), self.function)(config)
+
+
+STAGES = {
+    "sft": Stage("sft", "rlhf.sft", "train_sft", "supervised finetuning on demonstrations (behaviour cloning)"),
+    "reward-model": Stage(
+        "reward_model", "rlhf.reward_model", "train_reward_model", "train a reward model on preference pairs"
+    ),
+    "ppo": Stage("ppo", "rlhf.ppo", "train_ppo", "optimise a policy with PPO against rewards"),
+    "generate": Stage("generate", "rlhf.evaluation.generate", "generate", "answer prompts, as JSONL"),
+    "evaluate": Stage("evaluate", "rlhf.evaluation", "evaluate", "compare policies on the same held-out prompts"),
+    "run": Stage("run", "rlhf.pipeline", "run", "run a whole recipe, skipping the stages that are complete"),
+}
+"""The verbs that take a configuration."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; errors become lines on standard error.
+
+    Args:
+        arguments: without the program's name; None takes them from the command line.
+
+    Returns:
+        0, an error's own status, 1 after an exception that is not ours, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        _dispatch(arguments)
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - stays open until the process ends
+        return BROKEN_PIPE
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in arguments:
+            raise
+        if os.environ.get("RANK", "0") == "0":
+            for line in _error_lines(error):
+                print(printable(line), file=sys.stderr)
+        return _status(error)
+
+
+def verb_of(path: Path) -> str:
+    """Return the verb whose configuration a file holds, by the file's name: `ppo.yaml`, `reward_model.yaml`.
+
+    Raises:
+        ConfigError: the name says nothing.
+    """
+    verb = path.stem.replace("_", "-")
+    if verb not in STAGES:
+        raise ConfigError(f"config error: {path}: the name names no verb: add --verb, one of {', '.join(STAGES)}")
+    return verb
+
+
+class _Parser(argparse.ArgumentParser):
+    """ArgumentParser that takes options by their full names, and whose errors are ours."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of exiting."""
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> tuple[_Parser, dict[str, _Parser]]:
+    """Build the parser, and return it with the parser of each verb."""
+    parser = _Parser(prog="rlhf", description="RLHF finetuning of language models: one verb a stage, `run` for all.")
+    parser.add_argument("--version", action="version", version=f"rlhf {_version()}")
+    group = parser.add_subparsers(dest="command", metavar="VERB", required=True, parser_class=_Parser)
+    summaries = {name: stage.summary for name, stage in STAGES.items()}
+    summaries["validate"] = "check a configuration and print it with every default"
+    verbs = {name: group.add_parser(name, help=text, add_help=False) for name, text in summaries.items()}
+    for verb in verbs.values():
+        verb.usage = f"{verb.prog} --config FILE [path.to.key=value ...] [--debug]"
+        verb.add_argument("--config", type=Path, metavar="FILE", help="the YAML file")
+        verb.add_argument("-h", "--help", action="store_true", help="show this help and every key")
+    verbs["validate"].usage = f"{verbs['validate'].prog} --config FILE [--verb VERB] [path.to.key=value ...] [--debug]"
+    verbs["validate"].add_argument(
+        "--verb", choices=STAGES, help="whose configuration it is (default: the file's name)"
+    )
+    verbs["fetch"] = group.add_parser("fetch", help="download models and data by name; without a name, list them")
+    verbs["fetch"].add_argument("names", nargs="*", metavar="NAME", help="what to download")
+    for verb in verbs.values():
+        verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser, verbs
+
+
+def _dispatch(arguments: Sequence[str]) -> None:
+    rest, overrides = _split(arguments)
+    parser, verbs = _parser()
+    options = parser.parse_args(rest)
+    command: str = options.command
+    if command == "fetch":
+        _fetch([*options.names, *overrides])
+    elif options.help:
+        _show_help(command, verbs[command])
+    elif options.config is None:
+        verbs[command].error("--config FILE is required")
+    elif command == "validate":
+        stage = STAGES[options.verb or verb_of(options.config)]
+        print(config_yaml(load_config(stage.model, options.config, overrides)), end="")
+    else:
+        _print_path(STAGES[command].run(options.config, overrides))
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate the overrides, which may stand anywhere, from what argparse reads."""
+    rest: list[str] = []
+    overrides: list[str] = []
+    for argument in arguments:
+        is_option = argument.partition("=")[0] in _OPTIONS or (rest and rest[-1] in _OPTIONS)
+        (overrides if is_override(argument) and not is_option else rest).append(argument)
+    return rest, overrides
+
+
+def _show_help(command: str, parser: argparse.ArgumentParser) -> None:
+    print(parser.format_help())
+    if command in STAGES:
+        print("Keys of the file, and of path.to.key=value (N is the index of a list's item):\n")
+        print(describe(STAGES[command].model))
+
+
+def _fetch(names: Sequence[str]) -> None:
+    module = importlib.import_module("rlhf.fetch")
+    if not names:
+        for name, artifact in module.catalogue().items():
+            print(f"{name}: {printable(artifact.description)}")
+    for name in names:
+        _print_path(module.fetch(name))
+
+
+def _print_path(result: object) -> None:
+    """Print where the results lie, once for all processes."""
+    if result is not None and os.environ.get("RANK", "0") == "0":
+        print(f"results: {printable(str(result))}")
+
+
+def _error_lines(error: BaseException) -> list[str]:
+    if isinstance(error, KeyboardInterrupt):
+        return ["error: interrupted"]
+    if isinstance(error, RlhfError):
+        lines = str(error).splitlines() or [type(error).__name__]
+        return [line if line.startswith("config error:") else f"error: {line}" for line in lines]
+    summary = f"{type(error).__name__}: {error}".splitlines()[0]
+    return [f"error: {summary} (run again with --debug for the traceback)"]
+
+
+def _status(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return error.exit_status if isinstance(error, RlhfError) else 1
+
+
+def _version() -> str:
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return "(not installed)"

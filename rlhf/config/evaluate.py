@@ -1,0 +1,55 @@
+"""The schema of `rlhf evaluate` and `rlhf generate`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from rlhf.config.shared import Count, DataSection, NonNegative, Precision, Section
+
+
+class DecodingSection(Section):
+    """How the policies answer."""
+
+    max_new_tokens: Count = Field(48, description="longest response in tokens")
+    temperature: NonNegative = Field(1.0, description="0 takes the likeliest token")
+    stop_strings: list[str] = Field([], description="a response ends when one of them has appeared")
+    batch_rows: Count = Field(64, description="prompts decoded together")
+
+
+class GoldSection(Section):
+    """The gold judge: a classifier on human labels that no training stage has seen."""
+
+    train: str = Field(description="rows text, label (0 or 1) from which the judge is fitted; path or `fetch:NAME/file`")
+    heldout: str = Field(description="rows of the same kind for its scale, thresholds and accuracy")
+    fluency_penalty: NonNegative = Field(1.0, description="subtracted when perplexity is above the 95th percentile of human text")
+    repetition_penalty: NonNegative = Field(1.0, description="subtracted when more bigrams repeat than in 95 % of human texts")
+
+
+class EvaluateConfig(Section):
+    """Compare policies on the same held-out prompts."""
+
+    output_dir: str = Field(description="directory of the comparison")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler and of the bootstrap")
+    policies: Annotated[dict[str, str], Field(min_length=1)] = Field(
+        description="name: model directory; win rates are against the first"
+    )
+    reference: str | None = Field(None, description="model to which the KL is measured; null takes the first policy")
+    prompts: DataSection = Field(description="held-out prompts")
+    reward_model: str | None = Field(None, description="directory of the reward model (the proxy)")
+    gold: GoldSection | None = Field(None, description="the gold judge, when there is one")
+    decoding: DecodingSection = DecodingSection()
+    precision: Precision = Field("auto", description="compute type")
+    microbatch_tokens: Count = Field(2048, description="padded tokens in one forward pass")
+    num_side_by_side: Count = Field(8, description="samples printed side by side in the summary")
+
+
+class GenerateConfig(Section):
+    """Answer prompts from a file or standard input, as JSONL."""
+
+    model: str = Field(description="model directory, `fetch:NAME` or hub name")
+    prompts: DataSection | None = Field(None, description="prompts; null reads one prompt a line from standard input")
+    output: str | None = Field(None, description="JSONL file; null prints to standard output")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler")
+    samples_per_prompt: Count = Field(1, description="responses for each prompt")
+    decoding: DecodingSection = DecodingSection()
+    precision: Precision = Field("auto", description="compute type")

@@ -1,0 +1,148 @@
+"""Every key that a schema knows: its dotted path, type, range, default and meaning."""
+
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+INDEX = "N"
+"""Stands for the index of a list's item in a path: `rewards.N.weight`."""
+
+_NAMES: dict[object, str] = {
+    int: "integer",
+    float: "number",
+    bool: "true or false",
+    str: "text",
+    Path: "path",
+    type(None): "null",
+    Any: "anything",
+}
+_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "a multiple of"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """One key of a configuration."""
+
+    path: str
+    """Dotted path; `N` stands for the index of a list's item."""
+    type_name: str
+    """What it holds, in words, with the range."""
+    required: bool
+    """True when it has no default."""
+    default: object
+    """The default; without meaning when the key is required or a section."""
+    description: str
+    """A sentence, with the unit."""
+    is_section: bool
+    """True when it holds keys of its own."""
+
+
+def keys_of(model: type[BaseModel]) -> list[Key]:
+    """Return the keys of a schema in the order of its fields, each section before its own keys."""
+    return list(_walk(model, "", None))
+
+
+def unwrap(annotation: object) -> Iterator[object]:
+    """Yield the types that an annotation allows, without `Annotated`, `Union` and `Optional` around them."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from unwrap(get_args(annotation)[0])
+    elif origin in (Union, types.UnionType):
+        for option in get_args(annotation):
+            yield from unwrap(option)
+    else:
+        yield annotation
+
+
+def section_keys(model: type[BaseModel]) -> list[str]:
+    """Return the keys at the top that hold one section."""
+    return [name for name, field in model.model_fields.items() if any(map(_is_model, unwrap(field.annotation)))]
+
+
+def _walk(model: type[BaseModel], prefix: str, instance: object) -> Iterator[Key]:
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        default = getattr(instance, name) if isinstance(instance, model) else _default(field)
+        options = list(unwrap(field.annotation))
+        yield Key(
+            path=path,
+            type_name=_type_name(field.annotation, field.metadata),
+            required=field.is_required() and default is PydanticUndefined,
+            default=default,
+            description=" ".join((field.description or "").split()),
+            is_section=any(map(_is_model, options)),
+        )
+        for option in options:
+            if isinstance(option, type) and issubclass(option, BaseModel):
+                yield from _walk(option, f"{path}.", default)
+            elif get_origin(option) in (list, tuple, Sequence):
+                yield from _walk_items(option, f"{path}.{INDEX}.")
+
+
+def _walk_items(annotation: object, prefix: str) -> Iterator[Key]:
+    seen: set[str] = set()
+    for item in get_args(annotation):
+        for option in unwrap(item):
+            if isinstance(option, type) and issubclass(option, BaseModel):
+                yield from (key for key in _walk(option, prefix, None) if key.path not in seen)
+                seen |= {f"{prefix}{name}" for name in option.model_fields}
+
+
+def _default(field: FieldInfo) -> object:
+    if field.default_factory_takes_validated_data:
+        return None
+    return field.get_default(call_default_factory=True)
+
+
+def _is_model(option: object) -> bool:
+    return isinstance(option, type) and issubclass(option, BaseModel)
+
+
+def _type_name(annotation: object, metadata: Sequence[object] = ()) -> str:
+    """Return a type in words: `number > 0`, `'k1' | 'k2'`, `list of text`, `section or null`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_name(arguments[0], (*_constraints(arguments[1:]), *metadata))
+    if origin in (Union, types.UnionType):
+        names = dict.fromkeys(_type_name(option, metadata if option is not type(None) else ()) for option in arguments)
+        return " or ".join(names)
+    return _plain_name(annotation, origin, arguments) + _range(metadata)
+
+
+def _plain_name(annotation: object, origin: object, arguments: tuple[object, ...]) -> str:
+    if origin is Literal:
+        return " | ".join(map(repr, arguments))
+    if origin is dict:
+        return f"mapping of {_type_name(arguments[0])} to {_type_name(arguments[1])}"
+    if origin is tuple and Ellipsis not in arguments:
+        return "[" + ", ".join(map(_type_name, arguments)) + "]"
+    if origin is not None and arguments:
+        return f"list of {_type_name(arguments[0])}"
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return " | ".join(repr(member.value) for member in annotation)
+    if _is_model(annotation):
+        return "section"
+    return _NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _constraints(metadata: Sequence[object]) -> list[object]:
+    """Return the constraints in an annotation's metadata, those inside a `Field(...)` included."""
+    flat: list[object] = []
+    for item in metadata:
+        flat.extend(item.metadata if isinstance(item, FieldInfo) else [item])
+    return flat
+
+
+def _range(metadata: Sequence[object]) -> str:
+    bounds: list[str] = []
+    for item in metadata:
+        bounds += [f" {sign} {getattr(item, name)}" for name, sign in _BOUNDS.items() if hasattr(item, name)]
+    lengths = [getattr(item, "min_length", None) for item in metadata]
+    return " and".join(bounds) + "".join(f" with at least {length}" for length in lengths if length)

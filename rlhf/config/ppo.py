@@ -1,0 +1,118 @@
+"""The schema of `rlhf ppo`."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from rlhf.config.shared import (
+    Count,
+    DataSection,
+    Fraction,
+    ModelSection,
+    NonNegative,
+    OptimizerSection,
+    Positive,
+    Section,
+    StageConfig,
+)
+
+
+class FunctionRewardSection(Section):
+    """A Python function with TRL's signature: fn(prompts, completions, **columns) -> list[float]."""
+
+    kind: Literal["function"]
+    path: str = Field(description="`path/to/file.py:name` or `package.module:name`; this runs the code in that file")
+    weight: float = Field(1.0, description="factor of this reward in the score")
+
+
+class ModelRewardSection(Section):
+    """A sequence classifier with one label, as `rlhf reward-model` saves it."""
+
+    kind: Literal["model"]
+    path: str = Field(description="directory, `fetch:NAME` or hub name of the reward model")
+    weight: float = Field(1.0, description="factor of this reward in the score")
+
+
+RewardSection = Annotated[FunctionRewardSection | ModelRewardSection, Field(discriminator="kind")]
+
+
+class SamplingSection(Section):
+    """How responses are drawn. Top-k and top-p do not exist here: they would bias the ratio."""
+
+    max_new_tokens: Count = Field(48, description="longest response in tokens")
+    temperature: Positive = Field(1.0, description="logits are divided by it, in sampling and in every logprob")
+    stop_strings: list[str] = Field([], description="a response ends when one of them has appeared")
+    batch_rows: Count = Field(64, description="prompts decoded together by one process")
+
+
+class KLSection(Section):
+    """The controller of the KL coefficient."""
+
+    controller: Literal["fixed", "adaptive"] = Field("fixed", description="constant coefficient, or steered to a target")
+    target: Positive = Field(6.0, description="target KL in nats a sequence (adaptive)")
+    horizon: Count = Field(10000, description="episodes over which the coefficient follows (adaptive)")
+    max_kl: Positive | None = Field(None, description="nats a sequence beyond which the run stops with status 6")
+
+
+class ScoreSection(Section):
+    """What happens to a score before it becomes a reward."""
+
+    missing_eos_penalty: NonNegative = Field(0.0, description="subtracted from the score of a response without EOS")
+    clip: Positive | None = Field(None, description="scores are clipped to [-clip, clip]")
+    normalise: Literal["none", "running"] = Field("none", description="divide by a running standard deviation")
+
+
+class PPOConfig(StageConfig):
+    """Proximal policy optimisation with a value head."""
+
+    model: ModelSection = Field(description="the policy to start from; the reference is the same model, frozen")
+    critic: Literal["shared", "separate"] = Field("shared", description="value head on the policy's trunk, or a second model")
+    critic_model: ModelSection | None = Field(None, description="the separate critic's start, usually the reward model")
+    prompts: DataSection = Field(description="prompts: text or messages")
+    rewards: list[RewardSection] = Field(min_length=1, description="what scores a response; the score is the weighted sum")
+    sampling: SamplingSection = SamplingSection()
+    score: ScoreSection = ScoreSection()
+    value_optimizer: OptimizerSection = OptimizerSection(learning_rate=1e-3)
+    kl_control: KLSection = KLSection()
+
+    steps: Count = Field(description="PPO steps: collect a batch, update on it")
+    rollout_batch_size: Count = Field(64, description="episodes a PPO step, over all processes")
+    minibatches: Count = Field(2, description="optimizer steps an epoch; must divide rollout_batch_size")
+    epochs: Count = Field(4, description="passes over each collected batch")
+    microbatch_tokens: Count = Field(1024, description="padded tokens in one forward and backward pass of one process")
+    kl_coef: NonNegative = Field(0.05, description="weight of the KL penalty in the reward, per nat")
+    kl_estimator: Literal["k1", "k2", "k3"] = Field("k1", description="estimator of the KL to the reference at each token")
+    gamma: Fraction = Field(1.0, description="discount per token")
+    gae_lambda: Fraction = Field(0.95, description="0 gives one-step TD errors, 1 gives Monte Carlo")
+    clip_range: Positive = Field(0.2, description="the ratio is clipped to [1 - clip_range, 1 + clip_range]")
+    value_clip_range: Positive | None = Field(0.2, description="values may move this far from the old ones; null: no clip")
+    value_coef: NonNegative = Field(0.1, description="weight of the value loss on the shared trunk")
+    entropy_coef: NonNegative = Field(0.0, description="weight of the entropy bonus, per nat")
+    whiten_advantages: bool = Field(True, description="advantages to mean 0 and variance 1 over the global batch")
+    target_kl: Positive | None = Field(None, description="end the epochs early when KL(old || new) per token exceeds this")
+    num_samples: Count = Field(8, description="responses written to samples/ each time")
+    samples_every: Count = Field(5, description="PPO steps between writing samples")
+
+    @property
+    def minibatch_size(self) -> int:
+        """Episodes an optimizer step, over all processes."""
+        return self.rollout_batch_size // self.minibatches
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        if self.rollout_batch_size % self.minibatches:
+            size, parts = self.rollout_batch_size, self.minibatches
+            near = [n for n in range(1, size + 1) if size % n == 0]
+            below, above = max(n for n in near if n < parts or n == 1), min(n for n in near if n > parts)
+            raise ValueError(
+                f"minibatches ({parts}) must divide rollout_batch_size ({size}); nearest valid: {below} or {above}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _critic(self) -> Self:
+        if (self.critic == "separate") != (self.critic_model is not None):
+            raise ValueError("critic: separate needs critic_model, and critic: shared refuses it")
+        if self.model.lora is not None and self.model.lora.dropout > 0:
+            raise ValueError("model.lora.dropout must be 0 in PPO: dropout makes the ratio noise")
+        return self

@@ -1,0 +1,102 @@
+"""Sections that several stages share: the model, LoRA, data sources, the optimizer, logging and checkpoints."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Precision = Literal["auto", "float32", "bfloat16"]
+OverLong = Literal["drop", "cut_left", "error"]
+OnEmpty = Literal["error", "skip"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of a configuration: frozen, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class LoraSection(Section):
+    """Low-rank adapters (peft) in place of full finetuning."""
+
+    r: Count = Field(16, description="rank of the adapter matrices")
+    alpha: Positive = Field(32.0, description="scale of the adapter; the update is multiplied by alpha / r")
+    dropout: Fraction = Field(0.0, description="dropout on the adapter's input; 0 in PPO, where dropout is off")
+    target_modules: str | list[str] = Field("all-linear", description="module names as peft takes them")
+
+
+class ModelSection(Section):
+    """Which model is loaded and which of its weights are trained."""
+
+    path: str = Field(description="a local directory, `fetch:NAME`, or a name on the Hugging Face hub")
+    random_init: bool = Field(False, description="take only config.json and start from random weights (tests)")
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
+    precision: Precision = Field("auto", description="compute type; `auto` takes bfloat16 where the hardware has it")
+    lora: LoraSection | None = Field(None, description="train low-rank adapters and keep the model frozen")
+    trainable_layers: Count | None = Field(
+        None, description="train only this many of the last blocks and the final norm; embeddings stay frozen"
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_train(self) -> Self:
+        if self.lora is not None and self.trainable_layers is not None:
+            raise ValueError("lora and trainable_layers exclude each other: set one of them to null")
+        return self
+
+
+class DataSection(Section):
+    """Where rows come from and what happens to the ones that do not fit."""
+
+    path: str = Field(description="a .jsonl, .csv or .parquet file, a `datasets` directory, `fetch:NAME/file`, or a hub name")
+    split: str | None = Field(None, description="split of a `datasets` directory or hub data set")
+    column_map: dict[str, str] = Field({}, description="our column name: name in the file")
+    limit: Count | None = Field(None, description="rows to take from the front")
+    max_length: Count = Field(512, description="longest sequence in tokens")
+    over_long: OverLong = Field("drop", description="what happens to longer rows: drop, cut the prompt at the left, or stop")
+    on_empty: OnEmpty = Field("error", description="what happens to rows with an empty prompt or completion")
+
+
+class OptimizerSection(Section):
+    """AdamW with gradient clipping and a schedule."""
+
+    learning_rate: Positive = Field(3e-5, description="peak learning rate")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="shape after the warm-up")
+    warmup_fraction: Fraction = Field(0.05, description="share of the updates with a rising learning rate")
+    weight_decay: NonNegative = Field(0.0, description="decoupled weight decay on matrices, none on norms and biases")
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.95), description="decay rates of Adam's two moments")
+    eps: Positive = Field(1e-8, description="Adam's epsilon, outside the square root")
+    max_grad_norm: Positive = Field(1.0, description="gradients are scaled down to this global L2 norm")
+
+
+class LoggingSection(Section):
+    """What is written while a stage runs."""
+
+    every: Count = Field(1, description="optimizer steps (SFT, reward model) or PPO steps between rows in metrics.jsonl")
+    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab"]] = Field(
+        [], description="trackers of accelerate that receive the same numbers"
+    )
+
+
+class CheckpointSection(Section):
+    """When a run is saved and how it goes on."""
+
+    every: Count | None = Field(None, description="steps between checkpoints; null saves none before the end")
+    keep: Count = Field(2, description="newest checkpoints that are kept")
+    resume: Literal["auto", "never"] = Field("auto", description="go on from the newest checkpoint that verifies, or refuse")
+
+
+class StageConfig(Section):
+    """What every training stage has."""
+
+    output_dir: str = Field(description="directory of this run")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of every random stream")
+    expected_processes: Count | None = Field(
+        None, description="refuse to start when the number of processes differs (accelerate may start fewer than asked)"
+    )
+    model: ModelSection
+    optimizer: OptimizerSection = OptimizerSection()
+    logging: LoggingSection = LoggingSection()
+    checkpoints: CheckpointSection = CheckpointSection()

@@ -1,0 +1,85 @@
+"""Which rows make a batch, and the padded tensors of one."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rlhf.batches import PreferenceBatch, PromptBatch, TokenBatch
+from rlhf.data.records import Example, Pair, Prompt
+
+
+def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Cut rows, sorted by length, into batches of at most `max_tokens` padded tokens.
+
+    Args:
+        lengths: tokens of each row.
+        max_tokens: rows times the longest row; a single longer row is a batch of its own.
+
+    Returns:
+        The batches as lists of row numbers, shortest rows first; every row is in exactly one.
+    """
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1, found {max_tokens}")
+    if any(length < 1 for length in lengths):
+        raise ValueError("every length must be at least 1")
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        # Rows come by rising length, so the next one is the longest of the batch that it joins.
+        if batches and (len(batches[-1]) + 1) * lengths[row] <= max_tokens:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def epoch_order(num_items: int, seed: int, epoch: int) -> list[int]:
+    """Return a permutation that depends on seed and epoch alone."""
+    digest = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)  # torch takes 63 bits
+    return [int(row) for row in torch.randperm(num_items, generator=generator)]
+
+
+def collate_examples(examples: Sequence[Example], pad_id: int) -> TokenBatch:
+    """Right-pad examples to [B, S]."""
+    ids, mask = _padded([example.input_ids for example in examples], pad_id)
+    loss_mask = torch.zeros_like(mask)
+    for row, example in enumerate(examples):
+        if len(example.loss_mask) != len(example.input_ids) or example.loss_mask[0]:
+            raise ValueError(f"example {row}: loss_mask must be as long as input_ids and False on the first token")
+        loss_mask[row, : len(example.loss_mask)] = torch.tensor(example.loss_mask, dtype=torch.bool)
+    return TokenBatch(input_ids=ids, attention_mask=mask, loss_mask=loss_mask)
+
+
+def collate_pairs(pairs: Sequence[Pair], pad_id: int) -> PreferenceBatch:
+    """Right-pad pairs to [B, S] and [B, S']."""
+    chosen_ids, chosen_mask = _padded([pair.chosen_ids for pair in pairs], pad_id)
+    rejected_ids, rejected_mask = _padded([pair.rejected_ids for pair in pairs], pad_id)
+    return PreferenceBatch(
+        chosen_ids=chosen_ids,
+        chosen_mask=chosen_mask,
+        rejected_ids=rejected_ids,
+        rejected_mask=rejected_mask,
+        margins=torch.tensor([pair.margin for pair in pairs], dtype=torch.float32),
+    )
+
+
+def collate_prompts(prompts: Sequence[Prompt], pad_id: int) -> PromptBatch:
+    """Right-pad prompts to [B, P]."""
+    ids, mask = _padded([prompt.ids for prompt in prompts], pad_id)
+    return PromptBatch(prompt_ids=ids, prompt_mask=mask)
+
+
+def _padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    if not rows or any(len(row) == 0 for row in rows):
+        raise ValueError(
+            f"a batch needs at least one sequence and no empty one, found lengths {[len(r) for r in rows]}"
+        )
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
+    mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row, dtype=torch.int64)
+        mask[number, : len(row)] = True
+    return ids, mask

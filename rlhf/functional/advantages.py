@@ -1,0 +1,87 @@
+"""From scores, KL and values to per-token rewards and advantages."""
+
+import torch
+from torch import Tensor
+
+from rlhf.functional.arguments import as_float, check_same_shape
+from rlhf.functional.masking import keep
+
+
+def shaped_rewards(scores: Tensor, token_scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
+    """Combine score, token scores and the KL penalty into one reward per token.
+
+    r_t = token_score_t - kl_coef * kl_t + [t is the last kept token] * score
+
+    Source: Ziegler et al. 2019, arXiv:1909.08593, equation 2, spread over the tokens. The score is added at the last
+    kept token itself (the EOS, or the last token of a cut response); arXiv:2403.17031 adds it one position later.
+
+    Args:
+        scores: [B] of whole responses, before KL.
+        token_scores: [B, T] of single tokens, zeros where no reward speaks of them.
+        kl: [B, T] nats, the estimate at each token.
+        mask: [B, T] bool, True on response tokens.
+        kl_coef: reward units per nat.
+
+    Returns:
+        [B, T] rewards, 0 where the mask is False. A row without a kept token has no action to reward: all 0.
+
+    Raises:
+        ValueError: the shapes differ, or the mask is not bool.
+    """
+    check_same_shape(token_scores=token_scores, kl=kl, mask=mask)
+    if mask.ndim != 2 or scores.shape != mask.shape[:1]:
+        raise ValueError(f"scores must be [B] and mask [B, T], found {list(scores.shape)} and {list(mask.shape)}")
+    # Counted from the right, the last kept token is the one at which the count of kept tokens is 1.
+    is_last = mask & (mask.flip(1).cumsum(1).flip(1) == 1)
+    at_last = keep(as_float(scores).unsqueeze(1).expand(mask.shape), is_last)
+    return keep(as_float(token_scores) - kl_coef * as_float(kl), mask) + at_last
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda: float) -> Tensor:
+    """Estimate advantages by an exponentially weighted sum of TD errors.
+
+    A_t = delta_t + gamma * gae_lambda * A_{t+1},  delta_t = r_t + gamma * V_{t+1} - V_t
+
+    Source: Schulman et al. 2016, arXiv:1506.02438, section 3. V after the last kept token is 0: a response that was cut
+    by length is terminal.
+
+    Args:
+        rewards: [B, T] per token, KL penalty included.
+        values: [B, T] V(s_t), before token t is emitted.
+        mask: [B, T] bool, True on response tokens, which are contiguous within a row; positions before the first
+            True are forced tokens, part of the state.
+        gamma: discount per token, in [0, 1].
+        gae_lambda: 0 gives one-step TD errors, 1 gives Monte Carlo.
+
+    Returns:
+        [B, T] advantages, not whitened, 0 where the mask is False. Returns are these plus the values.
+
+    Raises:
+        ValueError: the shapes differ, the mask is not bool or has a gap, or a number is outside [0, 1].
+    """
+    check_same_shape(rewards=rewards, values=values, mask=mask)
+    for name, number in (("gamma", gamma), ("gae_lambda", gae_lambda)):
+        if not 0.0 <= number <= 1.0:
+            raise ValueError(f"{name} must be in [0, 1], found {number}")
+    _check_contiguous(mask)
+    rewards, values = keep(rewards, mask), keep(values, mask)
+    num_tokens = mask.shape[1]
+    advantages = torch.zeros_like(rewards + values)
+    # Trailing masked positions hold reward 0 and value 0, so that they hand back V = 0 and A = 0.
+    next_value = next_advantage = advantages.new_zeros(mask.shape[0])
+    for t in reversed(range(num_tokens)):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        next_advantage = delta + gamma * gae_lambda * next_advantage
+        next_value = values[:, t]
+        advantages[:, t] = next_advantage
+    return keep(advantages, mask)
+
+
+def _check_contiguous(mask: Tensor) -> None:
+    if mask.ndim != 2:
+        raise ValueError(f"mask must be [B, T], found {list(mask.shape)}")
+    starts = mask[:, 1:] & mask[:, :-1].logical_not()
+    num_runs = starts.sum(1) + mask[:, :1].sum(1)
+    gaps = (num_runs > 1).nonzero().flatten().tolist()
+    if gaps:
+        raise ValueError(f"mask must be contiguous within a row, found a gap in row {gaps[0]}")

@@ -1,0 +1,191 @@
+"""The losses: clipped policy and value losses, the preference loss and the next-token loss.
+
+A loss over tokens is a sum divided by `num_tokens`, the number of real tokens in the whole global minibatch. So the
+losses of microbatches, and their gradients, add up to those of the minibatch, however it was cut. The statistics in a
+named result are means over this mask's own tokens, whatever the divisor, and detached; weigh them by `mask.sum()` to
+combine microbatches.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rlhf.functional.arguments import as_float, check_same_shape
+from rlhf.functional.masking import keep, masked_mean, masked_variance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyLoss:
+    """The policy loss and what it says about the step, all scalars."""
+
+    loss: Tensor
+    """Carries the gradient."""
+    clip_fraction: Tensor
+    """Share of real tokens at which the clipped term is the larger, so that the gradient is 0."""
+    approx_kl: Tensor
+    """Nats per token, mean of (logprobs - old_logprobs)^2 / 2: the distance from the sampling policy (k2)."""
+    ratio_mean: Tensor
+    """Mean of p / p_old over real tokens; 1 for equal policies, and in expectation over the sampling policy."""
+    ratio_std: Tensor
+    """Biased standard deviation of p / p_old over real tokens."""
+    ratio_max: Tensor
+    """Largest p / p_old of a real token; 0 without real tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueLoss:
+    """The value loss, scalars."""
+
+    loss: Tensor
+    """Carries the gradient."""
+    clip_fraction: Tensor
+    """Share of real tokens at which the clipped term is the larger, so that the gradient is 0."""
+
+
+def policy_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip_range: float,
+    *,
+    num_tokens: float | None = None,
+) -> PolicyLoss:
+    """Compute the clipped surrogate loss of PPO.
+
+    loss = 1/N * sum_t max(-A_t * r_t, -A_t * clip(r_t, 1 - clip_range, 1 + clip_range)),  r_t = p(a_t) / p_old(a_t)
+
+    Source: Schulman et al. 2017, arXiv:1707.06347, equation 7, negated for minimisation.
+
+    Args:
+        logprobs: [B, T] nats, of the policy that is trained.
+        old_logprobs: [B, T] nats, of the policy that sampled.
+        advantages: [B, T].
+        mask: [B, T] bool, True on response tokens.
+        clip_range: by how much the ratio may leave 1 and still be rewarded, above 0.
+        num_tokens: N, real tokens in the global minibatch; None counts this mask.
+
+    Returns:
+        The loss, and statistics over real tokens.
+
+    Raises:
+        ValueError: the shapes differ, the mask is not bool, or a number is not above 0.
+    """
+    check_same_shape(logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages, mask=mask)
+    _check_positive("clip_range", clip_range)
+    # Masked before exp: exp of padding may be inf, and inf * 0 would be NaN in the gradient.
+    log_ratio = keep(as_float(logprobs) - as_float(old_logprobs), mask)
+    ratio = log_ratio.exp()
+    kept_advantages = keep(advantages, mask)
+    unclipped = -kept_advantages * ratio
+    clipped = -kept_advantages * ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
+    loss = torch.maximum(unclipped, clipped).sum() / _divisor(mask, num_tokens)
+    with torch.no_grad():
+        return PolicyLoss(
+            loss=loss,
+            clip_fraction=masked_mean(clipped > unclipped, mask),
+            approx_kl=masked_mean(0.5 * log_ratio.square(), mask),
+            ratio_mean=masked_mean(ratio, mask),
+            ratio_std=masked_variance(ratio, mask).sqrt(),
+            ratio_max=keep(ratio, mask).amax(),
+        )
+
+
+def value_loss(
+    values: Tensor,
+    old_values: Tensor,
+    returns: Tensor,
+    mask: Tensor,
+    clip_range: float | None,
+    *,
+    num_tokens: float | None = None,
+) -> ValueLoss:
+    """Compute the squared error of the value head, clipped around the old values.
+
+    loss = 1/N * sum_t 0.5 * max((V_t - R_t)^2, (clip(V_t, V_old_t - clip_range, V_old_t + clip_range) - R_t)^2)
+
+    Source: OpenAI baselines ppo2, as described by Huang et al. 2022, "The 37 implementation details of PPO", detail 9.
+
+    Args:
+        values: [B, T] V(s_t) of the model that is trained.
+        old_values: [B, T] V(s_t) at the time of sampling.
+        returns: [B, T] the target: unwhitened advantages + old values.
+        mask: [B, T] bool, True on response tokens.
+        clip_range: how far a value may move from the old one and still be rewarded, above 0; None for no clip.
+        num_tokens: N, real tokens in the global minibatch; None counts this mask.
+
+    Returns:
+        The loss, and the share of clipped tokens.
+
+    Raises:
+        ValueError: the shapes differ, the mask is not bool, or a number is not above 0.
+    """
+    check_same_shape(values=values, old_values=old_values, returns=returns, mask=mask)
+    values, old_values, returns = keep(values, mask), keep(old_values, mask), keep(returns, mask)
+    unclipped = (values - returns).square()
+    clipped = unclipped
+    if clip_range is not None:
+        _check_positive("value clip_range", clip_range)
+        near = old_values + (values - old_values).clamp(-clip_range, clip_range)
+        clipped = (near - returns).square()
+    loss = 0.5 * torch.maximum(unclipped, clipped).sum() / _divisor(mask, num_tokens)
+    return ValueLoss(loss=loss, clip_fraction=masked_mean((clipped > unclipped).detach(), mask))
+
+
+def preference_loss(chosen_scores: Tensor, rejected_scores: Tensor, margins: Tensor) -> Tensor:
+    """Compute the Bradley-Terry loss of a reward model.
+
+    loss = 1/B * sum_b -log sigmoid(chosen_b - rejected_b - margin_b)
+
+    Source: Ouyang et al. 2022, arXiv:2203.02155, equation 1; the margin from Touvron et al. 2023, arXiv:2307.09288,
+    equation 2.
+
+    Args:
+        chosen_scores: [B] of the preferred responses.
+        rejected_scores: [B] of the others.
+        margins: [B] by how much the chosen score must lead; zeros without margins.
+
+    Returns:
+        Scalar, nats per pair.
+
+    Raises:
+        ValueError: the shapes differ, or there is no pair.
+    """
+    check_same_shape(chosen_scores=chosen_scores, rejected_scores=rejected_scores, margins=margins)
+    if chosen_scores.numel() == 0:
+        raise ValueError("chosen_scores must hold at least one pair, found none")
+    return -F.logsigmoid(as_float(chosen_scores) - as_float(rejected_scores) - as_float(margins)).mean()
+
+
+def next_token_loss(logprobs: Tensor, mask: Tensor, *, num_tokens: float | None = None) -> Tensor:
+    """Compute the negative log-likelihood of the tokens that are learned.
+
+    loss = -1/N * sum_t log p(a_t)
+
+    Args:
+        logprobs: [B, T] nats, of the tokens of the data.
+        mask: [B, T] bool, True on tokens that are learned.
+        num_tokens: N, such tokens in the global minibatch; None counts this mask.
+
+    Returns:
+        Scalar, nats per token.
+
+    Raises:
+        ValueError: the shapes differ, the mask is not bool, or `num_tokens` is not above 0.
+    """
+    check_same_shape(logprobs=logprobs, mask=mask)
+    return -keep(logprobs, mask).sum() / _divisor(mask, num_tokens)
+
+
+def _divisor(mask: Tensor, num_tokens: float | None) -> Tensor | float:
+    if num_tokens is None:
+        return mask.sum().clamp(min=1)
+    _check_positive("num_tokens", num_tokens)
+    return num_tokens
+
+
+def _check_positive(name: str, number: float) -> None:
+    if not number > 0.0:
+        raise ValueError(f"{name} must be above 0, found {number}")

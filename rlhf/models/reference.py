@@ -1,0 +1,32 @@
+"""The frozen reference: a copy of the policy, or the same model with its adapter switched off."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from rlhf.models.policy import sequence_logprobs
+from rlhf.models.sequences import Sequences
+from rlhf.models.setup import Trainable
+
+
+class Reference:
+    """What the policy was before PPO began."""
+
+    def __init__(self, policy: Trainable) -> None:
+        """Take the reference from a policy that has not been trained yet; frozen weights are shared with it."""
+        self._adapter = policy.adapter
+        self._model = policy.model if policy.adapter is not None else _frozen_copy(policy)
+
+    @torch.no_grad()
+    def logprobs(self, sequences: Sequences, num_steps: int, temperature: float) -> Tensor:
+        """Return [B, T] float32 logprobs of the responses in `sequences`, 0 where there is no token."""
+        if self._adapter is None:
+            return sequence_logprobs(self._model, sequences, num_steps, temperature)
+        with self._adapter.disable_adapter():
+            return sequence_logprobs(self._model, sequences, num_steps, temperature)
+
+
+def _frozen_copy(policy: Trainable) -> torch.nn.Module:
+    shared = {id(parameter): parameter for parameter in policy.model.parameters() if not parameter.requires_grad}
+    return copy.deepcopy(policy.model, memo=dict(shared)).requires_grad_(False)  # type: ignore[no-any-return]

@@ -1,0 +1,62 @@
+"""Loading a tokenizer whose pad token is never its EOS."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from rlhf.errors import ConfigError
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load a tokenizer with an EOS token and a pad token that differs from it.
+
+    A tokenizer without a pad token, or with pad = EOS, gets another special token of its vocabulary as pad, so that
+    the embedding does not grow. Where there is none, `<pad>` is added (an embedding with spare rows takes it).
+
+    Raises:
+        ConfigError: the directory holds no tokenizer, or the tokenizer has no EOS token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as problem:
+        raise ConfigError(f"{path}: no tokenizer could be loaded ({_first_line(problem)}) - give a model directory") from None
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"{path}: the tokenizer has no EOS token - set eos_token in its tokenizer_config.json")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        _give_pad_token(tokenizer)
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a sha256 over the vocabulary and the special tokens: equal fingerprints, equal ids."""
+    content = json.dumps([sorted(tokenizer.get_vocab().items()), sorted(tokenizer.special_tokens_map.items(), key=str)], default=str)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def eos_ids(path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Return every id that ends a response: the tokenizer's EOS and those of generation_config.json."""
+    ids = {int(tokenizer.eos_token_id)}
+    file = Path(path) / "generation_config.json"
+    if file.is_file():
+        listed = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+        ids.update(listed if isinstance(listed, list) else [] if listed is None else [listed])
+    return tuple(sorted(ids))
+
+
+def _give_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    used = {tokenizer.eos_token_id, tokenizer.bos_token_id}
+    spare = [
+        (index, str(token))
+        for index, token in tokenizer.added_tokens_decoder.items()
+        if token.special and index not in used
+    ]
+    named = [token for _, token in sorted(spare) if "pad" in token.lower()]
+    candidates = named or [token for _, token in sorted(spare)]
+    tokenizer.add_special_tokens({"pad_token": candidates[0] if candidates else "<pad>"})
+
+
+def _first_line(problem: Exception) -> str:
+    return str(problem).strip().splitlines()[0][:200]

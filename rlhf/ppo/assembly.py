@@ -1,0 +1,168 @@
+"""Stage: puts the parts of PPO together, runs the steps, saves the policy with its value head."""
+
+from functools import partial
+from pathlib import Path
+
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerBase
+
+from rlhf.config import PPOConfig
+from rlhf.config.ppo import FunctionRewardSection
+from rlhf.data.records import Prompt
+from rlhf.data.tokenization import prepare_prompts
+from rlhf.errors import ConfigError
+from rlhf.fetch import resolve
+from rlhf.models.loading import check_vocabulary, context_length, load_causal_lm, load_scalar_lm
+from rlhf.models.policy import PolicyWithValueHead
+from rlhf.models.reference import Reference
+from rlhf.models.setup import Trainable
+from rlhf.models.tokenizer import eos_ids, load_tokenizer
+from rlhf.ppo.rollout import Collector
+from rlhf.ppo.scoring import Scorer
+from rlhf.ppo.steps import PPOSteps
+from rlhf.ppo.trainer import Generators, PPOTrainer
+from rlhf.rewards.function import FunctionReward
+from rlhf.rewards.model import ModelReward
+from rlhf.rewards.protocol import Reward
+from rlhf.stage import (
+    Frame,
+    completed,
+    describe_rows,
+    export,
+    fingerprint,
+    frame,
+    load_rows,
+    optimizer_settings,
+    parameters_of,
+    trainable,
+)
+from rlhf.training.optimizer import MasterWeights, Optimizer, ParameterGroup
+from rlhf.training.processes import Processes
+from rlhf.training.randomness import generator
+
+SHOWN = ("objective/kl", "objective/scores", "policy/clipfrac_avg", "val/explained_variance")
+
+
+def train_ppo(config: PPOConfig) -> Path:
+    """Optimise the policy against the rewards and save it.
+
+    Returns:
+        The directory of the policy, an ordinary `AutoModelForCausalLM` (or adapter) directory with
+        `value_head.safetensors` beside the weights; a separate critic lies next to it in `critic/`.
+
+    Raises:
+        RlhfError: bad config, data, model, reward or checkpoint, or a guard stopped the run.
+    """
+    policy = Path(config.output_dir) / "policy"
+    mark = fingerprint(config, _inputs(config))
+    if completed(config, mark):
+        return policy
+    with frame(config, mark) as run:
+        _train(config, run, policy)
+    return policy
+
+
+def _train(config: PPOConfig, run: Frame, directory: Path) -> None:
+    _check_shares(config, run.processes)
+    source = resolve(config.model.path)
+    tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
+    prompts = _prompts(config, run, tokenizer)
+    trained = trainable(config.model, load_causal_lm)
+    check_vocabulary(trained.model, tokenizer, source)
+    _check_context(config, trained, prompts)
+    critic = None if config.critic_model is None else trainable(config.critic_model, partial(load_scalar_lm, new_head=False))
+    policy = PolicyWithValueHead(trained.model, None if critic is None else critic.model).to(run.device)
+    weights = MasterWeights(policy, run.dtype, keep_float32=[policy.value_head])
+    scorer = Scorer(_rewards(config, run, tokenizer), config.score, run.processes)
+    collector = Collector(policy, Reference(trained), scorer, tokenizer, config, eos_ids(source, tokenizer))
+    trainer = PPOTrainer(
+        policy, collector, _optimizer(config, run, policy, weights), config, run.processes, _generators(config, run)
+    )
+    steps = PPOSteps(trainer, prompts, run.directory.samples)
+    try:
+        run.run(steps, num_steps=config.steps, eval_every=None, description="ppo", shown=SHOWN)
+    finally:
+        scorer.close()
+    if run.processes.is_main:
+        _save(trained, critic, policy, weights, tokenizer, directory)
+
+
+def _optimizer(config: PPOConfig, run: Frame, policy: PolicyWithValueHead, weights: MasterWeights) -> Optimizer:
+    value = {**parameters_of(policy, "value_head."), **parameters_of(policy, "critic.")}
+    groups = [
+        ParameterGroup(name="policy", parameters=parameters_of(policy, "lm."), settings=optimizer_settings(config.optimizer)),
+        ParameterGroup(name="value", parameters=value, settings=optimizer_settings(config.value_optimizer)),
+    ]
+    return Optimizer(weights, groups, config.steps * config.epochs * config.minibatches, run.processes)
+
+
+def _generators(config: PPOConfig, run: Frame) -> Generators:
+    return Generators(
+        rollout=generator(config.seed, "rollout", run.processes.rank), epochs=generator(config.seed, "epochs")
+    )
+
+
+def _rewards(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase) -> list[tuple[Reward, float]]:
+    rewards: list[tuple[Reward, float]] = []
+    for section in config.rewards:
+        if isinstance(section, FunctionRewardSection):
+            rewards.append((FunctionReward(section.path), section.weight))
+        else:
+            model = ModelReward(resolve(section.path), tokenizer, dtype=run.dtype, device=run.device)
+            rewards.append((model, section.weight))
+    return rewards
+
+
+def _prompts(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
+    section = config.prompts
+    rows = load_rows(section)
+    prepared = prepare_prompts(
+        rows, tokenizer, max_length=section.max_length, over_long=section.over_long, on_empty=section.on_empty
+    )
+    run.report(describe_rows(section, rows), prepared)
+    return prepared.items
+
+
+def _save(
+    trained: Trainable,
+    critic: Trainable | None,
+    policy: PolicyWithValueHead,
+    weights: MasterWeights,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+) -> None:
+    def value_head(target: Path) -> None:
+        state = {name: tensor.detach().cpu() for name, tensor in policy.value_head.state_dict().items()}
+        save_file(state, target / "value_head.safetensors")
+
+    export(trained, weights, tokenizer, directory, value_head)
+    if critic is not None:
+        export(critic, weights, tokenizer, directory.with_name("critic"))
+
+
+def _inputs(config: PPOConfig) -> list[str]:
+    models = [config.model.path, *([config.critic_model.path] if config.critic_model else [])]
+    rewards = [
+        section.path.split(":")[0] if isinstance(section, FunctionRewardSection) else section.path
+        for section in config.rewards
+    ]
+    return [*models, config.prompts.path, *rewards]
+
+
+def _check_shares(config: PPOConfig, processes: Processes) -> None:
+    unit = processes.num * config.minibatches
+    if config.rollout_batch_size % unit:
+        below, above = config.rollout_batch_size // unit * unit, -(-config.rollout_batch_size // unit) * unit
+        raise ConfigError(
+            f"rollout_batch_size ({config.rollout_batch_size}) must be a multiple of processes x minibatches "
+            f"({processes.num} x {config.minibatches}); nearest valid: {below or above} or {above}"
+        )
+
+
+def _check_context(config: PPOConfig, trained: Trainable, prompts: list[Prompt]) -> None:
+    longest, limit = max(len(prompt.ids) for prompt in prompts), context_length(trained.model)
+    if limit is not None and longest + config.sampling.max_new_tokens > limit:
+        raise ConfigError(
+            f"longest prompt ({longest} tokens) + sampling.max_new_tokens ({config.sampling.max_new_tokens}) exceed the "
+            f"model's {limit} positions - lower prompts.max_length or sampling.max_new_tokens"
+        )

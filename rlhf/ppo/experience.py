@@ -1,0 +1,36 @@
+"""From a rollout to experience: KL-shaped rewards, advantages, returns."""
+
+import torch
+from torch import Tensor
+
+from rlhf.batches import Experience, Rollout
+from rlhf.config import PPOConfig
+from rlhf.functional.advantages import gae, shaped_rewards
+from rlhf.functional.kl import kl_estimate
+from rlhf.functional.masking import keep, whiten
+from rlhf.training.processes import Processes
+
+
+def make_experience(rollout: Rollout, kl_coef: float, config: PPOConfig, processes: Processes) -> Experience:
+    """Shape rewards with the KL to the reference, estimate advantages, and whiten them over the global batch.
+
+    Returns are advantages + old values, taken before whitening.
+    """
+    mask = rollout.response_mask
+    kl = keep(kl_estimate(rollout.logprobs, rollout.ref_logprobs, config.kl_estimator), mask)
+    rewards = shaped_rewards(rollout.scores, rollout.token_scores, kl, mask, kl_coef)
+    advantages = gae(rewards, rollout.values, mask, config.gamma, config.gae_lambda)
+    returns = keep(advantages + rollout.values, mask)
+    if config.whiten_advantages:
+        advantages = whitened_globally(advantages, mask, processes)
+    return Experience(rollout=rollout, kl=kl, rewards=rewards, advantages=advantages, returns=returns)
+
+
+def whitened_globally(advantages: Tensor, mask: Tensor, processes: Processes) -> Tensor:
+    """Whiten [B, T] over the tokens of all processes: each sees the tokens of all, and keeps its own."""
+    own = advantages[mask]
+    everyone = processes.gathered([own.cpu()])
+    together = torch.cat(everyone)
+    white = whiten(together, torch.ones_like(together, dtype=torch.bool))
+    start = sum(len(part) for part in everyone[: processes.rank])
+    return torch.zeros_like(advantages).masked_scatter(mask, white[start : start + len(own)].to(advantages))

@@ -1,0 +1,74 @@
+"""How the rows of a rollout are cut, once, into the microbatches of every pass over it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Microbatches:
+    """Fixed groups of rows, in strata of like length; a minibatch takes one group of each stratum.
+
+    The groups never change while a rollout is used: in bfloat16 a row's logprobs depend on the rows beside it, so that
+    the ratio is exactly 1 before the first update only if every pass sees the same groups. Strata keep padding low and
+    give each minibatch short and long responses alike.
+    """
+
+    strata: tuple[tuple[Tensor, ...], ...]
+    """strata[s][m]: [N] int64 row indices."""
+
+    def all(self) -> list[Tensor]:
+        """Return every group once."""
+        return [group for stratum in self.strata for group in stratum]
+
+    def shuffled(self, generator: torch.Generator) -> list[list[Tensor]]:
+        """Return the minibatches of one epoch: each group stands in exactly one of them."""
+        orders = [torch.randperm(len(stratum), generator=generator).tolist() for stratum in self.strata]
+        num_minibatches = len(self.strata[0])
+        return [
+            [stratum[order[m]] for stratum, order in zip(self.strata, orders, strict=True)] for m in range(num_minibatches)
+        ]
+
+
+def num_strata_needed(lengths: Sequence[int], num_minibatches: int, max_tokens: int) -> int:
+    """Return the smallest number of strata with which every group stays within `max_tokens` padded tokens."""
+    rows_each = len(lengths) // num_minibatches
+    ordered = sorted(lengths)
+    for num_strata in range(1, rows_each):
+        bounds = _bounds(rows_each, num_strata)
+        sizes = [(end - start) * ordered[end * num_minibatches - 1] for start, end in bounds]
+        if max(sizes) <= max_tokens:
+            return num_strata
+    return rows_each
+
+
+def cut_microbatches(
+    lengths: Sequence[int], num_minibatches: int, num_strata: int, generator: torch.Generator
+) -> Microbatches:
+    """Sort rows by length, cut them into strata, and deal each stratum out at random to the minibatches.
+
+    Args:
+        lengths: tokens of each row; their number is a multiple of `num_minibatches`.
+        num_minibatches: groups in each stratum.
+        num_strata: at most rows per minibatch.
+        generator: decides which rows of a stratum go together.
+
+    Raises:
+        ValueError: `num_minibatches` does not divide the rows.
+    """
+    if not lengths or len(lengths) % num_minibatches:
+        raise ValueError(f"minibatches ({num_minibatches}) must divide the rows of a rollout ({len(lengths)})")
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    strata = []
+    for start, end in _bounds(len(lengths) // num_minibatches, num_strata):
+        rows = torch.tensor(order[start * num_minibatches : end * num_minibatches])
+        dealt = rows[torch.randperm(len(rows), generator=generator)]
+        strata.append(tuple(group.sort().values for group in dealt.chunk(num_minibatches)))
+    return Microbatches(tuple(strata))
+
+
+def _bounds(num_rows: int, num_parts: int) -> list[tuple[int, int]]:
+    edges = [round(part * num_rows / num_parts) for part in range(num_parts + 1)]
+    return list(zip(edges[:-1], edges[1:], strict=True))

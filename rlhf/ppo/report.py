@@ -1,0 +1,93 @@
+"""What a PPO step writes: metrics under the names that users of TRL look for, and samples."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from rlhf.functional.statistics import explained_variance
+from rlhf.ppo.trainer import StepResult
+from rlhf.training.processes import Processes
+
+
+def step_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
+    """Return the metrics of a step over all processes. KL is in nats: `kl` a sequence, `kl_per_token` a token."""
+    rollout, experience = result.experience.rollout, result.experience
+    mask = rollout.response_mask
+    names = ("episodes", "tokens", "kl", "scores", "raw", "shaped", "ended", "surprise")
+    local = [
+        len(mask),
+        int(mask.sum()),
+        float(experience.kl.sum()),
+        float(rollout.scores.sum()),
+        sum(result.collected.raw_scores),
+        float(experience.rewards.sum()),
+        int(rollout.ended.sum()),
+        -float(rollout.logprobs.sum()),
+    ]
+    total = dict(zip(names, processes.sums(local), strict=True))
+    episodes, tokens = total["episodes"], total["tokens"]
+    first = result.updates[0]
+    return {
+        "objective/kl": total["kl"] / episodes,
+        "objective/kl_per_token": total["kl"] / tokens,
+        "objective/kl_coef": result.kl_coef,
+        "objective/scores": total["scores"] / episodes,
+        "objective/raw_scores": total["raw"] / episodes,
+        "objective/rlhf_reward": total["shaped"] / episodes,
+        "objective/non_score_reward": (total["shaped"] - total["scores"]) / episodes,
+        "objective/entropy": total["surprise"] / tokens,
+        "val/num_eos_tokens": total["ended"],
+        "val/share_ended": total["ended"] / episodes,
+        "val/response_length": tokens / episodes,
+        "val/explained_variance": _explained_variance(result, processes),
+        "val/first_ratio_deviation": max(processes.gathered([first.ratio_deviation])),
+        "updates": float(sum(update.stepped for update in result.updates)),
+        **_update_metrics(result, processes),
+    }
+
+
+def write_samples(result: StepResult, path: Path, num_samples: int) -> None:
+    """Write the first responses of this process as JSONL: prompt, response, score, KL, whether it ended."""
+    rollout = result.experience.rollout
+    rows = [
+        {
+            "prompt": episode.prompt,
+            "response": episode.completion,
+            "score": float(rollout.scores[index]),
+            "kl": float(result.experience.kl[index].sum()),
+            "ended": bool(rollout.ended[index]),
+        }
+        for index, episode in enumerate(result.collected.episodes[:num_samples])
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def _explained_variance(result: StepResult, processes: Processes) -> float:
+    rollout = result.experience.rollout
+    mask = rollout.response_mask
+    everyone = processes.gathered([(rollout.values[mask].cpu(), result.experience.returns[mask].cpu())])
+    values, returns = (torch.cat([pair[index] for pair in everyone]) for index in (0, 1))
+    return float(explained_variance(values, returns, torch.ones_like(values, dtype=torch.bool)))
+
+
+def _update_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
+    taken = result.updates
+
+    def mean(name: str) -> float:
+        return sum(update.means[name] for update in taken) / len(taken)
+
+    ratio = mean("ratio")
+    return {
+        "loss/policy_avg": mean("policy_loss"),
+        "loss/value_avg": mean("value_loss"),
+        "policy/approxkl_avg": mean("approx_kl"),
+        "policy/clipfrac_avg": mean("clipped"),
+        "policy/entropy_avg": mean("entropy"),
+        "val/clipfrac_avg": mean("value_clipped"),
+        "val/ratio": ratio,
+        "val/ratio_var": max(mean("ratio_square") - ratio**2, 0.0),
+        "val/ratio_max": max(processes.gathered([max(update.ratio_max for update in taken)])),
+        **next((update.optimizer for update in reversed(taken) if update.stepped), {}),
+    }

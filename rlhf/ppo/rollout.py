@@ -1,0 +1,149 @@
+"""Ask the models once, without gradients: responses, logprobs, reference logprobs, values, scores."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from rlhf.batches import Rollout, Samples
+from rlhf.config import PPOConfig
+from rlhf.models.policy import PolicyWithValueHead
+from rlhf.models.reference import Reference
+from rlhf.models.sequences import Sequences, join
+from rlhf.ppo.microbatches import Microbatches, cut_microbatches, num_strata_needed
+from rlhf.ppo.scoring import Scorer
+from rlhf.ppo.start_states import StartStates
+from rlhf.rewards.protocol import Episode
+from rlhf.sampling.sampler import sample
+from rlhf.training.processes import Processes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """A rollout, how it is cut, and the texts that were scored."""
+
+    rollout: Rollout
+    microbatches: Microbatches
+    episodes: list[Episode]
+    raw_scores: list[float]
+    """The weighted sum of the rewards, before penalty, clipping and normalisation."""
+
+
+class Collector:
+    """Holds the models that a rollout asks."""
+
+    def __init__(
+        self,
+        policy: PolicyWithValueHead,
+        reference: Reference,
+        scorer: Scorer,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PPOConfig,
+        eos_ids: tuple[int, ...],
+    ) -> None:
+        self.policy = policy
+        self.reference = reference
+        self.scorer = scorer
+        self.tokenizer = tokenizer
+        self.config = config
+        self.eos_ids = eos_ids
+
+    @torch.no_grad()
+    def collect(self, starts: StartStates, generator: torch.Generator, processes: Processes) -> Collected:
+        """Sample a response to every start state, and let every model speak about it.
+
+        Old logprobs come from the same forward pass, on the same microbatches, as the update's: not from the sampler,
+        whose one-token steps round differently in bfloat16.
+        """
+        samples = self.respond(starts, generator)
+        episodes = self.episodes(starts, samples)
+        raw = self.scorer.raw(episodes)
+        scores = self.scorer.shaped(raw, samples.ended.tolist())
+        lengths = (starts.batch.prompt_mask.sum(1) + samples.response_mask.sum(1)).tolist()
+        microbatches = self.cut(lengths, generator, processes)
+        logprobs, ref_logprobs, values = self.forward(starts, samples, microbatches)
+        rollout = Rollout(
+            prompt_ids=starts.batch.prompt_ids,
+            prompt_mask=starts.batch.prompt_mask,
+            response_ids=samples.response_ids,
+            response_mask=samples.response_mask,
+            forced=torch.zeros_like(samples.response_mask),
+            logprobs=logprobs,
+            ref_logprobs=ref_logprobs,
+            values=values,
+            scores=torch.tensor(scores, dtype=torch.float32, device=logprobs.device),
+            token_scores=torch.zeros_like(logprobs),
+            ended=samples.ended,
+        )
+        return Collected(rollout=rollout, microbatches=microbatches, episodes=episodes, raw_scores=raw)
+
+    def respond(self, starts: StartStates, generator: torch.Generator) -> Samples:
+        """Sample responses, `sampling.batch_rows` prompts at a time."""
+        settings = self.config.sampling
+        parts = [
+            sample(
+                self.policy.lm,
+                starts.batch.rows(rows),
+                max_new_tokens=settings.max_new_tokens,
+                temperature=settings.temperature,
+                eos_ids=self.eos_ids,
+                generator=generator,
+                stop_strings=tuple(settings.stop_strings),
+                tokenizer=self.tokenizer,
+            )
+            for rows in torch.arange(len(starts.prompts)).split(settings.batch_rows)
+        ]
+        return _joined(parts)
+
+    def episodes(self, starts: StartStates, samples: Samples) -> list[Episode]:
+        """Return what the rewards read."""
+        lengths = samples.response_mask.sum(1).tolist()
+        responses = [tuple(ids[:n]) for ids, n in zip(samples.response_ids.tolist(), lengths, strict=True)]
+        texts = self.tokenizer.batch_decode([list(ids) for ids in responses], skip_special_tokens=True)
+        return [
+            Episode(
+                prompt=prompt.raw, completion=text, columns=prompt.columns, prompt_ids=prompt.ids, response_ids=ids
+            )
+            for prompt, text, ids in zip(starts.prompts, texts, responses, strict=True)
+        ]
+
+    def cut(self, lengths: list[int], generator: torch.Generator, processes: Processes) -> Microbatches:
+        """Cut this process's rows; the number of strata is the same on all processes."""
+        needed = num_strata_needed(lengths, self.config.minibatches, self.config.microbatch_tokens)
+        num_strata = max(processes.gathered([needed]))
+        return cut_microbatches(lengths, self.config.minibatches, num_strata, generator)
+
+    def forward(
+        self, starts: StartStates, samples: Samples, microbatches: Microbatches
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return [B, T] logprobs, reference logprobs and values, in two forward passes over each microbatch."""
+        logprobs = torch.zeros_like(samples.logprobs)
+        ref_logprobs, values = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
+        num_steps, temperature = logprobs.shape[1], self.config.sampling.temperature
+        for rows in microbatches.all():
+            sequences = _sequences(starts, samples, rows)
+            output = self.policy(sequences, num_steps, temperature)
+            logprobs[rows], values[rows] = output.logprobs, output.values
+            ref_logprobs[rows] = self.reference.logprobs(sequences, num_steps, temperature)
+        return logprobs, ref_logprobs, values
+
+
+def _sequences(starts: StartStates, samples: Samples, rows: Tensor) -> Sequences:
+    prompts, responses = starts.batch.rows(rows), samples.rows(rows)
+    return join(prompts.prompt_ids, prompts.prompt_mask, responses.response_ids, responses.response_mask)
+
+
+def _joined(parts: list[Samples]) -> Samples:
+    width = max(part.response_ids.shape[1] for part in parts)
+
+    def together(name: str) -> Tensor:
+        tensors = [getattr(part, name) for part in parts]
+        return torch.cat([torch.nn.functional.pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors])
+
+    return Samples(
+        response_ids=together("response_ids"),
+        response_mask=together("response_mask"),
+        logprobs=together("logprobs"),
+        ended=torch.cat([part.ended for part in parts]),
+    )

@@ -1,0 +1,67 @@
+"""PPO steps as the loop runs them: which prompts, what is logged, what a checkpoint holds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rlhf.data.records import Prompt
+from rlhf.ppo.report import step_metrics, write_samples
+from rlhf.ppo.start_states import PromptOrder
+from rlhf.ppo.trainer import PPOTrainer
+from rlhf.training.checkpoint import Checkpoint
+from rlhf.training.randomness import generator_state, restore
+
+
+class PPOSteps:
+    """Feeds the trainer with prompts and writes down what it did."""
+
+    def __init__(self, trainer: PPOTrainer, prompts: Sequence[Prompt], samples: Path) -> None:
+        """Take the prompts of the whole data set; each process draws its share of every batch from them."""
+        self.trainer = trainer
+        self.prompts = prompts
+        self.samples = samples
+        self._order = PromptOrder(len(prompts), trainer.config.rollout_batch_size, trainer.config.seed)
+
+    def step(self, index: int) -> dict[str, float]:
+        """Do PPO step `index` and return its metrics."""
+        trainer, config = self.trainer, self.trainer.config
+        # The schedule follows the PPO step: an early stop inside the epochs must not stretch it.
+        trainer.optimizer.num_done = index * config.epochs * config.minibatches
+        share = self._order.batch(index)[trainer.processes.rank :: trainer.processes.num]
+        result = trainer.step([self.prompts[prompt] for prompt in share])
+        done = index + 1
+        is_due = done % config.samples_every == 0 or done in (1, config.steps)
+        if trainer.processes.is_main and is_due:
+            write_samples(result, self.samples / f"step-{done:06d}.jsonl", config.num_samples)
+        return {"episode": float(done * config.rollout_batch_size), **step_metrics(result, trainer.processes)}
+
+    def evaluate(self) -> dict[str, float]:
+        """Return nothing: `rlhf evaluate` compares policies after the run."""
+        return {}
+
+    def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Return masters, moments, generators, the KL coefficient and the running scale."""
+        trainer = self.trainer
+        states = trainer.processes.gathered([generator_state(trainer.generators.rollout)])
+        generators = {f"rollout_{rank}": state for rank, state in enumerate(states)}
+        generators["epochs"] = generator_state(trainer.generators.epochs)
+        tensors = {
+            "masters": {name: master.detach() for name, master in trainer.optimizer.weights.masters.items()},
+            "optimizer": trainer.optimizer.tensors(),
+            "generators": generators,
+        }
+        scale = trainer.collector.scorer.running.state()
+        return tensors, {"kl_coef": trainer.kl_control.coef, "running_scale": scale}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Set what `saved` returned."""
+        trainer = self.trainer
+        trainer.optimizer.weights.load(checkpoint.tensors("masters"))
+        trainer.optimizer.load(checkpoint.tensors("optimizer"), 0)
+        generators = checkpoint.tensors("generators")
+        restore(trainer.generators.rollout, generators[f"rollout_{trainer.processes.rank}"])
+        restore(trainer.generators.epochs, generators["epochs"])
+        trainer.kl_control.coef = float(checkpoint.state["kl_coef"])
+        trainer.collector.scorer.running.load(checkpoint.state["running_scale"])

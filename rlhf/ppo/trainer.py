@@ -1,0 +1,183 @@
+"""PPO, in the order in which it happens. Left out: mixing in pretraining gradients (PPO-ptx), a learned KL target."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlhf.batches import Experience
+from rlhf.config import PPOConfig
+from rlhf.data.records import Prompt
+from rlhf.errors import GuardStop
+from rlhf.functional.losses import policy_loss, value_loss
+from rlhf.functional.masking import masked_sum
+from rlhf.models.policy import PolicyWithValueHead
+from rlhf.models.sequences import join
+from rlhf.ppo.experience import make_experience
+from rlhf.ppo.kl_control import KLControl
+from rlhf.ppo.rollout import Collected, Collector
+from rlhf.ppo.start_states import draw_start_states
+from rlhf.training.optimizer import Optimizer
+from rlhf.training.processes import Processes
+
+SUMS = ("policy_loss", "value_loss", "entropy", "clipped", "value_clipped", "approx_kl", "ratio", "ratio_square")
+"""What an update adds up over real tokens; everything but the two losses is divided by their number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """One optimizer step, over all processes."""
+
+    means: dict[str, float]
+    """The losses of the minibatch, and means over its real tokens, by the names in `SUMS`."""
+    ratio_max: float
+    """Largest ratio on this process."""
+    ratio_deviation: float
+    """Largest |ratio - 1| on this process."""
+    stepped: bool
+    """False when the minibatch was beyond `target_kl` and no step was taken."""
+    optimizer: dict[str, float]
+    """Learning rates and gradient norms."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """Everything that one PPO step has to tell."""
+
+    collected: Collected
+    experience: Experience
+    updates: list[Update]
+    kl_coef: float
+    """The coefficient that shaped the rewards of this step."""
+
+
+class PPOTrainer:
+    """Collects a batch with the current policy, then makes several epochs of minibatch updates on it."""
+
+    def __init__(
+        self,
+        policy: PolicyWithValueHead,
+        collector: Collector,
+        optimizer: Optimizer,
+        config: PPOConfig,
+        processes: Processes,
+        generators: "Generators",
+    ) -> None:
+        self.policy = policy
+        self.collector = collector
+        self.optimizer = optimizer
+        self.config = config
+        self.processes = processes
+        self.generators = generators
+        self.kl_control = KLControl(config.kl_coef, config.kl_control)
+
+    def step(self, prompts: Sequence[Prompt]) -> StepResult:
+        """Do one PPO step on this process's share of the prompts.
+
+        Raises:
+            RewardError: a reward failed.
+            GuardStop: something is not finite, or the KL is beyond `kl_control.max_kl`.
+        """
+        starts = draw_start_states(prompts, int(self.collector.tokenizer.pad_token_id), self.processes.device)
+        collected = self.collector.collect(starts, self.generators.rollout, self.processes)
+        kl_coef = self.kl_control.coef
+        experience = make_experience(collected.rollout, kl_coef, self.config, self.processes)
+        self.guard(experience)
+        updates = self.optimise(experience, collected)
+        self.kl_control.update(self.sequence_kl(experience), self.config.rollout_batch_size)
+        return StepResult(collected=collected, experience=experience, updates=updates, kl_coef=kl_coef)
+
+    def optimise(self, experience: Experience, collected: Collected) -> list[Update]:
+        """Make `epochs` passes over the batch, one optimizer step a minibatch; stop early beyond `target_kl`."""
+        updates: list[Update] = []
+        for _ in range(self.config.epochs):
+            for minibatch in collected.microbatches.shuffled(self.generators.epochs):
+                updates.append(self.update(experience, minibatch))
+                if not updates[-1].stepped:
+                    return updates
+        return updates
+
+    def update(self, experience: Experience, minibatch: Sequence[Tensor]) -> Update:
+        """Step once on the clipped surrogate, the value loss and the entropy bonus of a minibatch.
+
+        Each loss is a mean over the response tokens of the global minibatch, however it is cut or shared out.
+        """
+        tokens = float(sum(int(experience.rollout.response_mask[rows].sum()) for rows in minibatch))
+        num_tokens = self.processes.sums([tokens])[0]
+        totals, largest, deviation = dict.fromkeys(SUMS, 0.0), 0.0, 0.0
+        for rows in minibatch:
+            loss, sums, ratio = self.loss(experience.rows(rows), num_tokens)
+            loss.backward()  # type: ignore[no-untyped-call]
+            totals = {name: totals[name] + sums[name] for name in SUMS}
+            largest, deviation = max(largest, float(ratio.max())), max(deviation, float((ratio - 1).abs().max()))
+        totals = dict(zip(SUMS, self.processes.sums([totals[name] for name in SUMS]), strict=True))
+        means = {name: total if name.endswith("_loss") else total / num_tokens for name, total in totals.items()}
+        self._check_finite(means)
+        stepped = self.config.target_kl is None or means["approx_kl"] <= self.config.target_kl
+        report = self.optimizer.step() if stepped else self.optimizer.discard()
+        return Update(means=means, ratio_max=largest, ratio_deviation=deviation, stepped=stepped, optimizer=report)
+
+    def loss(self, experience: Experience, num_tokens: float) -> tuple[Tensor, dict[str, float], Tensor]:
+        """Return a microbatch's share of the loss, its sums over real tokens, and its ratios [N]."""
+        config, rollout = self.config, experience.rollout
+        mask = rollout.response_mask
+        sequences = join(rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, mask | rollout.forced)
+        output = self.policy(
+            sequences, mask.shape[1], config.sampling.temperature, with_entropy=config.entropy_coef > 0
+        )
+        policy = policy_loss(
+            output.logprobs, rollout.logprobs, experience.advantages, mask, config.clip_range, num_tokens=num_tokens
+        )
+        value = value_loss(
+            output.values, rollout.values, experience.returns, mask, config.value_clip_range, num_tokens=num_tokens
+        )
+        entropy = masked_sum(output.entropy, mask)
+        loss = policy.loss + config.value_coef * value.loss - config.entropy_coef * entropy / num_tokens
+        ratio = (output.logprobs.detach() - rollout.logprobs)[mask].exp()
+        count = len(ratio)
+        sums = {
+            "policy_loss": float(policy.loss.detach()),
+            "value_loss": float(value.loss.detach()),
+            "entropy": float(entropy.detach()),
+            "clipped": float(policy.clip_fraction) * count,
+            "value_clipped": float(value.clip_fraction) * count,
+            "approx_kl": float(policy.approx_kl) * count,
+            "ratio": float(ratio.sum()),
+            "ratio_square": float(ratio.square().sum()),
+        }
+        return loss, sums, ratio
+
+    def sequence_kl(self, experience: Experience) -> float:
+        """Return the KL to the reference in nats a sequence: sum over tokens, mean over the episodes of all processes."""
+        total, episodes = self.processes.sums([float(experience.kl.sum()), len(experience.kl)])
+        return total / episodes
+
+    def guard(self, experience: Experience) -> None:
+        """Refuse to learn from numbers that are not finite, or from a policy that has left the reference too far.
+
+        Raises:
+            GuardStop: names what was found.
+        """
+        tensors = {"logprobs": experience.rollout.logprobs, "rewards": experience.rewards, "values": experience.rollout.values}
+        bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+        if self.processes.any(bool(bad)):
+            raise GuardStop(f"not finite: {', '.join(bad) or 'a tensor of another process'} - no step was taken")
+        limit, kl = self.config.kl_control.max_kl, self.sequence_kl(experience)
+        if limit is not None and kl > limit:
+            raise GuardStop(f"KL to the reference is {kl:.1f} nats a sequence, the limit kl_control.max_kl is {limit}")
+
+    def _check_finite(self, means: dict[str, float]) -> None:
+        bad = [name for name, mean in means.items() if not abs(mean) < float("inf")]
+        if bad:
+            raise GuardStop(f"not finite in an update: {', '.join(bad)} - no step was taken; lower the learning rate")
+
+
+@dataclass(frozen=True, slots=True)
+class Generators:
+    """The random streams of a process."""
+
+    rollout: torch.Generator
+    """Sampling and dealing; each process has its own."""
+    epochs: torch.Generator
+    """Order of minibatches; the same on every process."""

@@ -1,0 +1,193 @@
+"""Stage: a scalar model of preferences (Bradley-Terry). Left out: rankings of more than two, ensembles."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from rlhf.config import RewardModelConfig
+from rlhf.config.shared import DataSection
+from rlhf.data.batching import collate_examples, collate_pairs
+from rlhf.data.records import Pair
+from rlhf.data.tokenization import prepare_examples, prepare_pairs
+from rlhf.fetch import resolve
+from rlhf.functional.calibration import expected_calibration_error
+from rlhf.functional.losses import preference_loss
+from rlhf.functional.token_budget import token_budget_batches
+from rlhf.models.loading import check_vocabulary, load_scalar_lm
+from rlhf.models.scalar import ScalarModel
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.stage import (
+    Frame,
+    completed,
+    describe_rows,
+    export,
+    fingerprint,
+    frame,
+    load_rows,
+    optimizer_settings,
+    parameters_of,
+    trainable,
+)
+from rlhf.training.batch_plan import BatchPlan
+from rlhf.training.optimizer import MasterWeights, Optimizer, ParameterGroup
+from rlhf.training.supervised import SupervisedSteps
+
+
+class PreferenceObjective:
+    """The Bradley-Terry loss with an optional centring term, a mean over the pairs of the global batch."""
+
+    statistics: tuple[str, ...] = ("accuracy", "margin")
+
+    def __init__(self, model: ScalarModel, pairs: Sequence[Pair], pad_id: int, centring_coef: float) -> None:
+        self.model = model
+        self.pairs = pairs
+        self.pad_id = pad_id
+        self.centring_coef = centring_coef
+
+    def lengths(self) -> list[int]:
+        """Return the padded tokens that each pair costs."""
+        return [2 * max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in self.pairs]
+
+    def weight(self, items: Sequence[int]) -> float:
+        """Return the number of pairs."""
+        return float(len(items))
+
+    def scores(self, items: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return [B] chosen scores, [B] rejected scores and [B] margins, from one forward pass."""
+        batch = collate_pairs([self.pairs[item] for item in items], self.pad_id).to(self.model.classifier.device)
+        width = max(batch.chosen_ids.shape[1], batch.rejected_ids.shape[1])
+        ids = torch.cat([_widened(batch.chosen_ids, width), _widened(batch.rejected_ids, width)])
+        mask = torch.cat([_widened(batch.chosen_mask, width), _widened(batch.rejected_mask, width)])
+        chosen, rejected = self.model(ids, mask).chunk(2)
+        return chosen, rejected, batch.margins
+
+    def loss(self, items: Sequence[int], total_weight: float) -> tuple[Tensor, dict[str, float]]:
+        """Return these pairs' share of the mean loss over `total_weight` pairs, in nats per pair."""
+        chosen, rejected, margins = self.scores(items)
+        loss = preference_loss(chosen, rejected, margins) + self.centring_coef * (chosen + rejected).square().mean()
+        lead = (chosen - rejected).detach()
+        statistics = {"accuracy": float((lead > 0).sum()), "margin": float(lead.sum())}
+        return loss * (len(items) / total_weight), statistics
+
+
+def train_reward_model(config: RewardModelConfig) -> Path:
+    """Train on preference pairs, set the mean score of demonstrations to 0, and save the model.
+
+    Returns:
+        The directory of the model, an `AutoModelForSequenceClassification` with one label; `score_mean` in its
+        config.json is what rlhf subtracts from the raw score.
+
+    Raises:
+        RlhfError: bad data, model, checkpoint or a non-finite loss.
+    """
+    target = Path(config.output_dir) / "reward_model"
+    sections = [section for section in (config.data, config.eval_data, config.demonstrations) if section is not None]
+    mark = fingerprint(config, [config.model.path, *(section.path for section in sections)])
+    if completed(config, mark):
+        return target
+    with frame(config, mark) as run:
+        _train(config, run, target)
+    return target
+
+
+def _train(config: RewardModelConfig, run: Frame, target: Path) -> None:
+    source = resolve(config.model.path)
+    tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
+    pad_id = int(tokenizer.pad_token_id)
+    pairs = _pairs(config, run, config.data, tokenizer)
+    heldout = _pairs(config, run, config.eval_data, tokenizer) if config.eval_data else []
+    trained = trainable(config.model, partial(load_scalar_lm, new_head=True, seed=config.seed))
+    check_vocabulary(trained.model, tokenizer, source)
+    model = ScalarModel(trained.model.to(run.device))
+    weights = MasterWeights(trained.model, run.dtype, keep_float32=_head_of(trained.model))
+    objective = PreferenceObjective(model, pairs, pad_id, config.centring_coef)
+    plan = BatchPlan(
+        objective.lengths(), batch_size=config.batch_size, microbatch_tokens=config.microbatch_tokens, seed=config.seed
+    )
+    num_steps = config.steps or (config.epochs or 0) * plan.batches_per_epoch
+    group = ParameterGroup(
+        name="reward_model", parameters=parameters_of(trained.model), settings=optimizer_settings(config.optimizer)
+    )
+    optimizer = Optimizer(weights, [group], num_steps, run.processes)
+    held = PreferenceObjective(model, heldout, pad_id, 0.0)
+    steps = SupervisedSteps(
+        objective, plan, optimizer, run.processes, lambda: heldout_scores(held, config.microbatch_tokens, run)
+    )
+    run.run(
+        steps,
+        num_steps=num_steps,
+        eval_every=config.eval_every,
+        description="reward model",
+        shown=("loss", "accuracy", "eval/accuracy"),
+    )
+    if config.demonstrations is not None:
+        model.score_mean = _mean_over_demonstrations(config, run, model, config.demonstrations, tokenizer)
+        run.processes.say(f"mean score of demonstrations before centring: {model.score_mean:+.3f}")
+    if run.processes.is_main:
+        export(trained, weights, tokenizer, target)
+
+
+@torch.no_grad()
+def heldout_scores(objective: PreferenceObjective, microbatch_tokens: int, run: Frame) -> dict[str, float]:
+    """Return accuracy, loss, mean margin and expected calibration error over held-out pairs."""
+    if not objective.pairs:
+        return {}
+    cut = token_budget_batches(objective.lengths(), microbatch_tokens)
+    leads = []
+    for items in cut[run.processes.rank :: run.processes.num]:
+        chosen, rejected, _ = objective.scores(items)
+        leads += [float(lead) for lead in chosen - rejected]
+    margins = torch.tensor(run.processes.gathered(leads))
+    zeros = torch.zeros_like(margins)
+    return {
+        "eval/accuracy": float((margins > 0).float().mean()),
+        "eval/loss": float(preference_loss(margins, zeros, zeros)),
+        "eval/margin": float(margins.mean()),
+        "eval/calibration_error": float(expected_calibration_error(margins)),
+    }
+
+
+@torch.no_grad()
+def _mean_over_demonstrations(
+    config: RewardModelConfig, run: Frame, model: ScalarModel, section: DataSection, tokenizer: PreTrainedTokenizerBase
+) -> float:
+    prepared = prepare_examples(
+        load_rows(section),
+        tokenizer,
+        max_length=section.max_length,
+        over_long=section.over_long,
+        append_eos=config.append_eos,
+        on_empty=section.on_empty,
+    )
+    lengths = [len(example.input_ids) for example in prepared.items]
+    total = 0.0
+    for items in token_budget_batches(lengths, config.microbatch_tokens)[run.processes.rank :: run.processes.num]:
+        batch = collate_examples([prepared.items[item] for item in items], int(tokenizer.pad_token_id)).to(run.device)
+        total += float(model(batch.input_ids, batch.attention_mask).sum())
+    return run.processes.sums([total])[0] / len(lengths)
+
+
+def _pairs(config: RewardModelConfig, run: Frame, section: DataSection, tokenizer: PreTrainedTokenizerBase) -> list[Pair]:
+    rows = load_rows(section)
+    prepared = prepare_pairs(
+        rows,
+        tokenizer,
+        max_length=section.max_length,
+        over_long=section.over_long,
+        append_eos=config.append_eos,
+        on_empty=section.on_empty,
+    )
+    run.report(describe_rows(section, rows), prepared)
+    return prepared.items
+
+
+def _head_of(model: nn.Module) -> list[nn.Module]:
+    return [module for name, module in model.named_modules() if name.split(".")[-1] in ("score", "classifier")]
+
+
+def _widened(tensor: Tensor, width: int) -> Tensor:
+    return nn.functional.pad(tensor, (0, width - tensor.shape[1]))

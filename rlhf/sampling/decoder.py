@@ -1,0 +1,76 @@
+"""A causal language model that reads prompts once and then one token a row at a time, with a key-value cache."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf.batches import PromptBatch
+from rlhf.sampling.cache import make_cache
+
+
+class Decoder:
+    """The rows that are still being written: their cache, their padding and their next position."""
+
+    def __init__(self, model: Callable[..., Any], prompts: PromptBatch, max_new_tokens: int) -> None:
+        """Prepare `prompts`, which must be on the model's device, for at most `max_new_tokens` further tokens."""
+        self._model = model
+        self._only_last = {"logits_to_keep": 1} if _takes_logits_to_keep(model) else {}
+        self._prompt_ids, prompt_mask = left_padded(prompts)
+        self._length = prompt_mask.shape[1]
+        self._cache = make_cache(getattr(model, "config"), self._length + max_new_tokens)  # noqa: B009
+        # With prompts of one length there is nothing to mask, and attention runs its faster unmasked kernel.
+        self._mask: Tensor | None = None
+        if not bool(prompt_mask.all()):
+            self._mask = torch.nn.functional.pad(prompt_mask, (0, max_new_tokens), value=True)
+            self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
+
+    def read_prompts(self) -> Tensor:
+        """Run the model over the prompts and return the logits [B, V] of the first response token."""
+        return self._forward(self._prompt_ids, 0)
+
+    def read_tokens(self, ids: Tensor) -> Tensor:
+        """Append the tokens `ids` [B] and return the logits [B, V] of the ones that follow."""
+        self._length += 1
+        return self._forward(ids[:, None], self._length - 1)
+
+    def keep_rows(self, index: Tensor) -> None:
+        """Let all rows but those of `index` [N] leave the batch."""
+        self._cache.batch_select_indices(index)
+        if self._mask is not None:
+            self._mask, self._positions = self._mask[index], self._positions[index]
+
+    def _forward(self, ids: Tensor, start: int) -> Tensor:
+        padding = {}
+        if self._mask is not None:
+            padding["attention_mask"] = self._mask[:, : self._length]
+            padding["position_ids"] = self._positions[:, start : self._length]
+        output = self._model(
+            input_ids=ids, past_key_values=self._cache, use_cache=True, return_dict=True, **padding, **self._only_last
+        )
+        logits: Tensor = output.logits
+        return logits[:, -1]
+
+
+def left_padded(prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+    """Move the padding of right-padded prompts to the left, so that every row ends at the same position.
+
+    Columns that are padding in every row are dropped.
+
+    Returns:
+        The ids [B, P'] int64 with 0 where padded, and the mask [B, P'] bool; P' is the longest prompt.
+    """
+    lengths = prompts.prompt_mask.sum(-1, keepdim=True)
+    longest = int(lengths.max())
+    source = torch.arange(longest, device=lengths.device) - (longest - lengths)
+    mask = source >= 0
+    ids = prompts.prompt_ids.gather(1, source.clamp(min=0)).masked_fill(~mask, 0)
+    return ids, mask
+
+
+def _takes_logits_to_keep(model: Callable[..., Any]) -> bool:
+    # An adapter model (peft) takes anything and passes it on, so the model inside is asked.
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "logits_to_keep" in inspect.signature(getattr(inner, "forward", inner)).parameters

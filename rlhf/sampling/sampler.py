@@ -1,0 +1,141 @@
+"""Turns a batch of prompts into responses, and says how probable each sampled token was.
+
+Left out: top-k, top-p and beams (their logprobs are not those of the policy), speculative decoding.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf.batches import PromptBatch, Samples
+from rlhf.errors import GuardStop
+from rlhf.sampling.decoder import Decoder
+from rlhf.sampling.inverse_cdf import Draw, draw_tokens, most_probable_tokens
+from rlhf.sampling.stopping import Decodes, StopRule
+
+LEAVE_SHARE = 1 / 8
+"""Finished rows leave when they are this share of the batch: leaving copies the cache, staying computes for nothing."""
+
+
+@torch.no_grad()
+def sample(  # noqa: PLR0913 - what a caller may ask of one batch, keyword-only
+    model: Callable[..., Any],
+    prompts: PromptBatch,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    eos_ids: Sequence[int],
+    generator: torch.Generator,
+    stop_strings: Sequence[str] = (),
+    tokenizer: Decodes | None = None,
+    min_new_tokens: int = 0,
+) -> Samples:
+    """Sample one response for each prompt from softmax(logits / temperature).
+
+    The uniform numbers of all rows and steps are drawn first, so that what a row says depends on its own numbers and
+    not on when other rows end. In bfloat16 the logits of a row move a little with the shape of its batch; then, and
+    only then, may a draw near the border between two tokens fall on the other side.
+
+    Args:
+        model: a Hugging Face causal LM in eval mode, or anything with its `forward`, `config` and `device`.
+        prompts: moved to the model's device.
+        max_new_tokens: T at most; a response that long without a stop is cut.
+        temperature: above 0, or 0 for the most probable token (its logprobs are then those at temperature 1).
+        eos_ids: tokens that end a response and belong to it; may be empty.
+        generator: on any device; advances by B * max_new_tokens float64 numbers, or not at all at temperature 0.
+        stop_strings: texts that end a response, which keeps all tokens up to the one that completed the text.
+        tokenizer: needed for stop strings.
+        min_new_tokens: the EOS gets probability 0 before that many tokens, in the logprobs too; stop strings still end.
+
+    Returns:
+        Samples on the model's device, as wide as the longest response.
+
+    Raises:
+        ValueError: an argument out of range, a model in training mode, or prompts too long for the model's positions.
+        GuardStop: the model's logits are not finite.
+    """
+    device = torch.device(getattr(model, "device", prompts.prompt_ids.device))
+    prompts = prompts.to(device)
+    _check_lengths(model, prompts, max_new_tokens, min_new_tokens)
+    _check_temperature(temperature)
+    stop_rule = StopRule(eos_ids, stop_strings, tokenizer, device)
+    num_rows = prompts.prompt_ids.shape[0]
+    uniforms = _uniforms(num_rows, max_new_tokens, temperature, generator).to(device)
+    response_ids = torch.zeros(num_rows, max_new_tokens, dtype=torch.int64, device=device)
+    logprobs = torch.zeros(num_rows, max_new_tokens, dtype=torch.float32, device=device)
+    lengths = torch.full((num_rows,), max_new_tokens, device=device)
+    ended = torch.zeros(num_rows, dtype=torch.bool, device=device)
+
+    decoder = Decoder(model, prompts, max_new_tokens)
+    rows = torch.arange(num_rows, device=device)  # the rows of the batch that the decoder still holds
+    logits = decoder.read_prompts()
+    for step in range(max_new_tokens):
+        if step < min_new_tokens:
+            logits = logits.index_fill(-1, stop_rule.eos_ids, -torch.inf)
+        draw = _next_tokens(logits, uniforms[rows, step], temperature)
+        response_ids[rows, step], logprobs[rows, step] = draw.ids, draw.logprobs
+        ends_now = stop_rule.ends(response_ids[rows, : step + 1]) & ~ended[rows]
+        lengths[rows[ends_now]] = step + 1
+        ended[rows[ends_now]] = True
+        num_over = int(ended[rows].sum())
+        if num_over == len(rows) or step + 1 == max_new_tokens:
+            break
+        next_ids = draw.ids
+        if num_over >= LEAVE_SHARE * len(rows):
+            index = (~ended[rows]).nonzero()[:, 0]
+            decoder.keep_rows(index)
+            rows, next_ids = rows[index], next_ids[index]
+        logits = decoder.read_tokens(next_ids)
+    return _samples(response_ids, logprobs, lengths, ended)
+
+
+def _next_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> Draw:
+    return draw_tokens(logits, uniforms, temperature) if temperature > 0 else most_probable_tokens(logits)
+
+
+def _uniforms(num_rows: int, num_steps: int, temperature: float, generator: torch.Generator) -> Tensor:
+    if temperature == 0:
+        return torch.zeros(num_rows, num_steps, dtype=torch.float64)
+    return torch.rand(num_rows, num_steps, dtype=torch.float64, generator=generator, device=generator.device)
+
+
+def _samples(response_ids: Tensor, logprobs: Tensor, lengths: Tensor, ended: Tensor) -> Samples:
+    """Cut to the longest response and clear what a finished row went on to write before it left the batch."""
+    mask = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
+    width = mask.shape[1]
+    samples = Samples(
+        response_ids=response_ids[:, :width] * mask,
+        response_mask=mask,
+        logprobs=logprobs[:, :width].masked_fill(~mask, 0.0),
+        ended=ended,
+    )
+    if not bool(samples.logprobs.isfinite().all()):
+        row, position = (~samples.logprobs.isfinite()).nonzero()[0].tolist()
+        raise GuardStop(f"the policy's logits are not finite at row {row}, response token {position}")
+    return samples
+
+
+def _check_lengths(model: Callable[..., Any], prompts: PromptBatch, max_new_tokens: int, min_new_tokens: int) -> None:
+    if getattr(model, "training", False):
+        raise ValueError("the model is in training mode, where dropout would falsify its logprobs: call model.eval()")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, found {max_new_tokens}")
+    if not 0 <= min_new_tokens <= max_new_tokens:
+        raise ValueError(f"min_new_tokens ({min_new_tokens}) must be between 0 and max_new_tokens ({max_new_tokens})")
+    mask = prompts.prompt_mask
+    if mask.numel() == 0 or not bool(mask[:, 0].all()) or bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+        raise ValueError(f"prompts must be right-padded, with a token each; prompt_mask {list(mask.shape)} is not")
+    longest = int(mask.sum(-1).max())
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if limit is not None and longest + max_new_tokens > limit:
+        raise ValueError(
+            f"longest prompt ({longest}) + max_new_tokens ({max_new_tokens}) exceeds the model's "
+            f"max_position_embeddings ({limit})"
+        )
+
+
+def _check_temperature(temperature: float) -> None:
+    if not (temperature >= 0 and temperature < float("inf")):
+        raise ValueError(f"temperature must be 0 (greedy) or a positive number, found {temperature}")

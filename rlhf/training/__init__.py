@@ -1,0 +1,1 @@
+"""What the supervised stages and PPO share: checkpoints, metrics, the run directory, signals and randomness."""

@@ -1,0 +1,87 @@
+"""Files and directories that appear on the disk whole or not at all, even when the process is killed."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from rlhf.errors import CheckpointError
+
+REPLACED = ".old"
+"""Ending of a directory that is moved aside while a new one takes its name."""
+
+
+def fsync(path: Path) -> None:
+    """Wait until the contents of a file, or the entries of a directory, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write `text` (UTF-8) so that `path` holds either its old contents or all of the new.
+
+    Raises:
+        OSError: the file cannot be written; the old contents are untouched.
+    """
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        fsync(temporary)
+        os.replace(temporary, path)
+        fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(target: Path) -> Iterator[Path]:
+    """Yield an empty sibling of `target`; when the block ends well, it takes the name of `target`.
+
+    An older `target` is replaced. When the block raises, the sibling is removed and `target` is untouched.
+
+    Raises:
+        CheckpointError: the disk is full, or the directory cannot be written.
+    """
+    temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove(temporary)
+        temporary.mkdir()
+        yield temporary
+        for folder, _, names in os.walk(temporary, topdown=False):
+            for name in names:
+                fsync(Path(folder, name))
+            fsync(Path(folder))
+        publish(temporary, target)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{target}: cannot be written: {error}; nothing was changed") from error
+    finally:
+        remove(temporary)
+
+
+def publish(temporary: Path, target: Path) -> None:
+    """Give a directory whose files are on the disk its final name, replacing an older one.
+
+    Two renames are needed to replace a directory. Between them the older one is called `target` + ".old".
+    """
+    replaced = target.with_name(target.name + REPLACED)
+    if os.path.lexists(target):
+        remove(replaced)
+        os.replace(target, replaced)
+    os.replace(temporary, target)
+    fsync(target.parent)
+    remove(replaced)
+
+
+def remove(path: Path) -> None:
+    """Remove a directory tree, a file or a link, if it is there; never follow a link."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,137 @@
+"""The loop around a stage's steps: resume, log, evaluate, save, stop on a signal."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from rlhf.errors import Terminated
+from rlhf.training.checkpoint import Checkpoint, CheckpointStore
+from rlhf.training.metrics import MetricsLog, Trackers
+from rlhf.training.processes import Processes
+from rlhf.training.progress import Progress
+from rlhf.training.run_directory import RunDirectory
+from rlhf.training.signals import StopFlag
+
+
+class Steps(Protocol):
+    """What a stage gives to the loop."""
+
+    def step(self, index: int) -> dict[str, float]:
+        """Do step `index` (0-based) and return its metrics, the same on every process."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the metrics of held-out data; empty when there are none."""
+
+    def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Return everything that a resumed run needs: groups of tensors, and JSON. Called on every process."""
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to what `saved` returned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopSettings:
+    """When the loop does what; all counts in steps of the stage."""
+
+    num_steps: int
+    log_every: int
+    checkpoint_every: int | None
+    checkpoints_kept: int
+    eval_every: int | None
+    description: str
+    """Shown by the progress bar."""
+    shown: tuple[str, ...]
+    """Metrics that the progress bar shows."""
+
+
+class Loop:
+    """Runs a stage's steps in a run directory."""
+
+    def __init__(
+        self, steps: Steps, settings: LoopSettings, directory: RunDirectory, processes: Processes, config: Mapping[str, Any]
+    ) -> None:
+        """Describe the loop.
+
+        Args:
+            config: the resolved config, shown by trackers.
+        """
+        self.steps = steps
+        self.settings = settings
+        self.directory = directory
+        self.processes = processes
+        self._config = config
+        self._store = CheckpointStore(
+            directory.checkpoints,
+            keep=settings.checkpoints_kept,
+            fingerprint={"run": directory.fingerprint, "processes": processes.num},
+        )
+
+    def run(self) -> None:
+        """Do every step that is not done yet.
+
+        Raises:
+            Terminated: a signal came; a checkpoint was saved.
+        """
+        start = self._resume()
+        metrics_log = MetricsLog(self.directory.metrics, enabled=self.processes.is_main)
+        metrics_log.cut_back(start)
+        trackers = Trackers(
+            self.processes.accelerator, self.directory.events, project="rlhf", config=self._config, first_step=start + 1
+        )
+        bar = Progress(self.settings.num_steps, self.settings.description, enabled=self.processes.is_main, start=start)
+        try:
+            with metrics_log, bar, StopFlag() as stop:
+                for index in range(start, self.settings.num_steps):
+                    self._one(index, metrics_log, trackers, bar)
+                    if self.processes.any(stop.requested):
+                        self._stop(index + 1, stop)
+        finally:
+            trackers.close()
+
+    def _one(self, index: int, metrics_log: MetricsLog, trackers: Trackers, bar: Progress) -> None:
+        started = time.perf_counter()
+        metrics = self.steps.step(index)
+        metrics["seconds"] = time.perf_counter() - started
+        done = index + 1
+        is_last = done == self.settings.num_steps
+        if is_last or _is_due(done, self.settings.eval_every):
+            metrics |= self.steps.evaluate()
+        if is_last or _is_due(done, self.settings.log_every):
+            metrics_log.write(done, metrics)
+            trackers.log(done, metrics)
+        bar.update(done, {name: metrics[name] for name in self.settings.shown if name in metrics})
+        if not is_last and _is_due(done, self.settings.checkpoint_every):
+            self._save(done)
+
+    def _resume(self) -> int:
+        checkpoint = self._store.latest(on_skip=self.processes.say)
+        if checkpoint is None:
+            return 0
+        self.processes.say(f"resuming from {checkpoint.path}")
+        self.steps.restore(checkpoint)
+        return checkpoint.step
+
+    def _save(self, done: int) -> None:
+        tensors, state = self.steps.saved()
+        problem = None
+        if self.processes.is_main:
+            try:
+                self._store.save(done, tensors, state)
+            except Exception as error:  # raised below, after the other processes know
+                problem = error
+        if self.processes.any(problem is not None):
+            raise problem or Terminated("another process could not save a checkpoint")
+
+    def _stop(self, done: int, stop: StopFlag) -> None:
+        if done < self.settings.num_steps:
+            self._save(done)
+            stopped = Terminated(f"stopped by a signal after step {done}; run the same command again to go on")
+            stopped.exit_status = stop.exit_status
+            raise stopped
+
+
+def _is_due(done: int, every: int | None) -> bool:
+    return every is not None and done % every == 0

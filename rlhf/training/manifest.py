@@ -1,0 +1,131 @@
+"""The list of a checkpoint's files with sizes and sha256 sums, by which damage is found before anything is loaded."""
+
+import hashlib
+import json
+import stat
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeAlias, Union
+
+JSON: TypeAlias = Union[bool, int, float, str, Sequence["JSON"], Mapping[str, "JSON"], None]  # noqa: UP007 - names itself
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+MAX_MANIFEST_BYTES = 1 << 20
+"""Far above what a checkpoint needs; a larger file is not one of ours and is not parsed."""
+
+
+class Damaged(Exception):
+    """The reason why a directory is not a whole checkpoint."""
+
+
+def build_manifest(directory: Path, step: int, fingerprint: Mapping[str, JSON]) -> str:
+    """Describe every file of `directory` as JSON text that carries the sha256 of itself."""
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": _file_sha256(path)} for path in sorted(directory.iterdir())
+    }
+    content = {
+        "format_version": FORMAT_VERSION,
+        "step": step,
+        "files": files,
+        "fingerprint": dict(fingerprint),
+        "versions": _versions(),
+    }
+    return json.dumps({**content, "sha256": _content_sha256(content)}, indent=1, allow_nan=False) + "\n"
+
+
+def verify(directory: Path, step: int) -> dict[str, Any]:
+    """Check every file of a checkpoint against its manifest.
+
+    Args:
+        directory: the checkpoint.
+        step: the step that its name promises.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        Damaged: with the reason, in a few words.
+    """
+    try:
+        if not stat.S_ISDIR(directory.lstat().st_mode):
+            raise Damaged("not a directory")
+        manifest = _read_manifest(directory)
+        if manifest["step"] != step:
+            raise Damaged(f"{MANIFEST} is of step {manifest['step']}")
+        expected = set(manifest["files"]) | {MANIFEST}
+        found = {path.name for path in directory.iterdir()}
+        if missing := sorted(expected - found):
+            raise Damaged(f"missing {', '.join(missing)}")
+        if extra := sorted(found - expected):
+            raise Damaged(f"{', '.join(extra)} not listed in {MANIFEST}")
+        for name, entry in manifest["files"].items():
+            _verify_file(directory / name, entry)
+    except OSError as error:
+        raise Damaged(str(error)) from error
+    return manifest
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST
+    if not path.is_symlink() and not path.exists():
+        raise Damaged(f"{MANIFEST} is missing")
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise Damaged(f"{MANIFEST} is not a regular file")
+    if path.lstat().st_size > MAX_MANIFEST_BYTES:
+        raise Damaged(f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{MANIFEST} is not JSON") from error
+    if not isinstance(manifest, dict):
+        raise Damaged(f"{MANIFEST} is not a JSON object")
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    if content.get("format_version") != FORMAT_VERSION:
+        raise Damaged(f"{MANIFEST} has format version {content.get('format_version')!r}, this is {FORMAT_VERSION}")
+    _check_content(content)
+    if manifest.get("sha256") != _content_sha256(content):
+        raise Damaged(f"{MANIFEST} was changed: its sha256 differs")
+    return manifest
+
+
+def _check_content(content: Mapping[str, Any]) -> None:
+    """Refuse a manifest that lacks something, or that points outside of its own directory."""
+    files = content.get("files")
+    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
+        raise Damaged(f"{MANIFEST} lists no files")
+    if not isinstance(content.get("fingerprint"), dict) or type(content.get("step")) is not int:
+        raise Damaged(f"{MANIFEST} lacks the step or the fingerprint")
+    for name in files:
+        if "/" in name or "\\" in name or "\0" in name or name in ("", ".", "..", MANIFEST):
+            raise Damaged(f"{MANIFEST} names {name!r}, which is not a plain file name")
+
+
+def _verify_file(path: Path, entry: Mapping[str, Any]) -> None:
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise Damaged(f"{path.name} is not a regular file")
+    if found.st_size != entry.get("size"):
+        raise Damaged(f"{path.name} has {found.st_size} bytes, expected {entry.get('size')}")
+    if _file_sha256(path) != entry.get("sha256"):
+        raise Damaged(f"the sha256 of {path.name} differs")
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _content_sha256(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _versions() -> dict[str, str]:
+    versions = {name: metadata.version(name) for name in ("torch", "transformers")}
+    # The distribution has another name than the package, and is absent when run from an unpacked source tree.
+    for distribution in metadata.packages_distributions().get("rlhf", [])[:1]:
+        versions["rlhf"] = metadata.version(distribution)
+    return versions

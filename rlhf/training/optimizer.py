@@ -1,0 +1,208 @@
+"""AdamW on float32 master weights of a model that may compute in bfloat16."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.errors import GuardStop
+from rlhf.training.processes import Processes
+from rlhf.training.schedule import learning_rate_factor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerSettings:
+    """What the `optimizer` section of a config says."""
+
+    learning_rate: float
+    schedule: Literal["cosine", "linear", "constant"]
+    warmup_fraction: float
+    weight_decay: float
+    betas: tuple[float, float]
+    eps: float
+    max_grad_norm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterGroup:
+    """Parameters that are clipped together and share their settings."""
+
+    name: str
+    """What the learning rate and the gradient norm are logged under."""
+    parameters: Mapping[str, nn.Parameter]
+    """Name in the module: parameter."""
+    settings: OptimizerSettings
+
+
+class MasterWeights:
+    """Float32 copies of the trained parameters; the module itself computes in `dtype`.
+
+    Gradients that backward leaves on the module are added to those of the masters and freed, one parameter at a time.
+    Parameters of `dtype` float32 are their own masters.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype, *, keep_float32: Sequence[nn.Module] = ()) -> None:
+        """Take the masters from a float32 module, then convert its parameters in place (buffers stay as they are).
+
+        Args:
+            module: float32, on its device.
+            dtype: what the module computes in.
+            keep_float32: parts that stay float32, such as a value head.
+        """
+        kept = {id(parameter) for part in keep_float32 for parameter in part.parameters()}
+        self._module = module
+        self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.frozen: dict[str, Tensor] = {}
+        self.masters: dict[str, nn.Parameter] = {}
+        for name, parameter in module.named_parameters():
+            is_own_master = dtype == torch.float32 or id(parameter) in kept
+            if parameter.requires_grad:
+                self.masters[name] = parameter if is_own_master else nn.Parameter(parameter.detach().clone())
+            elif not is_own_master:
+                self.frozen[name] = parameter.detach().clone()
+            if not is_own_master:
+                parameter.data = parameter.data.to(dtype)
+                if parameter.requires_grad:
+                    parameter.register_post_accumulate_grad_hook(_GradientAdder(self.masters[name]))
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Round the masters into the module."""
+        for name, master in self.masters.items():
+            if master is not self.parameters[name]:
+                self.parameters[name].copy_(master)
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set the masters, and the module with them."""
+        for name, master in self.masters.items():
+            master.copy_(tensors[name])
+        self.publish()
+
+    @contextmanager
+    def in_full_precision(self) -> Iterator[None]:
+        """Let the module hold float32 weights, masters where trained and as loaded where frozen, to be saved."""
+        exact = {**self.frozen, **{name: master.detach() for name, master in self.masters.items()}}
+        parameters = {name: p for name, p in self._module.named_parameters() if name in exact}
+        rounded = {name: parameter.data for name, parameter in parameters.items()}
+        try:
+            for name, parameter in parameters.items():
+                parameter.data = exact[name]
+            yield
+        finally:
+            for name, parameter in parameters.items():
+                parameter.data = rounded[name]
+
+
+class Optimizer:
+    """AdamW over parameter groups, each clipped on its own norm and following its own schedule."""
+
+    def __init__(self, weights: MasterWeights, groups: Sequence[ParameterGroup], num_updates: int, processes: Processes) -> None:
+        """Make the optimizer.
+
+        Args:
+            weights: holds a master for every parameter of the groups.
+            num_updates: optimizer steps of the whole run, over which the schedules stretch.
+            processes: over which gradients are summed.
+        """
+        self.weights = weights
+        self.groups = groups
+        self.num_updates = num_updates
+        self.num_done = 0
+        self._processes = processes
+        self._adam = torch.optim.AdamW(self._adam_groups(), fused=processes.device.type in ("cpu", "cuda"))
+
+    def step(self) -> dict[str, float]:
+        """Sum the gradients over the processes, clip, step, and clear them.
+
+        Returns:
+            `lr/GROUP` and `grad_norm/GROUP` (before clipping) of every group.
+
+        Raises:
+            GuardStop: a gradient is not finite; nothing has moved.
+        """
+        report: dict[str, float] = {}
+        masters = self._masters()
+        for master in masters:
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+        self._processes.sum_in_place([master.grad for master in masters if master.grad is not None])
+        for group, adam_groups in self._with_adam_groups():
+            parameters = [parameter for adam_group in adam_groups for parameter in adam_group["params"]]
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, group.settings.max_grad_norm))
+            if not norm < float("inf"):
+                raise GuardStop(f"gradient norm of {group.name} is {norm} at update {self.num_done} - no step was taken")
+            rate = group.settings.learning_rate * self._factor(group)
+            for adam_group in adam_groups:
+                adam_group["lr"] = rate
+            report |= {f"lr/{group.name}": rate, f"grad_norm/{group.name}": norm}
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)
+        self.weights.publish()
+        self.num_done += 1
+        return report
+
+    def discard(self) -> dict[str, float]:
+        """Clear the gradients without a step, and report nothing."""
+        self._adam.zero_grad(set_to_none=True)
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the moments by `MOMENT.PARAMETER`."""
+        names = {id(master): name for name, master in self.weights.masters.items()}
+        return {
+            f"{moment}.{names[id(master)]}": value
+            for master, state in self._adam.state.items()
+            for moment, value in state.items()
+        }
+
+    def load(self, tensors: Mapping[str, Tensor], num_done: int) -> None:
+        """Go on from saved moments after `num_done` updates."""
+        self.num_done = num_done
+        for name, master in self.weights.masters.items():
+            state = {moment: tensors[f"{moment}.{name}"] for moment in ("step", "exp_avg", "exp_avg_sq") if f"{moment}.{name}" in tensors}
+            if state:
+                self._adam.state[master] = {
+                    moment: value.clone() if moment == "step" else value.to(master.device, copy=True)
+                    for moment, value in state.items()
+                }
+
+    def _factor(self, group: ParameterGroup) -> float:
+        settings = group.settings
+        return learning_rate_factor(self.num_done, self.num_updates, settings.warmup_fraction, settings.schedule)
+
+    def _masters(self) -> list[nn.Parameter]:
+        return [self.weights.masters[name] for group in self.groups for name in group.parameters]
+
+    def _adam_groups(self) -> list[dict[str, object]]:
+        """Two groups for each of ours: matrices decay, norms and biases do not."""
+        listed: list[dict[str, object]] = []
+        for group in self.groups:
+            masters = [self.weights.masters[name] for name in group.parameters]
+            settings = group.settings
+            shared = {"lr": settings.learning_rate, "betas": settings.betas, "eps": settings.eps}
+            listed.append({"params": [p for p in masters if p.ndim > 1], "weight_decay": settings.weight_decay, **shared})
+            listed.append({"params": [p for p in masters if p.ndim <= 1], "weight_decay": 0.0, **shared})
+        return listed
+
+    def _with_adam_groups(self) -> list[tuple[ParameterGroup, list[dict[str, list[nn.Parameter]]]]]:
+        pairs = self._adam.param_groups
+        return [(group, pairs[2 * index : 2 * index + 2]) for index, group in enumerate(self.groups)]
+
+
+class _GradientAdder:
+    """Moves a parameter's gradient onto its master."""
+
+    def __init__(self, master: nn.Parameter) -> None:
+        self._master = master
+
+    def __call__(self, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            if self._master.grad is None:
+                self._master.grad = parameter.grad.float()
+            else:
+                self._master.grad += parameter.grad
+            parameter.grad = None

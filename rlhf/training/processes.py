@@ -1,0 +1,112 @@
+"""The processes of a run: who am I, and sums over all of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from rlhf.errors import ConfigError
+
+FLAT_ELEMENTS = 2**25
+"""Numbers that are summed in one call: 128 MiB of float32."""
+
+
+class Processes:
+    """A thin layer over `Accelerator`: data parallelism by explicit sums, so that uneven shares cannot hang.
+
+    Every process holds the whole model. Gradients are summed once an optimizer step, after the last microbatch.
+    """
+
+    def __init__(self, *, trackers: Sequence[str] = (), expected: int | None = None, project_dir: str | None = None) -> None:
+        """Join the other processes.
+
+        Args:
+            trackers: names that accelerate knows.
+            expected: number of processes that the user asked for.
+            project_dir: where trackers write.
+
+        Raises:
+            ConfigError: another number of processes was started.
+        """
+        self.accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(), log_with=list(trackers) or None, project_dir=project_dir
+        )
+        if expected is not None and expected != self.num:
+            raise ConfigError(
+                f"expected_processes: {expected}, but {self.num} started - on a machine without GPU accelerate starts one "
+                "unless a config file says `distributed_type: MULTI_CPU` or --multi_gpu is given"
+            )
+
+    @property
+    def num(self) -> int:
+        """Processes of the run."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def rank(self) -> int:
+        """This process, from 0."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files."""
+        return bool(self.accelerator.is_main_process)
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.accelerator.device
+
+    def sums(self, numbers: Sequence[float]) -> list[float]:
+        """Return the sum of each number over all processes (in float64)."""
+        if self.num == 1:
+            return [float(number) for number in numbers]
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        total = self.accelerator.reduce(torch.tensor(list(numbers), dtype=dtype, device=self.device), "sum")
+        return [float(number) for number in total.tolist()]
+
+    def any(self, condition: bool) -> bool:
+        """Whether the condition holds on some process; the same answer on all."""
+        return self.sums([float(condition)])[0] > 0
+
+    def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes; every process passes the same shapes."""
+        if self.num == 1:
+            return
+        for group in _groups(tensors):
+            flat = self.accelerator.reduce(torch.cat([tensor.reshape(-1) for tensor in group]), "sum")
+            for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def gathered(self, items: list[Any]) -> list[Any]:
+        """Return the items of all processes, in the order of the processes."""
+        return list(items) if self.num == 1 else gather_object(items)
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        self.accelerator.wait_for_everyone()
+
+    def say(self, line: str) -> None:
+        """Print a line, once."""
+        if self.is_main:
+            print(line, flush=True)
+
+    def close(self) -> None:
+        """Leave the process group, so that the interpreter ends without a warning."""
+        if self.num > 1 and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _groups(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    groups: list[list[Tensor]] = [[]]
+    size = 0
+    for tensor in tensors:
+        if groups[-1] and size + tensor.numel() > FLAT_ELEMENTS:
+            groups.append([])
+            size = 0
+        groups[-1].append(tensor)
+        size += tensor.numel()
+    return groups

@@ -1,0 +1,82 @@
+"""Supervised steps that SFT and the reward model share: a global batch, its microbatches, one update."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from rlhf.errors import GuardStop
+from rlhf.training.batch_plan import BatchPlan
+from rlhf.training.checkpoint import Checkpoint
+from rlhf.training.optimizer import Optimizer
+from rlhf.training.processes import Processes
+
+
+class Objective(Protocol):
+    """A loss over items of a data set that adds up over microbatches."""
+
+    statistics: tuple[str, ...]
+    """Names of what `loss` returns beside the loss."""
+
+    def lengths(self) -> Sequence[int]:
+        """Return the tokens of each item."""
+
+    def weight(self, items: Sequence[int]) -> float:
+        """Return what these items count in a mean: tokens, or pairs."""
+
+    def loss(self, items: Sequence[int], total_weight: float) -> tuple[Tensor, dict[str, float]]:
+        """Return the items' share of the global mean loss, and sums of statistics over them."""
+
+
+class SupervisedSteps:
+    """Steps of a stage that minimises an objective; the loss is the mean over the global batch."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        plan: BatchPlan,
+        optimizer: Optimizer,
+        processes: Processes,
+        heldout: Callable[[], dict[str, float]],
+    ) -> None:
+        """Put the parts together; `heldout` returns the metrics of held-out data, empty when there are none."""
+        self.objective = objective
+        self.plan = plan
+        self.optimizer = optimizer
+        self.processes = processes
+        self._heldout = heldout
+
+    def step(self, index: int) -> dict[str, float]:
+        """Do optimizer step `index` on the global batch that belongs to it.
+
+        Raises:
+            GuardStop: the loss or a gradient is not finite; nothing has moved.
+        """
+        items = self.plan.batch(index)
+        total = self.objective.weight(items)
+        local, sums = 0.0, dict.fromkeys(self.objective.statistics, 0.0)
+        for microbatch in self.plan.microbatches(items)[self.processes.rank :: self.processes.num]:
+            loss, statistics = self.objective.loss(microbatch, total)
+            loss.backward()  # type: ignore[no-untyped-call]
+            local += float(loss.detach())
+            sums = {name: sums[name] + statistics[name] for name in sums}
+        loss_sum, *rest = self.processes.sums([local, *sums.values()])
+        if not abs(loss_sum) < float("inf"):
+            raise GuardStop(f"loss is {loss_sum} at update {index} - no step was taken; lower the learning rate or look at the data")
+        report = self.optimizer.step()
+        means = {name: value / total for name, value in zip(sums, rest, strict=True)}
+        return {"loss": loss_sum, "epoch": self.plan.epoch(index + 1), "weight": total, **means, **report}
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the metrics of held-out data."""
+        return self._heldout()
+
+    def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Return masters, moments and the number of updates; the data order follows from the step alone."""
+        masters = {name: master.detach() for name, master in self.optimizer.weights.masters.items()}
+        return {"masters": masters, "optimizer": self.optimizer.tensors()}, {"num_updates": self.optimizer.num_done}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Set masters, moments and the number of updates."""
+        self.optimizer.weights.load(checkpoint.tensors("masters"))
+        self.optimizer.load(checkpoint.tensors("optimizer"), int(checkpoint.state["num_updates"]))

@@ -1,0 +1,115 @@
+"""Values that cannot be run are refused with the key, the range and the found value, all of them at once."""
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from rlhf.cli import main
+from rlhf.config import EvaluateConfig, GenerateConfig, PPOConfig, RewardModelConfig, SftConfig
+from rlhf.config.loader import validate
+from rlhf.config.overrides import apply_overrides, parse_overrides
+from rlhf.config.yaml_text import format_yaml
+from rlhf.errors import ConfigError
+
+SFT: dict[str, object] = {"output_dir": "x", "model": {"path": "m"}, "data": {"path": "d.jsonl"}, "steps": 2}
+PPO: dict[str, object] = {
+    "output_dir": "x",
+    "model": {"path": "m"},
+    "prompts": {"path": "p.jsonl"},
+    "rewards": [{"kind": "function", "path": "my.py:score"}],
+    "steps": 2,
+}
+EVALUATE: dict[str, object] = {"output_dir": "x", "policies": {"sft": "a"}, "prompts": {"path": "p.jsonl"}}
+GENERATE: dict[str, object] = {"model": "m"}
+
+VALID = {
+    SftConfig: SFT,
+    RewardModelConfig: SFT,
+    PPOConfig: PPO,
+    EvaluateConfig: EVALUATE,
+    GenerateConfig: GENERATE,
+}
+
+TABLE = [
+    # learning rate
+    (PPOConfig, "optimizer.learning_rate=0", "optimizer.learning_rate: must be greater than 0 [got 0]"),
+    (PPOConfig, "optimizer.learning_rate=-1e-5", "optimizer.learning_rate: must be greater than 0 [got -1e-05]"),
+    (SftConfig, "optimizer.learning_rate=.nan", "optimizer.learning_rate: must be a finite number [got NaN]"),
+    (SftConfig, "optimizer.learning_rate=.inf", "optimizer.learning_rate: must be a finite number [got Infinity]"),
+    (RewardModelConfig, "optimizer.learning_rate=0", "optimizer.learning_rate: must be greater than 0 [got 0]"),
+    (PPOConfig, "value_optimizer.learning_rate=0", "value_optimizer.learning_rate: must be greater than 0 [got 0]"),
+    # clip
+    (PPOConfig, "clip_range=0", "clip_range: must be greater than 0 [got 0]"),
+    (PPOConfig, "clip_range=-0.2", "clip_range: must be greater than 0 [got -0.2]"),
+    # KL, discount, temperature
+    (PPOConfig, "kl_coef=-0.1", "kl_coef: must be at least 0 [got -0.1]"),
+    (PPOConfig, "gamma=1.5", "gamma: must be at most 1 [got 1.5]"),
+    (PPOConfig, "gamma=-0.1", "gamma: must be at least 0 [got -0.1]"),
+    (PPOConfig, "gae_lambda=1.01", "gae_lambda: must be at most 1 [got 1.01]"),
+    (PPOConfig, "sampling.temperature=0", "sampling.temperature: must be greater than 0 [got 0]"),
+    (PPOConfig, "sampling.temperature=-1", "sampling.temperature: must be greater than 0 [got -1]"),
+    (EvaluateConfig, "decoding.temperature=-1", "decoding.temperature: must be at least 0 [got -1]"),
+    (GenerateConfig, "decoding.temperature=-1", "decoding.temperature: must be at least 0 [got -1]"),
+    (PPOConfig, "sampling.top_p=1.5", "sampling.top_p: unknown key [got 1.5]"),
+    # steps and sizes
+    (PPOConfig, "steps=0", "steps: must be at least 1 [got 0]"),
+    (SftConfig, "steps=0", "steps: must be at least 1 [got 0]"),
+    (SftConfig, "batch_size=0", "batch_size: must be at least 1 [got 0]"),
+    (
+        PPOConfig,
+        "minibatches=7",
+        "minibatches (7) must divide rollout_batch_size (64); nearest valid: 4 or 8",
+    ),
+    (
+        PPOConfig,
+        "minibatches=48",
+        "minibatches (48) must divide rollout_batch_size (64); nearest valid: 32 or 64",
+    ),
+    (SftConfig, "epochs=1", "set exactly one of epochs and steps"),
+    # names and types
+    (PPOConfig, "kl_coeff=0.2", "kl_coeff: unknown key (did you mean kl_coef?) [got 0.2]"),
+    (PPOConfig, "temperature=1.0", "temperature: unknown key (did you mean sampling.temperature?) [got 1.0]"),
+    (PPOConfig, "learning_rate=1.0", "learning_rate: unknown key (did you mean optimizer.learning_rate?) [got 1.0]"),
+    (PPOConfig, "epochs=four", 'epochs: must be an integer [got "four"]'),
+    (PPOConfig, "rewards=[]", "rewards: must hold at least 1, holds 0 [got []]"),
+]
+
+
+@pytest.mark.parametrize(("model", "override", "line"), TABLE, ids=[f"{m.__name__}-{o}" for m, o, _ in TABLE])
+def test_a_value_that_cannot_be_run_has_its_line(model: type, override: str, line: str) -> None:
+    mapping = apply_overrides(copy.deepcopy(VALID[model]), parse_overrides([override]))
+    with pytest.raises(ConfigError) as caught:
+        validate(model, mapping, "x.yaml")
+    assert str(caught.value) == f"config error: x.yaml: {line}"
+
+
+@pytest.mark.parametrize("model", VALID)
+def test_the_configuration_without_mistakes_is_taken(model: type) -> None:
+    validate(model, VALID[model], "x.yaml")
+
+
+def test_all_mistakes_of_a_file_are_reported_at_once_with_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ppo.yaml"
+    path.write_text(format_yaml(PPO))
+    arguments = ["kl_coef=-1", "gamma=2", "clip_range=0", "optimizer.learning_rate=.nan", "sampling.temperature=0"]
+    arguments += ["minibatches=7", "steps=0", "seeed=1"]
+
+    assert main(["ppo", "--config", str(path), *arguments]) == 2
+
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("config error: ") for line in lines)
+    keys = [line.split(": ")[2] for line in lines]
+    assert set(keys) == {
+        "kl_coef",
+        "gamma",
+        "clip_range",
+        "optimizer.learning_rate",
+        "sampling.temperature",
+        "steps",
+        "seeed",
+        "minibatches (7) must divide rollout_batch_size (64); nearest valid",
+    }
+    assert len(lines) == len(set(keys))

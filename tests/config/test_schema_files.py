@@ -1,0 +1,33 @@
+"""Tests of rlhf.config.schema_files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf.config.schema_files import SCHEMAS, json_schema, schema_texts
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("path", schema_texts(), ids=str)
+def test_the_committed_schema_is_current(path: Path) -> None:
+    assert (ROOT / path).read_text() == schema_texts()[path], "run: python -m rlhf.config.schema_files"
+
+
+def test_no_other_schema_is_committed() -> None:
+    assert {path.stem for path in (ROOT / "configs/schema").iterdir()} == set(SCHEMAS)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_schema_refuses_unknown_keys_and_describes_the_known_ones(name: str) -> None:
+    schema = json_schema(SCHEMAS[name])
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["seed"]["description"]
+
+
+def test_a_stage_of_a_recipe_may_be_the_path_of_a_file() -> None:
+    run = json.loads(schema_texts()[Path("configs/schema/run.json")])
+    for stage in ("sft", "reward_model", "ppo", "evaluate"):
+        assert "string" in [option.get("type") for option in run["properties"][stage]["anyOf"]]
+    assert "anyOf" not in run["properties"]["output_dir"]

@@ -1,0 +1,93 @@
+"""Tiny random models and a tiny tokenizer, built in code: no file, no network, the same bytes every time."""
+
+import os
+from collections.abc import Callable
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+VOCAB_SIZE = 128
+SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'assistant' %}A:{% generation %}{{ message['content'] }}"
+    "{{ eos_token }}{% endgeneration %}{% else %}{{ message['role'][0] | upper }}:{{ message['content'] }}{% endif %}"
+    "{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
+)
+
+_CONFIGS: dict[str, type[PreTrainedConfig]] = {
+    "llama": LlamaConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "gemma": GemmaConfig,
+    "gemma2": Gemma2Config,
+    "gemma3": Gemma3TextConfig,
+}
+FAMILIES = ("gpt2", *_CONFIGS)
+
+
+def tiny_config(family: str, **changes: object) -> PreTrainedConfig:
+    """Return a config of `family`: hidden 32, 2 layers, vocabulary 128, 256 positions, no dropout."""
+    # pad 0, bos 1, eos 2 as in `tiny_tokenizer`; a wide initialisation makes the predictions differ clearly.
+    fields: dict[str, object] = {"vocab_size": VOCAB_SIZE, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    fields |= {"initializer_range": 0.3}
+    if family == "gpt2":
+        fields |= {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
+        fields |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        return GPT2Config(**(fields | changes))
+    fields |= {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 256}
+    fields |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    if family.startswith("gemma"):  # tied to its scaled embedding, a random Gemma only repeats its input
+        fields |= {"tie_word_embeddings": False}
+    if family == "gemma2":
+        fields |= {"sliding_window": 8, "query_pre_attn_scalar": 8}
+    if family == "gemma3":  # one sliding layer, one full layer
+        fields |= {"sliding_window": 8, "query_pre_attn_scalar": 8}
+        fields |= {"layer_types": ["sliding_attention", "full_attention"]}
+    return _CONFIGS[family](**(fields | changes))
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Callable[..., PreTrainedModel]:
+    """A factory: `tiny_model("llama", seed=0, **config_changes)` is a fresh random causal LM in float32, eval mode."""
+
+    def build(family: str = "llama", *, seed: int = 0, **changes: object) -> PreTrainedModel:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(tiny_config(family, **changes), dtype=torch.float32)
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character (printable ASCII and newline), pad 0, bos 1, eos 2, unk 3; adds no special tokens."""
+    special = list(SPECIAL_TOKENS.values())
+    symbols = special + ["\n"] + [chr(code) for code in range(32, 127)]
+    backend = Tokenizer(
+        models.BPE(vocab={symbol: index for index, symbol in enumerate(symbols)}, merges=[], unk_token="<unk>")
+    )
+    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
+    backend.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, clean_up_tokenization_spaces=False, padding_side="right", **SPECIAL_TOKENS
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer

@@ -1,0 +1,194 @@
+"""Tests of rlhf.cli."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from rlhf import errors
+from rlhf.cli import STAGES, main, verb_of
+from rlhf.config.keys import keys_of
+from rlhf.config.yaml_text import parse_yaml
+
+SFT = "output_dir: runs/x\nmodel: {path: m}\ndata: {path: d.jsonl}\nsteps: 2\n"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "sft.yaml"
+    path.write_text(SFT)
+    return str(path)
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., object]], None]:
+    """Put a function in the place of `rlhf.sft.train_sft`."""
+
+    def replace(function: Callable[..., object]) -> None:
+        module = ModuleType("rlhf.sft")
+        module.train_sft = function  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "rlhf.sft", module)
+
+    return replace
+
+
+def _raising(error: BaseException) -> Callable[[object], object]:
+    def run(config: object) -> object:
+        raise error
+
+    return run
+
+
+def test_a_stage_gets_its_configuration_and_the_place_of_its_results_is_printed(config, stage, capsys) -> None:
+    seen = []
+    stage(lambda config: seen.append(config) or Path("runs/x"))
+    assert main(["sft", "seed=3", "--config", config, "--optimizer.learning_rate=1e-4", "steps=5"]) == 0
+    assert (seen[0].seed, seen[0].optimizer.learning_rate, seen[0].steps) == (3, 1e-4, 5)
+    assert capsys.readouterr().out == "results: runs/x\n"
+
+
+def test_a_stage_without_results_prints_nothing(config, stage, capsys) -> None:
+    stage(lambda config: None)
+    assert main(["sft", "--config", config]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "printed"),
+    [
+        (errors.DataError("x.jsonl:3: not JSON"), 3, "error: x.jsonl:3: not JSON\n"),
+        (errors.CheckpointError("a\nb"), 4, "error: a\nerror: b\n"),
+        (errors.RewardError("r"), 5, "error: r\n"),
+        (errors.GuardStop("g"), 6, "error: g\n"),
+        (errors.Terminated("saved"), 143, "error: saved\n"),
+        (errors.ConfigError("config error: a: b\nplain"), 2, "config error: a: b\nerror: plain\n"),
+        (errors.DataError("\x1b]0;title\x07 in a row"), 3, "error: ]0;title in a row\n"),
+        (errors.DataError(""), 3, "error: DataError\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (
+            ZeroDivisionError("by zero\nmore"),
+            1,
+            "error: ZeroDivisionError: by zero (run again with --debug for the traceback)\n",
+        ),
+    ],
+)
+def test_an_error_becomes_lines_and_a_status(error, status, printed, config, stage, capsys) -> None:
+    stage(_raising(error))
+    assert main(["sft", "--config", config]) == status
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", printed)
+
+
+@pytest.mark.parametrize("error", [errors.DataError("d"), KeyError("k"), KeyboardInterrupt()])
+def test_with_debug_the_error_itself_rises(error, config, stage) -> None:
+    stage(_raising(error))
+    with pytest.raises(type(error)):
+        main(["sft", "--config", config, "--debug"])
+
+
+def test_only_the_first_process_prints(config, stage, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    stage(_raising(errors.DataError("d")))
+    assert main(["sft", "--config", config]) == 3
+    stage(lambda config: Path("runs/x"))
+    assert main(["sft", "--config", config]) == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: the following arguments are required: VERB"),
+        (["sft"], "error: --config FILE is required (see rlhf sft --help)"),
+        (["stf"], "error: argument VERB: invalid choice: 'stf'"),
+        (["sft", "--config"], "error: argument --config: expected one argument"),
+        (["sft", "--config", "missing.yaml"], "config error: missing.yaml: cannot be read: no such file or directory"),
+        (["sft", "--config", "a=b.yaml"], "config error: a=b.yaml: cannot be read: no such file or directory"),
+        (["sft", "--config=a.b=c.yaml"], "config error: a.b=c.yaml: cannot be read: no such file or directory"),
+        (["sft", "--config", "x.yaml", "--kl_coef", "1"], "error: unrecognized arguments: --kl_coef 1"),
+        (["sft", "--conf", "x.yaml"], "error: unrecognized arguments: --conf"),
+        (["sft", "--config", "CONFIG", "sede=1"], "config error: command line: sede: unknown key (did you mean seed?)"),
+        (["validate", "--config", "mine.yaml"], "config error: mine.yaml: the name names no verb: add --verb"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_with_status_2(arguments, message, config, capsys) -> None:
+    assert main([config if argument == "CONFIG" else argument for argument in arguments]) == 2
+    assert capsys.readouterr().err.startswith(message)
+
+
+@pytest.mark.parametrize("verb", STAGES)
+def test_the_help_of_a_verb_lists_every_key(verb, capsys) -> None:
+    assert main([verb, "--help"]) == 0
+    printed = capsys.readouterr().out
+    for key in keys_of(STAGES[verb].model):
+        assert f"\n{key.path}: " in printed
+
+
+@pytest.mark.parametrize("arguments", [["validate", "-h"], ["validate", "--config", "x", "--help"]])
+def test_validate_has_help_too(arguments, capsys) -> None:
+    assert main(arguments) == 0
+    assert "--verb" in capsys.readouterr().out
+
+
+def test_validate_prints_the_whole_configuration(config, capsys) -> None:
+    assert main(["validate", "--config", config, "seed=7"]) == 0
+    printed = parse_yaml(capsys.readouterr().out)
+    assert isinstance(printed, dict)
+    assert (printed["seed"], printed["steps"], printed["batch_size"]) == (7, 2, 32)
+
+
+def test_validate_takes_the_verb_from_the_command_line(config, tmp_path, capsys) -> None:
+    other = Path(config).rename(tmp_path / "mine.yaml")
+    assert main(["validate", "--verb", "sft", "--config", str(other)]) == 0
+    assert main(["validate", "--verb", "ppo", "--config", str(other)]) == 2
+    assert "rewards: required, but missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "verb"), [("ppo.yaml", "ppo"), ("reward_model.yml", "reward-model"), ("run.yaml", "run")]
+)
+def test_the_verb_follows_from_the_name_of_the_file(name, verb) -> None:
+    assert verb_of(Path("configs") / name) == verb
+
+
+def test_fetch_lists_the_catalogue_and_downloads_by_name(monkeypatch, capsys) -> None:
+    module = ModuleType("rlhf.fetch")
+    module.catalogue = lambda: {"reviews": SimpleNamespace(description="film reviews")}  # type: ignore[attr-defined]
+    module.fetch = lambda name: Path("cache") / name  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "rlhf.fetch", module)
+    assert main(["fetch"]) == 0
+    assert main(["fetch", "reviews", "model"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "reviews: film reviews",
+        "results: cache/reviews",
+        "results: cache/model",
+    ]
+
+
+def test_the_version_is_that_of_the_distribution(capsys) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    try:
+        expected = importlib.metadata.version("rlhf-ppo")
+    except importlib.metadata.PackageNotFoundError:
+        expected = "(not installed)"
+    assert capsys.readouterr().out == f"rlhf {expected}\n"
+
+
+def test_the_module_runs_without_torch_and_in_a_plain_locale(tmp_path) -> None:
+    path = tmp_path / "sft.yaml"
+    path.write_text(SFT + 'seed: "\u00e9\U0001f600"\n', encoding="utf-8")
+    blocked = tmp_path / "torch.py"
+    blocked.write_text("raise SystemExit('torch was imported')")
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": f"{tmp_path}:{root}"}
+    command = [sys.executable, "-m", "rlhf", "sft", "--config", str(path)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f'config error: {path}: seed: must be an integer [got "\\u00e9\\ud83d\\ude00"]\n'
