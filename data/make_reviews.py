@@ -1,4 +1,4 @@
-"""Writes the files of this folder again, byte for byte: `python data/make_reviews.py` (needs tokenizers, transformers)."""
+"""Writes the files of this folder again, byte for byte: `python data/make_reviews.py`."""
 
 import argparse
 import json
@@ -30,32 +30,31 @@ CHAT_TEMPLATE = (
 )
 
 Row = dict[str, object]
+Beginning = tuple[str, str]
 
 
 def review(opener: str, subject: str, label: int, generator: random.Random) -> Row:
-    """Return one review of the grammar: OPENER the SUBJECT was VERDICT and VERDICT. CLOSER"""
+    """Return one review of the grammar: OPENER the SUBJECT was VERDICT and VERDICT. CLOSER."""
     first, second = generator.sample(VERDICTS[label], 2)
     closer = generator.choice(CLOSERS[label])
     return {"prompt": f"{opener} the {subject}", "completion": f" was {first} and {second}. {closer}", "label": label}
 
 
 def make_files() -> dict[str, list[Row]]:
-    """Return the rows of every file; training, held-out and selection prompts are disjoint."""
-    generator = random.Random(SEED)
+    """Return the rows of every file; no beginning is in two of training, evaluation, held-out and selection."""
+    generator = random.Random(SEED)  # noqa: S311 - text, not secrets
     beginnings = [(opener, subject) for opener in OPENERS for subject in SUBJECTS]
     generator.shuffle(beginnings)
-    heldout, selection, training = beginnings[:16], beginnings[16:24], beginnings[24:]
-    demonstrations = [review(*start, label, generator) for start in training for label in (0, 1) for _ in range(2)]
-    generator.shuffle(demonstrations)
-    pairs = [_pair(start, generator) for start in training for _ in range(3)]
-    generator.shuffle(pairs)
-    texts = [{"text": f"{row['prompt']}{row['completion']}", "label": row["label"]} for row in demonstrations]
+    heldout, selection, evaluation, training = beginnings[:16], beginnings[16:24], beginnings[24:30], beginnings[30:]
+    demonstrations = _demonstrations(training, generator)
     return {
-        "sft_train.jsonl": demonstrations[:200],
-        "sft_eval.jsonl": demonstrations[200:],
-        "preference_train.jsonl": pairs[:144],
-        "preference_eval.jsonl": pairs[144:],
-        "labelled_texts.jsonl": texts,
+        "sft_train.jsonl": demonstrations,
+        "sft_eval.jsonl": _demonstrations(evaluation, generator),
+        "preference_train.jsonl": _pairs(training, generator),
+        "preference_eval.jsonl": _pairs(evaluation, generator),
+        "labelled_texts.jsonl": [
+            {"text": f"{row['prompt']}{row['completion']}", "label": row["label"]} for row in demonstrations
+        ],
         "ppo_prompts.jsonl": [{"prompt": f"{opener} the {subject}"} for opener, subject in training],
         "heldout_prompts.jsonl": [_human(start, number % 2, generator) for number, start in enumerate(heldout)],
         "selection_prompts.jsonl": [_human(start, number % 2, generator) for number, start in enumerate(selection)],
@@ -105,13 +104,26 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
-def _pair(start: tuple[str, str], generator: random.Random) -> Row:
-    """The rule of the preferences: of two reviews with one beginning, the favourable one is chosen."""
-    chosen, rejected = (review(*start, label, generator) for label in (1, 0))
-    return {"prompt": chosen["prompt"], "chosen": chosen["completion"], "rejected": rejected["completion"]}
+def _demonstrations(starts: list[Beginning], generator: random.Random) -> list[Row]:
+    rows = [review(*start, label, generator) for start in starts for label in (0, 1) for _ in range(2)]
+    generator.shuffle(rows)
+    return rows
 
 
-def _human(start: tuple[str, str], label: int, generator: random.Random) -> Row:
+def _pairs(starts: list[Beginning], generator: random.Random) -> list[Row]:
+    """Apply the rule of the preferences: of two reviews with one beginning, the favourable one is chosen."""
+    rows: list[Row] = []
+    for start in starts:
+        for _ in range(3):
+            chosen, rejected = (review(*start, label, generator) for label in (1, 0))
+            rows.append(
+                {"prompt": chosen["prompt"], "chosen": chosen["completion"], "rejected": rejected["completion"]}
+            )
+    generator.shuffle(rows)
+    return rows
+
+
+def _human(start: Beginning, label: int, generator: random.Random) -> Row:
     row = review(*start, label, generator)
     return {"prompt": row["prompt"], "human": f"{row['prompt']}{row['completion']}", "label": label}
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from rlhf.config import EvaluateConfig
 from rlhf.config.loader import save_config
 from rlhf.config.shared import DataSection, ModelSection, OptimizerSection, StageConfig
 from rlhf.data.dataset_type import detect_type
@@ -75,19 +76,16 @@ def frame(config: StageConfig, fingerprint: str) -> Iterator[Frame]:
     seed_everything(config.seed)
     directory = RunDirectory(path, fingerprint=fingerprint, resume=config.checkpoints.resume, is_main=processes.is_main)
     dtype = compute_dtype(config.model.precision, processes.device)
-    try:
-        with directory:
-            if processes.is_main:
-                save_config(config, path / "config.yaml")
-            processes.say(f"{path}: {processes.num} process(es) on {processes.device}, computing in {_name(dtype)}")
-            yield Frame(config, processes, directory, dtype)
-            processes.wait()
-            directory.mark_complete()
-    finally:
-        processes.close()
+    with directory:
+        if processes.is_main:
+            save_config(config, path / "config.yaml")
+        processes.say(f"{path}: {processes.num} process(es) on {processes.device}, computing in {_name(dtype)}")
+        yield Frame(config, processes, directory, dtype)
+        processes.wait()
+        directory.mark_complete()
 
 
-def completed(config: StageConfig, fingerprint: str) -> bool:
+def completed(config: StageConfig | EvaluateConfig, fingerprint: str) -> bool:
     """Whether the stage's result is there already, with this config and these inputs; says so."""
     path = Path(config.output_dir)
     if not is_complete(path, fingerprint):
@@ -96,7 +94,7 @@ def completed(config: StageConfig, fingerprint: str) -> bool:
     return True
 
 
-def fingerprint(config: StageConfig, inputs: Sequence[str]) -> str:
+def fingerprint(config: StageConfig | EvaluateConfig, inputs: Sequence[str]) -> str:
     """Return a sha256 over what decides a stage's result: its config and the content of its local inputs."""
     content = config.model_dump(mode="json", exclude=set(UNIMPORTANT))
     return hashlib.sha256(json.dumps([content, [_digest(path) for path in inputs]]).encode()).hexdigest()

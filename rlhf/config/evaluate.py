@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rlhf.config.shared import Count, DataSection, NonNegative, Precision, Section
+from rlhf.config.shared import Count, DataSection, InRunDirectory, NonNegative, Precision, Section
 
 
 class DecodingSection(Section):
@@ -25,10 +25,9 @@ class GoldSection(Section):
     repetition_penalty: NonNegative = Field(1.0, description="subtracted when more bigrams repeat than in 95 % of human texts")
 
 
-class EvaluateConfig(Section):
+class EvaluateConfig(InRunDirectory):
     """Compare policies on the same held-out prompts."""
 
-    output_dir: str = Field(description="directory of the comparison")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler and of the bootstrap")
     policies: Annotated[dict[str, str], Field(min_length=1)] = Field(
         description="name: model directory; win rates are against the first"

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,6 +56,9 @@ def load_mapping(path: Path, overrides: Sequence[str] = (), *, sections: Sequenc
 def validate(model: type[M], mapping: Mapping[str, object], source: str, *, overridden: Collection[str] = ()) -> M:
     """Check a mapping against the schema: strictly, so that `"4"` or `true` is no number.
 
+    A schema whose keys have values that follow from other keys has a class method `completed(mapping) -> mapping`, which
+    is called first. (A pydantic validator before the fields would make strict mode refuse JSON's lists as tuples.)
+
     Args:
         model: the schema.
         mapping: keys and values as YAML or JSON holds them.
@@ -65,6 +68,8 @@ def validate(model: type[M], mapping: Mapping[str, object], source: str, *, over
     Raises:
         ConfigError: everything that is wrong, one line each: `config error: SOURCE: KEY: PROBLEM [got VALUE]`.
     """
+    complete: Callable[[Mapping[str, object]], Mapping[str, object]] = getattr(model, "completed", dict)
+    mapping = complete(mapping)
     try:
         return _parse(model, mapping)
     except ValidationError as error:
@@ -140,7 +145,7 @@ def _hidden_problems(model: type[BaseModel], mapping: Mapping[str, object], know
         paths = {problem.path for problem in known}
         names = {str(path[-1]) for path in paths if path}
         found = explain(error.errors(include_url=False), partial, model)
-        return [p for p in found if p.path not in paths ]
+        return [p for p in found if p.path not in paths and not names & set(re.findall(r"\w+", p.text))]
     return []
 
 

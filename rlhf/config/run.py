@@ -1,6 +1,9 @@
 """The schema of `rlhf run`: a whole recipe."""
 
-from pydantic import Field
+from pathlib import PurePath
+from typing import Any
+
+from pydantic import Field, model_validator
 
 from rlhf.config.evaluate import EvaluateConfig
 from rlhf.config.ppo import PPOConfig
@@ -15,13 +18,27 @@ STAGES = ("sft", "reward_model", "ppo", "evaluate")
 class RunConfig(Section):
     """Stages in order; a stage whose section is left out does not run.
 
-    In every string `{output_dir}` stands for the recipe's output directory, and a stage's own output directory is
-    `{output_dir}/STAGE` unless its section says otherwise. A `seed` at the top is the seed of each stage without one.
+    Each stage writes to `output_dir/STAGE`, so that `{run_dir}` in its strings is this `output_dir`. The `seed` here is
+    the seed of each stage that names none.
     """
 
-    output_dir: str = Field(description="directory under which each stage has its own")
+    output_dir: str = Field(min_length=1, description="directory under which each stage has its own")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every stage that names none")
     sft: SftConfig | None = Field(None, description="the section, or the path of the stage's own file")
     reward_model: RewardModelConfig | None = Field(None, description="the section, or the path of the stage's own file")
     ppo: PPOConfig | None = Field(None, description="the section, or the path of the stage's own file")
     evaluate: EvaluateConfig | None = Field(None, description="the section, or the path of the stage's own file")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hand_down(cls, given: Any) -> Any:
+        """Give each stage its output directory and its seed."""
+        if not isinstance(given, dict) or not isinstance(given.get("output_dir"), str):
+            return given
+        seed = {"seed": given["seed"]} if "seed" in given else {}
+        handed = {
+            stage: {**seed, **given[stage], "output_dir": str(PurePath(given["output_dir"]) / stage)}
+            for stage in STAGES
+            if isinstance(given.get(stage), dict)
+        }
+        return {**given, **handed}

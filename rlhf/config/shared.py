@@ -1,6 +1,7 @@
 """Sections that several stages share: the model, LoRA, data sources, the optimizer, logging and checkpoints."""
 
-from typing import Annotated, Literal, Self
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -88,10 +89,24 @@ class CheckpointSection(Section):
     resume: Literal["auto", "never"] = Field("auto", description="go on from the newest checkpoint that verifies, or refuse")
 
 
-class StageConfig(Section):
+class InRunDirectory(Section):
+    """A stage whose strings may say `{run_dir}`: the directory that holds its output directory, and other stages'."""
+
+    output_dir: str = Field(min_length=1, description="directory of this stage; {run_dir} elsewhere stands for its parent")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_run_dir(cls, given: Any) -> Any:
+        output_dir = given.get("output_dir") if isinstance(given, dict) else None
+        if not isinstance(output_dir, str) or not output_dir:
+            return given
+        run_dir = str(PurePath(output_dir).parent)
+        return {key: value if key == "output_dir" else _filled(value, run_dir) for key, value in given.items()}
+
+
+class StageConfig(InRunDirectory):
     """What every training stage has."""
 
-    output_dir: str = Field(description="directory of this run")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random stream")
     expected_processes: Count | None = Field(
         None, description="refuse to start when the number of processes differs (accelerate may start fewer than asked)"
@@ -100,3 +115,11 @@ class StageConfig(Section):
     optimizer: OptimizerSection = OptimizerSection()
     logging: LoggingSection = LoggingSection()
     checkpoints: CheckpointSection = CheckpointSection()
+
+
+def _filled(value: Any, run_dir: str) -> Any:
+    if isinstance(value, str):
+        return value.replace("{run_dir}", run_dir)
+    if isinstance(value, dict):
+        return {key: _filled(item, run_dir) for key, item in value.items()}
+    return [_filled(item, run_dir) for item in value] if isinstance(value, list) else value

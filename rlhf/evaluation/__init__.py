@@ -1,1 +1,5 @@
-"""Stage: policies compared on the same held-out prompts by judges that training never saw."""
+"""The evaluation stage: what policies say on held-out prompts, and what independent judges make of it."""
+
+from rlhf.evaluation.assembly import evaluate
+
+__all__ = ["evaluate"]

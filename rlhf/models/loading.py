@@ -16,6 +16,7 @@ from transformers import (
 
 from rlhf.errors import ConfigError
 from rlhf.models.anatomy import blocks, final_norm, switch_off_dropout
+from rlhf.models.quiet import quiet_transformers
 
 
 def load_causal_lm(path: str, *, random_init: bool = False, trust_remote_code: bool = False, seed: int = 0) -> PreTrainedModel:
@@ -130,14 +131,21 @@ def context_length(model: PreTrainedModel) -> int | None:
 
 def _load(kind: Any, path: str, random_init: bool, trust_remote_code: bool, seed: int, **options: Any) -> PreTrainedModel:
     try:
-        if random_init:
-            config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                return kind.from_config(config, trust_remote_code=trust_remote_code, dtype=torch.float32)  # type: ignore[no-any-return]
-        return kind.from_pretrained(  # type: ignore[no-any-return]
-            path, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code, **options
-        )
+        with quiet_transformers():
+            if random_init:
+                return _drawn(kind, path, trust_remote_code, seed, **options)
+            return kind.from_pretrained(  # type: ignore[no-any-return]
+                path, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code, **options
+            )
     except (OSError, ValueError) as problem:
         line = str(problem).strip().splitlines()[0][:200]
-        raise ConfigError(f"{path}: no model could be loaded ({line}) - give a local directory, fetch:NAME, or a hub name") from None
+        raise ConfigError(
+            f"{path}: no model could be loaded ({line}) - give a local directory, fetch:NAME, or a hub name"
+        ) from None
+
+
+def _drawn(kind: Any, path: str, trust_remote_code: bool, seed: int, **options: Any) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kind.from_config(config, trust_remote_code=trust_remote_code, dtype=torch.float32)  # type: ignore[no-any-return]

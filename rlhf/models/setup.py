@@ -8,6 +8,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from rlhf.models.quiet import quiet_transformers
 from rlhf.models.loading import add_lora, freeze_all_but_top
 
 
@@ -52,10 +53,11 @@ def save_model(trainable: Trainable, tokenizer: PreTrainedTokenizerBase, directo
         model.generation_config = GenerationConfig(
             eos_token_id=_all_eos(model, tokenizer), pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
         )
-    if trainable.adapter is None:
-        model.save_pretrained(directory)
-    else:
-        trainable.adapter.save_pretrained(str(directory))
+    with quiet_transformers():
+        if trainable.adapter is None:
+            model.save_pretrained(directory)
+        else:
+            trainable.adapter.save_pretrained(str(directory))
     tokenizer.save_pretrained(directory)
 
 

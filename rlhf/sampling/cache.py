@@ -6,7 +6,7 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
 
-class ReservedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+class ReservedLayer(DynamicLayer):
     """Keys and values of one layer, [B, heads, length, D], as views of memory reserved for the final length.
 
     `DynamicLayer` concatenates, and so copies the whole cache at every token.

@@ -62,12 +62,20 @@ class MetricsLog:
             self._rewrite(last_step=step)
 
     def close(self) -> None:
-        """Wait until all rows are on the disk, and close the file."""
-        if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._file = None
+        """Wait until all rows are on the disk, and close the file.
+
+        Raises:
+            CheckpointError: the disk is full or cannot be written.
+        """
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        try:
+            with file:
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written: {error}") from error
 
     def __enter__(self) -> Self:
         """Return the log itself."""

@@ -1,5 +1,6 @@
 """The processes of a run: who am I, and sums over all of them."""
 
+import atexit
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ class Processes:
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(), log_with=list(trackers) or None, project_dir=project_dir
         )
+        atexit.register(_leave)  # so that the interpreter ends without a warning of the backend
         if expected is not None and expected != self.num:
             raise ConfigError(
                 f"expected_processes: {expected}, but {self.num} started - on a machine without GPU accelerate starts one "
@@ -94,10 +96,10 @@ class Processes:
         if self.is_main:
             print(line, flush=True)
 
-    def close(self) -> None:
-        """Leave the process group, so that the interpreter ends without a warning."""
-        if self.num > 1 and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+
+def _leave() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _groups(tensors: Sequence[Tensor]) -> list[list[Tensor]]:

@@ -1,6 +1,7 @@
 """Tests of rlhf.config.loader."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -217,3 +218,17 @@ def test_a_wrong_value_of_a_required_key_does_not_hide_a_rule_between_keys() -> 
     with pytest.raises(ConfigError) as caught:
         validate(Strict, {"steps": 0, "name": 3, "rate": [1, "x"], "minibatch": 7}, "x.yaml")
     assert str(caught.value).splitlines()[3:] == ["config error: x.yaml: minibatch (7) must divide batch (64)"]
+
+
+def test_a_schema_may_complete_what_follows_from_other_keys() -> None:
+    class Completed(Section):
+        output_dir: str
+        betas: tuple[float, float]
+        ppo_dir: str
+
+        @classmethod
+        def completed(cls, mapping: Mapping[str, object]) -> Mapping[str, object]:
+            return {"ppo_dir": f"{mapping['output_dir']}/ppo", **mapping}
+
+    config = validate(Completed, {"output_dir": "x", "betas": [0.5, 0.9]}, "x.yaml")
+    assert (config.ppo_dir, config.betas) == ("x/ppo", (0.5, 0.9))

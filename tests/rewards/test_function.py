@@ -38,13 +38,9 @@ def episode(prompt="How?", completion="So.", **columns):
 
 
 def test_a_function_of_a_file_scores_prompts_and_completions(write):
-    reward: Reward = FunctionReward(
-        write(
-            "def score(prompts, completions, **columns):\n"
-            "    return [len(p) + 10 * len(c) for p, c in zip(prompts, completions)]"
-        )
-    )
-    assert reward.score([episode("abc", "x"), episode("", "xy")]) == [13.0, 20.0]
+    code = "def score(prompts, completions, **columns): return [10 * len(p) + len(completions[0]) for p in prompts]"
+    reward: Reward = FunctionReward(write(code))
+    assert reward.score([episode("abc", "x"), episode("", "xy")]) == [31.0, 1.0]
     reward.close()
 
 
@@ -249,7 +245,7 @@ def test_what_cannot_be_loaded_is_a_config_error_of_one_line(write, code, messag
 
 
 def test_an_exception_of_the_user_is_kept_with_its_traceback(write):
-    code = "def inner(text):\n    return 1 / len(text)\ndef score(completions, **columns):\n    return [*map(inner, completions)]"
+    code = "def inner(text):\n    return 1 / len(text)\ndef score(completions, **columns): return [*map(inner, completions)]"
     reward = FunctionReward(write(code))
     with pytest.raises(RewardError) as caught:
         reward.score([episode(), episode(completion="")])

@@ -41,3 +41,8 @@ def test_stop_strings_without_a_tokenizer_are_refused() -> None:
 def test_an_empty_stop_string_is_refused(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(ValueError, match="empty string"):
         StopRule((), ("x", ""), tiny_tokenizer, CPU)
+
+
+def test_an_eos_ends_a_row_beside_stop_strings(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    rule = StopRule((2,), ("end",), tiny_tokenizer, CPU)
+    assert rule.ends(torch.tensor([[9, 2], [9, 9]])).tolist() == [True, False]

@@ -111,11 +111,12 @@ def test_writing_to_a_closed_log_is_a_mistake(path: Path) -> None:
 
 
 def test_a_full_disk_is_a_checkpoint_error(path: Path) -> None:
-    path.parent.mkdir()
-    path.symlink_to("/dev/full")  # every write to it fails as on a full disk
     log = MetricsLog(path)
-    with pytest.raises(CheckpointError, match="No space left on device"):
+    log.close()
+    log._file = open("/dev/full", "w")  # noqa: SIM115 - closed by the log; every write to it fails as on a full disk
+    with pytest.raises(CheckpointError, match="No space left on device"), log:
         log.write(1, {"loss": 1.0})
+    log.close()  # nothing is left to fail again
 
 
 def test_without_a_tracker_nothing_happens(tmp_path: Path) -> None:

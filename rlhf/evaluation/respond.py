@@ -1,0 +1,106 @@
+"""A policy answers prompts: load, sample, and the KL of what it said to a reference."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.batches import PromptBatch, Samples
+from rlhf.config.evaluate import DecodingSection
+from rlhf.data.batching import collate_prompts
+from rlhf.data.records import Prompt
+from rlhf.functional.token_budget import token_budget_batches
+from rlhf.models.loading import check_vocabulary, frozen_in, load_causal_lm
+from rlhf.models.policy import sequence_logprobs
+from rlhf.models.sequences import join
+from rlhf.models.tokenizer import eos_ids, load_tokenizer
+from rlhf.sampling.sampler import sample
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A frozen policy that can answer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    eos_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One response."""
+
+    text: str
+    """Without special tokens."""
+    ids: tuple[int, ...]
+    """The EOS included."""
+    ended: bool
+    """True when it ended by EOS or a stop string."""
+
+
+def load_policy(path: str, dtype: torch.dtype, device: torch.device) -> Policy:
+    """Load a policy, frozen, with its tokenizer."""
+    tokenizer = load_tokenizer(path)
+    model = load_causal_lm(path)
+    check_vocabulary(model, tokenizer, path)
+    return Policy(frozen_in(model, dtype).to(device), tokenizer, eos_ids(path, tokenizer))
+
+
+def respond(
+    policy: Policy, prompts: Sequence[Prompt], decoding: DecodingSection, generator: torch.Generator
+) -> list[Response]:
+    """Sample one response a prompt, `decoding.batch_rows` prompts at a time."""
+    return [response for batch in _sampled(policy, prompts, decoding, generator) for response in _responses(policy, batch)]
+
+
+@torch.no_grad()
+def sequence_kl(
+    policy: Policy, reference: Policy, prompts: Sequence[Prompt], responses: Sequence[Response], *, temperature: float, max_tokens: int
+) -> list[float]:
+    """Return log p(response) - log p_reference(response) in nats for each response: its mean estimates the KL (k1)."""
+    lengths = [len(prompt.ids) + len(response.ids) for prompt, response in zip(prompts, responses, strict=True)]
+    kl = [0.0] * len(lengths)
+    for items in token_budget_batches(lengths, max_tokens):
+        prompt_ids, prompt_mask = _padded([prompts[item].ids for item in items], policy.model.device)
+        response_ids, response_mask = _padded([responses[item].ids for item in items], policy.model.device)
+        sequences = join(prompt_ids, prompt_mask, response_ids, response_mask)
+        ours, theirs = (
+            sequence_logprobs(each.model, sequences, response_ids.shape[1], temperature).sum(1) for each in (policy, reference)
+        )
+        for item, difference in zip(items, (ours - theirs).tolist(), strict=True):
+            kl[item] = difference
+    return kl
+
+
+def _sampled(
+    policy: Policy, prompts: Sequence[Prompt], decoding: DecodingSection, generator: torch.Generator
+) -> Iterator[Samples]:
+    pad_id = int(policy.tokenizer.pad_token_id)
+    for start in range(0, len(prompts), decoding.batch_rows):
+        batch: PromptBatch = collate_prompts(list(prompts[start : start + decoding.batch_rows]), pad_id)
+        yield sample(
+            policy.model,
+            batch.to(policy.model.device),
+            max_new_tokens=decoding.max_new_tokens,
+            temperature=decoding.temperature,
+            eos_ids=policy.eos_ids,
+            generator=generator,
+            stop_strings=tuple(decoding.stop_strings),
+            tokenizer=policy.tokenizer,
+        )
+
+
+def _responses(policy: Policy, samples: Samples) -> list[Response]:
+    lengths = samples.response_mask.sum(1).tolist()
+    rows = [tuple(ids[:length]) for ids, length in zip(samples.response_ids.tolist(), lengths, strict=True)]
+    texts = policy.tokenizer.batch_decode([list(ids) for ids in rows], skip_special_tokens=True)
+    return [Response(text, ids, ended) for text, ids, ended in zip(texts, rows, samples.ended.tolist(), strict=True)]
+
+
+def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    return ids, torch.arange(width, device=device) < lengths[:, None]

@@ -1,0 +1,54 @@
+"""`rlhf run`: sft -> reward model -> ppo -> evaluate, each skipped when its result is complete and its config unchanged."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rlhf.config import RunConfig
+from rlhf.config.run import STAGES
+from rlhf.evaluation import evaluate
+from rlhf.ppo import train_ppo
+from rlhf.reward_model import train_reward_model
+from rlhf.sft import train_sft
+from rlhf.training.memory import peak_memory_bytes
+
+_FUNCTIONS: dict[str, Callable[..., Path]] = {
+    "sft": train_sft,
+    "reward_model": train_reward_model,
+    "ppo": train_ppo,
+    "evaluate": evaluate,
+}
+
+
+def run(config: RunConfig) -> Path:
+    """Run the stages of a recipe in order, and print how long each took.
+
+    Returns:
+        The recipe's output directory.
+
+    Raises:
+        RlhfError: a stage failed; the stages before it stay complete.
+    """
+    for name in STAGES:
+        section = getattr(config, name)
+        if section is None:
+            continue
+        print(f"== {name}", flush=True)
+        started = time.perf_counter()
+        result = _FUNCTIONS[name](section)
+        seconds, gib = time.perf_counter() - started, peak_memory_bytes() / 2**30
+        print(f"== {name}: {result} after {seconds:.0f} s, peak memory of the run so far {gib:.1f} GiB", flush=True)
+    _show_summary(config)
+    return Path(config.output_dir)
+
+
+def _show_summary(config: RunConfig) -> None:
+    if config.evaluate is None:
+        return
+    comparison = Path(config.evaluate.output_dir) / "comparison.json"
+    policies = json.loads(comparison.read_text(encoding="utf-8"))["policies"]
+    for name, numbers in policies.items():
+        rate = numbers["gold_win_rate"]
+        if rate is not None:
+            print(f"{name}: win rate on the gold judge {rate['mean']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}]", flush=True)
