@@ -145,7 +145,7 @@ def main() -> None:
     for name, rows in files.items():
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     texts = [str(row["text"]) for row in files["labelled_texts.jsonl"]]
-    texts += [str(turn["content"]) for row in files["conversations.jsonl"] for turn in row["messages"]]
+    texts += [question.format(subject) for question in QUESTIONS for subject in SUBJECTS]
     tokenizer = make_tokenizer(texts)
     config = make_config(tokenizer)
     tokenizer.save_pretrained(folder / "tiny_model")

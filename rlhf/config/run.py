@@ -3,13 +3,13 @@
 from pathlib import PurePath
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from rlhf.config.evaluate import EvaluateConfig
 from rlhf.config.ppo import PPOConfig
 from rlhf.config.reward_model import RewardModelConfig
 from rlhf.config.sft import SftConfig
-from rlhf.config.shared import Section
+from rlhf.config.shared import Section, filled
 
 STAGES = ("sft", "reward_model", "ppo", "evaluate")
 """The sections of a recipe in the order in which they run."""
@@ -29,15 +29,15 @@ class RunConfig(Section):
     ppo: PPOConfig | None = Field(None, description="the section, or the path of the stage's own file")
     evaluate: EvaluateConfig | None = Field(None, description="the section, or the path of the stage's own file")
 
-    @model_validator(mode="before")
     @classmethod
-    def _hand_down(cls, given: Any) -> Any:
-        """Give each stage its output directory and its seed."""
-        if not isinstance(given, dict) or not isinstance(given.get("output_dir"), str):
+    def completed(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the mapping with each stage's output directory and seed; the loader calls this before validation."""
+        run_dir = given.get("output_dir")
+        if not isinstance(run_dir, str) or not run_dir:
             return given
         seed = {"seed": given["seed"]} if "seed" in given else {}
         handed = {
-            stage: {**seed, **given[stage], "output_dir": str(PurePath(given["output_dir"]) / stage)}
+            stage: filled({**seed, **given[stage], "output_dir": str(PurePath(run_dir) / stage)}, run_dir)
             for stage in STAGES
             if isinstance(given.get(stage), dict)
         }

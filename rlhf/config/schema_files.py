@@ -36,6 +36,9 @@ def schema_texts() -> dict[Path, str]:
     schemas = {name: json_schema(model) for name, model in SCHEMAS.items()}
     for name in section_keys(RunConfig):
         _allow_file(schemas["run"]["properties"][name])
+    for definition in schemas["run"]["$defs"].values():
+        # In a recipe a stage's directory follows from the recipe's.
+        definition["required"] = [key for key in definition.get("required", []) if key != "output_dir"]
     return {DIRECTORY / f"{name}.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
 
 

@@ -94,14 +94,11 @@ class InRunDirectory(Section):
 
     output_dir: str = Field(min_length=1, description="directory of this stage; {run_dir} elsewhere stands for its parent")
 
-    @model_validator(mode="before")
     @classmethod
-    def _fill_in_run_dir(cls, given: Any) -> Any:
-        output_dir = given.get("output_dir") if isinstance(given, dict) else None
-        if not isinstance(output_dir, str) or not output_dir:
-            return given
-        run_dir = str(PurePath(output_dir).parent)
-        return {key: value if key == "output_dir" else _filled(value, run_dir) for key, value in given.items()}
+    def completed(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the mapping of a file with `{run_dir}` filled in; the loader calls this before validation."""
+        output_dir = given.get("output_dir")
+        return filled(given, str(PurePath(output_dir).parent)) if isinstance(output_dir, str) and output_dir else given
 
 
 class StageConfig(InRunDirectory):
@@ -117,9 +114,14 @@ class StageConfig(InRunDirectory):
     checkpoints: CheckpointSection = CheckpointSection()
 
 
-def _filled(value: Any, run_dir: str) -> Any:
+def filled(given: dict[str, Any], run_dir: str) -> dict[str, Any]:
+    """Return a stage's mapping with `{run_dir}` replaced in every string but its output_dir."""
+    return {key: value if key == "output_dir" else _replaced(value, run_dir) for key, value in given.items()}
+
+
+def _replaced(value: Any, run_dir: str) -> Any:
     if isinstance(value, str):
         return value.replace("{run_dir}", run_dir)
     if isinstance(value, dict):
-        return {key: _filled(item, run_dir) for key, item in value.items()}
-    return [_filled(item, run_dir) for item in value] if isinstance(value, list) else value
+        return {key: _replaced(item, run_dir) for key, item in value.items()}
+    return [_replaced(item, run_dir) for item in value] if isinstance(value, list) else value

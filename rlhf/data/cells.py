@@ -20,14 +20,6 @@ def text_or_messages(row: Row, column: str) -> str | list[Message]:
     raise _unexpected(row, column, "text or a list of messages", cell)
 
 
-def text(row: Row, column: str) -> str:
-    """Return a cell that holds text."""
-    cell = row.values[column]
-    if not isinstance(cell, str):
-        raise _unexpected(row, column, "text", cell)
-    return _encodable(cell, row, column)
-
-
 def messages(row: Row, column: str) -> list[Message]:
     """Return a cell that holds a list of messages, each with a role and its content as text."""
     cell = row.values[column]

@@ -31,3 +31,10 @@ def test_a_stage_of_a_recipe_may_be_the_path_of_a_file() -> None:
     for stage in ("sft", "reward_model", "ppo", "evaluate"):
         assert "string" in [option.get("type") for option in run["properties"][stage]["anyOf"]]
     assert "anyOf" not in run["properties"]["output_dir"]
+
+
+def test_a_stage_of_a_recipe_needs_no_directory_of_its_own() -> None:
+    run = json.loads(schema_texts()[Path("configs/schema/run.json")])
+    assert "output_dir" in run["required"]
+    assert "output_dir" not in run["$defs"]["PPOConfig"]["required"]
+    assert "output_dir" in json_schema(SCHEMAS["ppo"])["required"]

@@ -245,7 +245,7 @@ def test_what_cannot_be_loaded_is_a_config_error_of_one_line(write, code, messag
 
 
 def test_an_exception_of_the_user_is_kept_with_its_traceback(write):
-    code = "def inner(text):\n    return 1 / len(text)\ndef score(completions, **columns): return [*map(inner, completions)]"
+    code = "def inner(text):\n    return 1 / len(text)\ndef score(completions): return [*map(inner, completions)]"
     reward = FunctionReward(write(code))
     with pytest.raises(RewardError) as caught:
         reward.score([episode(), episode(completion="")])

@@ -40,6 +40,8 @@ def test_a_second_signal_ends_the_process_at_once(
     monkeypatch.setattr(signals, "SAME_REQUEST_SECONDS", 0.0)
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(60)  # a child that hangs fails the test instead of holding it up
         with StopFlag():
             for number in numbers:
                 signal.raise_signal(number)

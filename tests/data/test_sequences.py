@@ -1,0 +1,48 @@
+import pytest
+
+from rlhf.data.encoder import Encoder
+from rlhf.data.records import Row
+from rlhf.data.sequences import prompt_ids_of, token_sequence
+from rlhf.errors import DataError
+
+ROW = Row({}, "f.jsonl:1")
+USER = {"role": "user", "content": "q"}
+ANSWER = {"role": "assistant", "content": "a"}
+
+
+@pytest.fixture
+def encoder(tiny_tokenizer):
+    return Encoder(tiny_tokenizer, append_eos=True)
+
+
+def test_plain_text_is_split_where_the_fields_meet(encoder):
+    sequence = token_sequence(["ab", "cd"], encoder, ROW, is_last_answer=False)
+    assert (sequence.prompt_ids, sequence.response_ids) == (encoder.bare("ab"), [*encoder.bare("cd"), 2])
+    assert sequence.emitted == [False, False, True, True, True]
+
+
+def test_a_conversation_is_split_where_the_completion_is_emitted(encoder):
+    sequence = token_sequence([[USER, ANSWER, USER], [ANSWER]], encoder, ROW, is_last_answer=False)
+    assert sequence.response_ids == [*encoder.bare("a"), 2]
+    assert sequence.prompt_ids == prompt_ids_of([USER, ANSWER, USER], encoder, ROW)[1]
+
+
+def test_of_one_conversation_the_last_answer_is_the_response(encoder):
+    sequence = token_sequence([[USER, ANSWER, USER, ANSWER]], encoder, ROW, is_last_answer=True)
+    assert sequence.response_ids == [*encoder.bare("a"), 2]
+    assert sum(sequence.emitted) == 4
+
+
+def test_a_conversation_without_prompt_is_response_throughout(encoder):
+    sequence = token_sequence([[USER, ANSWER]], encoder, ROW, is_last_answer=False)
+    assert sequence.prompt_ids == []
+
+
+def test_text_and_messages_do_not_mix(encoder):
+    with pytest.raises(DataError, match="f.jsonl:1: prompt and response must both be text or both be lists"):
+        token_sequence(["ab", [ANSWER]], encoder, ROW, is_last_answer=False)
+
+
+def test_a_prompt_does_not_end_with_the_assistant(encoder):
+    with pytest.raises(DataError, match="f.jsonl:1: a prompt must end with a user's message"):
+        prompt_ids_of([USER, ANSWER], encoder, ROW)
