@@ -1,4 +1,4 @@
-"""`rlhf run`: sft -> reward model -> ppo -> evaluate, each skipped when its result is complete and its config unchanged."""
+"""`rlhf run`: sft -> reward model -> ppo -> evaluate, each skipped when it is complete and its config unchanged."""
 
 import json
 import time
@@ -12,6 +12,7 @@ from rlhf.ppo import train_ppo
 from rlhf.reward_model import train_reward_model
 from rlhf.sft import train_sft
 from rlhf.training.memory import peak_memory_bytes
+from rlhf.training.processes import is_main_by_launch
 
 _FUNCTIONS: dict[str, Callable[..., Path]] = {
     "sft": train_sft,
@@ -34,11 +35,11 @@ def run(config: RunConfig) -> Path:
         section = getattr(config, name)
         if section is None:
             continue
-        print(f"== {name}", flush=True)
+        _say(f"== {name}")
         started = time.perf_counter()
         result = _FUNCTIONS[name](section)
         seconds, gib = time.perf_counter() - started, peak_memory_bytes() / 2**30
-        print(f"== {name}: {result} after {seconds:.0f} s, peak memory of the run so far {gib:.1f} GiB", flush=True)
+        _say(f"== {name}: {result} after {seconds:.0f} s, peak memory of the run so far {gib:.1f} GiB")
     _show_summary(config)
     return Path(config.output_dir)
 
@@ -51,4 +52,9 @@ def _show_summary(config: RunConfig) -> None:
     for name, numbers in policies.items():
         rate = numbers["gold_win_rate"]
         if rate is not None:
-            print(f"{name}: win rate on the gold judge {rate['mean']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}]", flush=True)
+            _say(f"{name}: win rate on the gold judge {rate['mean']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}]")
+
+
+def _say(line: str) -> None:
+    if is_main_by_launch():
+        print(line, flush=True)

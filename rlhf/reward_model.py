@@ -17,24 +17,22 @@ from rlhf.fetch import resolve
 from rlhf.functional.calibration import expected_calibration_error
 from rlhf.functional.losses import preference_loss
 from rlhf.functional.token_budget import token_budget_batches
-from rlhf.models.loading import check_vocabulary, load_scalar_lm
+from rlhf.models.loading import load_scalar_lm, scalar_head
 from rlhf.models.scalar import ScalarModel
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.stage import (
     Frame,
+    check_lengths,
     completed,
     describe_rows,
     export,
     fingerprint,
     frame,
     load_rows,
-    optimizer_settings,
-    parameters_of,
+    train_supervised,
     trainable,
 )
-from rlhf.training.batch_plan import BatchPlan
-from rlhf.training.optimizer import MasterWeights, Optimizer, ParameterGroup
-from rlhf.training.supervised import SupervisedSteps
+from rlhf.training.optimizer import MasterWeights
 
 
 class PreferenceObjective:
@@ -100,28 +98,20 @@ def _train(config: RewardModelConfig, run: Frame, target: Path) -> None:
     pad_id = int(tokenizer.pad_token_id)
     pairs = _pairs(config, run, config.data, tokenizer)
     heldout = _pairs(config, run, config.eval_data, tokenizer) if config.eval_data else []
-    trained = trainable(config.model, partial(load_scalar_lm, new_head=True, seed=config.seed))
-    check_vocabulary(trained.model, tokenizer, source)
-    model = ScalarModel(trained.model.to(run.device))
-    weights = MasterWeights(trained.model, run.dtype, keep_float32=_head_of(trained.model))
+    trained = trainable(config.model, partial(load_scalar_lm, new_head=True, seed=config.seed), tokenizer)
+    model = ScalarModel(trained.model).to(run.device)
+    model.score_mean = 0.0  # that of an earlier reward model belongs to its head
+    weights = MasterWeights(trained.model, run.dtype, keep_float32=[scalar_head(trained.model)])
     objective = PreferenceObjective(model, pairs, pad_id, config.centring_coef)
-    plan = BatchPlan(
-        objective.lengths(), batch_size=config.batch_size, microbatch_tokens=config.microbatch_tokens, seed=config.seed
-    )
-    num_steps = config.steps or (config.epochs or 0) * plan.batches_per_epoch
-    group = ParameterGroup(
-        name="reward_model", parameters=parameters_of(trained.model), settings=optimizer_settings(config.optimizer)
-    )
-    optimizer = Optimizer(weights, [group], num_steps, run.processes)
     held = PreferenceObjective(model, heldout, pad_id, 0.0)
-    steps = SupervisedSteps(
-        objective, plan, optimizer, run.processes, lambda: heldout_scores(held, config.microbatch_tokens, run)
-    )
-    run.run(
-        steps,
-        num_steps=num_steps,
-        eval_every=config.eval_every,
-        description="reward model",
+    _check_lengths(config, model, objective, held)
+    train_supervised(
+        config,
+        run,
+        objective,
+        weights,
+        lambda: heldout_scores(held, config.microbatch_tokens, run),
+        name="reward_model",
         shown=("loss", "accuracy", "eval/accuracy"),
     )
     if config.demonstrations is not None:
@@ -155,15 +145,18 @@ def heldout_scores(objective: PreferenceObjective, microbatch_tokens: int, run: 
 def _mean_over_demonstrations(
     config: RewardModelConfig, run: Frame, model: ScalarModel, section: DataSection, tokenizer: PreTrainedTokenizerBase
 ) -> float:
+    rows = load_rows(section)
     prepared = prepare_examples(
-        load_rows(section),
+        rows,
         tokenizer,
         max_length=section.max_length,
         over_long=section.over_long,
         append_eos=config.append_eos,
         on_empty=section.on_empty,
     )
+    run.report(describe_rows(section, rows), prepared)
     lengths = [len(example.input_ids) for example in prepared.items]
+    check_lengths(model.classifier, lengths, section)
     total = 0.0
     for items in token_budget_batches(lengths, config.microbatch_tokens)[run.processes.rank :: run.processes.num]:
         batch = collate_examples([prepared.items[item] for item in items], int(tokenizer.pad_token_id)).to(run.device)
@@ -171,7 +164,17 @@ def _mean_over_demonstrations(
     return run.processes.sums([total])[0] / len(lengths)
 
 
-def _pairs(config: RewardModelConfig, run: Frame, section: DataSection, tokenizer: PreTrainedTokenizerBase) -> list[Pair]:
+def _check_lengths(
+    config: RewardModelConfig, model: ScalarModel, objective: PreferenceObjective, held: PreferenceObjective
+) -> None:
+    for section, part in ((config.data, objective), (config.eval_data, held)):
+        if section is not None:
+            check_lengths(model.classifier, [length // 2 for length in part.lengths()], section)
+
+
+def _pairs(
+    config: RewardModelConfig, run: Frame, section: DataSection, tokenizer: PreTrainedTokenizerBase
+) -> list[Pair]:
     rows = load_rows(section)
     prepared = prepare_pairs(
         rows,
@@ -183,10 +186,6 @@ def _pairs(config: RewardModelConfig, run: Frame, section: DataSection, tokenize
     )
     run.report(describe_rows(section, rows), prepared)
     return prepared.items
-
-
-def _head_of(model: nn.Module) -> list[nn.Module]:
-    return [module for name, module in model.named_modules() if name.split(".")[-1] in ("score", "classifier")]
 
 
 def _widened(tensor: Tensor, width: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,28 +14,26 @@ from rlhf.config.shared import DataSection
 from rlhf.data.batching import collate_examples
 from rlhf.data.records import Example
 from rlhf.data.tokenization import prepare_examples
+from rlhf.fetch import resolve
 from rlhf.functional.losses import next_token_loss
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.anatomy import hidden_states
-from rlhf.models.loading import check_vocabulary, load_causal_lm
-from rlhf.models.policy import head_logprobs
+from rlhf.models.head import head_logprobs
+from rlhf.models.loading import load_causal_lm
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.stage import (
     Frame,
+    check_lengths,
     completed,
     describe_rows,
     export,
     fingerprint,
     frame,
     load_rows,
-    optimizer_settings,
-    parameters_of,
+    train_supervised,
     trainable,
 )
-from rlhf.fetch import resolve
-from rlhf.training.batch_plan import BatchPlan
-from rlhf.training.optimizer import MasterWeights, Optimizer, ParameterGroup
-from rlhf.training.supervised import SupervisedSteps
+from rlhf.training.optimizer import MasterWeights
 
 
 class NextTokenObjective:
@@ -88,25 +87,22 @@ def _train(config: SftConfig, run: Frame, policy: Path) -> None:
     tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
     examples = _examples(config, run, config.data, tokenizer)
     heldout = _examples(config, run, config.eval_data, tokenizer) if config.eval_data else []
-    trained = trainable(config.model, load_causal_lm)
-    check_vocabulary(trained.model, tokenizer, source)
-    trained.model.to(run.device)
+    trained = trainable(config.model, partial(load_causal_lm, seed=config.seed), tokenizer)
+    trained.model.to(run.device)  # type: ignore[arg-type]  # transformers wraps the method out of its type
     weights = MasterWeights(trained.model, run.dtype)
-    objective = NextTokenObjective(trained.model, examples, int(tokenizer.pad_token_id))
-    plan = BatchPlan(
-        objective.lengths(), batch_size=config.batch_size, microbatch_tokens=config.microbatch_tokens, seed=config.seed
-    )
-    num_steps = config.steps or (config.epochs or 0) * plan.batches_per_epoch
-    group = ParameterGroup(
-        name="policy", parameters=parameters_of(trained.model), settings=optimizer_settings(config.optimizer)
-    )
-    optimizer = Optimizer(weights, [group], num_steps, run.processes)
-    held = NextTokenObjective(trained.model, heldout, int(tokenizer.pad_token_id))
-    steps = SupervisedSteps(
-        objective, plan, optimizer, run.processes, lambda: heldout_loss(held, config.microbatch_tokens, run)
-    )
-    run.run(
-        steps, num_steps=num_steps, eval_every=config.eval_every, description="sft", shown=("loss", "eval/loss", "epoch")
+    pad_id = int(tokenizer.pad_token_id)
+    objective, held = (NextTokenObjective(trained.model, items, pad_id) for items in (examples, heldout))
+    check_lengths(trained.model, objective.lengths(), config.data)
+    if config.eval_data is not None:
+        check_lengths(trained.model, held.lengths(), config.eval_data)
+    train_supervised(
+        config,
+        run,
+        objective,
+        weights,
+        lambda: heldout_loss(held, config.microbatch_tokens, run),
+        name="policy",
+        shown=("loss", "eval/loss", "epoch"),
     )
     if run.processes.is_main:
         export(trained, weights, tokenizer, policy)
@@ -124,9 +120,7 @@ def heldout_loss(objective: NextTokenObjective, microbatch_tokens: int, run: Fra
     return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, 700.0))}
 
 
-def _examples(
-    config: SftConfig, run: Frame, section: DataSection, tokenizer: PreTrainedTokenizerBase
-) -> list[Example]:
+def _examples(config: SftConfig, run: Frame, section: DataSection, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
     rows = load_rows(section)
     prepared = prepare_examples(
         rows,

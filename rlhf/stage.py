@@ -1,7 +1,5 @@
 """The frame of a training stage: processes, run directory, data, model, loop; what SFT, reward model and PPO share."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,23 +8,30 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.config import EvaluateConfig
+from rlhf.config import EvaluateConfig, RewardModelConfig, SftConfig
 from rlhf.config.loader import save_config
 from rlhf.config.shared import DataSection, ModelSection, OptimizerSection, StageConfig
 from rlhf.data.dataset_type import detect_type
-from rlhf.data.records import Prepared
-from rlhf.data.sources import Row, read_rows
+from rlhf.data.records import Prepared, Row
+from rlhf.data.sources import read_rows
+from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
+from rlhf.models.loading import context_length
 from rlhf.models.setup import Trainable, make_trainable, save_adapter_base, save_model
+from rlhf.models.vocabulary import fit_vocabulary
 from rlhf.training.atomic import atomic_directory
+from rlhf.training.batch_plan import BatchPlan
+from rlhf.training.checkpoint import JSON
+from rlhf.training.fingerprint import content_digest, flattened, json_digest
 from rlhf.training.loop import Loop, LoopSettings, Steps
-from rlhf.training.optimizer import MasterWeights, OptimizerSettings
+from rlhf.training.optimizer import MasterWeights, Optimizer, OptimizerSettings, ParameterGroup
 from rlhf.training.precision import compute_dtype
-from rlhf.training.processes import Processes
+from rlhf.training.processes import Processes, is_main_by_launch
 from rlhf.training.randomness import seed_everything
 from rlhf.training.run_directory import RunDirectory, is_complete
+from rlhf.training.supervised import Objective, SupervisedSteps
 
 UNIMPORTANT = ("output_dir", "logging", "checkpoints", "expected_processes")
 """Keys of a stage's config that do not change its result."""
@@ -47,7 +52,9 @@ class Frame:
         """Where this process computes."""
         return self.processes.device
 
-    def run(self, steps: Steps, *, num_steps: int, eval_every: int | None, description: str, shown: tuple[str, ...]) -> None:
+    def run(
+        self, steps: Steps, *, num_steps: int, eval_every: int | None, description: str, shown: tuple[str, ...]
+    ) -> None:
         """Do all steps that are left, with logging, evaluation and checkpoints."""
         settings = LoopSettings(
             num_steps=num_steps,
@@ -58,17 +65,33 @@ class Frame:
             description=description,
             shown=shown,
         )
-        Loop(steps, settings, self.directory, self.processes, self.config.model_dump(mode="json")).run()
+        loop = Loop(
+            steps,
+            settings,
+            self.directory,
+            self.processes,
+            config=self.config.model_dump(mode="json"),
+            fingerprint=self._resumable_with(),
+        )
+        start = loop.resume()
+        if self.processes.is_main:  # not earlier: a run that is refused here leaves the files of the other as they are
+            save_config(self.config, self.directory.path / "config.yaml")
+        loop.run(start)
 
     def report(self, what: str, prepared: Prepared[Any]) -> None:
         """Print how many rows were taken and what happened to the others."""
         counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items() if count or name == "kept")
         self.processes.say(f"{what}: {counts}")
 
+    def _resumable_with(self) -> dict[str, JSON]:
+        """Return what a checkpoint must agree with, key by key, so that a refusal names what was changed."""
+        content = {"content of data and models": self.directory.fingerprint.rpartition("-")[2]}
+        return {**flattened(_what_counts(self.config)), **content, "compute type": _name(self.dtype)}
+
 
 @contextmanager
 def frame(config: StageConfig, fingerprint: str) -> Iterator[Frame]:
-    """Start a stage: join the processes, seed, lock the run directory, save the config; leave them at the end."""
+    """Start a stage: join the processes, seed, lock the run directory; mark it complete and leave it at the end."""
     path = Path(config.output_dir)
     processes = Processes(
         trackers=config.logging.trackers, expected=config.expected_processes, project_dir=str(path / "events")
@@ -77,8 +100,6 @@ def frame(config: StageConfig, fingerprint: str) -> Iterator[Frame]:
     directory = RunDirectory(path, fingerprint=fingerprint, resume=config.checkpoints.resume, is_main=processes.is_main)
     dtype = compute_dtype(config.model.precision, processes.device)
     with directory:
-        if processes.is_main:
-            save_config(config, path / "config.yaml")
         processes.say(f"{path}: {processes.num} process(es) on {processes.device}, computing in {_name(dtype)}")
         yield Frame(config, processes, directory, dtype)
         processes.wait()
@@ -90,14 +111,15 @@ def completed(config: StageConfig | EvaluateConfig, fingerprint: str) -> bool:
     path = Path(config.output_dir)
     if not is_complete(path, fingerprint):
         return False
-    print(f"{path}: complete, nothing to do", flush=True)
+    if is_main_by_launch():
+        print(f"{path}: complete, nothing to do", flush=True)
     return True
 
 
 def fingerprint(config: StageConfig | EvaluateConfig, inputs: Sequence[str]) -> str:
-    """Return a sha256 over what decides a stage's result: its config and the content of its local inputs."""
-    content = config.model_dump(mode="json", exclude=set(UNIMPORTANT))
-    return hashlib.sha256(json.dumps([content, [_digest(path) for path in inputs]]).encode()).hexdigest()
+    """Return what decides a stage's result: a sha256 of its config, and one of the content of its local inputs."""
+    content = [content_digest(resolve(path)) for path in inputs]
+    return f"{json_digest(_what_counts(config))}-{json_digest(content)}"
 
 
 def load_rows(section: DataSection) -> list[Row]:
@@ -110,10 +132,22 @@ def describe_rows(section: DataSection, rows: Sequence[Row]) -> str:
     return f"{section.path} [{detect_type(rows)}]"
 
 
-def trainable(section: ModelSection, load: Callable[..., Any]) -> Trainable:
-    """Load the model of a section with `load` and decide what of it is trained."""
+def trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTrainedTokenizerBase) -> Trainable:
+    """Load the model of a section with `load` and decide what of it is trained.
+
+    Args:
+        section: which model, and what of it is trained.
+        load: `load_causal_lm` or `load_scalar_lm`.
+        tokenizer: for which the model must have embeddings.
+
+    Raises:
+        ConfigError: the tokenizer does not fit, or an adapter is asked for on weights that are saved nowhere.
+    """
+    if section.random_init and section.lora is not None:
+        raise ConfigError("model: lora on random_init would save an adapter without its base - train the model in full")
     source = resolve(section.path)
     model = load(source, random_init=section.random_init, trust_remote_code=section.trust_remote_code)
+    fit_vocabulary(model, tokenizer, source)
     lora = None if section.lora is None else section.lora.model_dump()
     return make_trainable(model, source, lora=lora, trainable_layers=section.trainable_layers)
 
@@ -123,8 +157,49 @@ def optimizer_settings(section: OptimizerSection) -> OptimizerSettings:
     return OptimizerSettings(**section.model_dump())
 
 
+def train_supervised(
+    config: SftConfig | RewardModelConfig,
+    run: Frame,
+    objective: Objective,
+    weights: MasterWeights,
+    heldout: Callable[[], dict[str, float]],
+    *,
+    name: str,
+    shown: tuple[str, ...],
+) -> None:
+    """Minimise an objective over the trained weights for the epochs or steps of the config; `name` is for the logs."""
+    plan = BatchPlan(
+        objective.lengths(), batch_size=config.batch_size, microbatch_tokens=config.microbatch_tokens, seed=config.seed
+    )
+    num_steps = config.steps or (config.epochs or 0) * plan.batches_per_epoch
+    settings = optimizer_settings(config.optimizer)
+    group = ParameterGroup(name=name, parameters=weights.parameters, settings=settings)
+    optimizer = Optimizer(weights, [group], num_steps, run.processes)
+    steps = SupervisedSteps(objective, plan, optimizer, run.processes, heldout)
+    description = run.directory.path.name
+    run.run(steps, num_steps=num_steps, eval_every=config.eval_every, description=description, shown=shown)
+
+
+def check_lengths(model: PreTrainedModel, lengths: Sequence[int], section: DataSection) -> None:
+    """Refuse sequences for which the model has no positions.
+
+    Raises:
+        ConfigError: with the longest sequence and the model's limit.
+    """
+    longest, limit = max(lengths), context_length(model)
+    if limit is not None and longest > limit:
+        raise ConfigError(
+            f"{section.path}: the longest sequence has {longest} tokens, but the model has {limit} positions - "
+            f"lower max_length ({section.max_length}) to {limit} or less"
+        )
+
+
 def export(
-    trained: Trainable, weights: MasterWeights, tokenizer: PreTrainedTokenizerBase, directory: Path, extra: Callable[[Path], None] | None = None
+    trained: Trainable,
+    weights: MasterWeights,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+    extra: Callable[[Path], None] | None = None,
 ) -> None:
     """Save a trained model in float32, whole or not at all; `extra` writes files beside it."""
     with weights.in_full_precision(), atomic_directory(directory) as temporary:
@@ -140,16 +215,8 @@ def parameters_of(module: nn.Module, prefix: str = "") -> dict[str, nn.Parameter
     return {name: p for name, p in module.named_parameters() if p.requires_grad and name.startswith(prefix)}
 
 
-def _digest(path: str) -> str:
-    place = Path(resolve(path))
-    files = sorted(file for file in place.iterdir() if file.is_file()) if place.is_dir() else [place]
-    if not all(file.is_file() for file in files):
-        return path
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+def _what_counts(config: StageConfig | EvaluateConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude=set(UNIMPORTANT))
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,17 +1,21 @@
 """The schema of `rlhf evaluate` and `rlhf generate`."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rlhf.config.shared import Count, DataSection, InRunDirectory, NonNegative, Precision, Section
+
+FILE_NAME = re.compile(r"\w[\w.\-]*")
+"""What a policy may be called."""
 
 
 class DecodingSection(Section):
     """How the policies answer."""
 
     max_new_tokens: Count = Field(48, description="longest response in tokens")
-    temperature: NonNegative = Field(1.0, description="0 takes the likeliest token")
+    temperature: NonNegative = Field(1.0, description="0 takes the likeliest token, and the KL is then that at 1")
     stop_strings: list[str] = Field([], description="a response ends when one of them has appeared")
     batch_rows: Count = Field(64, description="prompts decoded together")
 
@@ -19,10 +23,17 @@ class DecodingSection(Section):
 class GoldSection(Section):
     """The gold judge: a classifier on human labels that no training stage has seen."""
 
-    train: str = Field(description="rows text, label (0 or 1) from which the judge is fitted; path or `fetch:NAME/file`")
+    train: str = Field(
+        description="rows text, label (0 or 1) from which the judge is fitted; path or `fetch:NAME/file`"
+    )
     heldout: str = Field(description="rows of the same kind for its scale, thresholds and accuracy")
-    fluency_penalty: NonNegative = Field(1.0, description="subtracted when perplexity is above the 95th percentile of human text")
-    repetition_penalty: NonNegative = Field(1.0, description="subtracted when more bigrams repeat than in 95 % of human texts")
+    limit: Count | None = Field(None, description="rows of each of the two to take from the front")
+    fluency_penalty: NonNegative = Field(
+        1.0, description="subtracted when perplexity is above the 95th percentile of human text"
+    )
+    repetition_penalty: NonNegative = Field(
+        1.0, description="subtracted when more bigrams repeat than in 95 % of human texts"
+    )
 
 
 class EvaluateConfig(InRunDirectory):
@@ -30,7 +41,7 @@ class EvaluateConfig(InRunDirectory):
 
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler and of the bootstrap")
     policies: Annotated[dict[str, str], Field(min_length=1)] = Field(
-        description="name: model directory; win rates are against the first"
+        description="name: model directory; win rates are against the first, and responses go to NAME.jsonl"
     )
     reference: str | None = Field(None, description="model to which the KL is measured; null takes the first policy")
     prompts: DataSection = Field(description="held-out prompts")
@@ -40,6 +51,16 @@ class EvaluateConfig(InRunDirectory):
     precision: Precision = Field("auto", description="compute type")
     microbatch_tokens: Count = Field(2048, description="padded tokens in one forward pass")
     num_side_by_side: Count = Field(8, description="samples printed side by side in the summary")
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        bad = [name for name in self.policies if not FILE_NAME.fullmatch(name)]
+        if bad:
+            raise ValueError(
+                f"policies: a name is also that of a file, so it is made of letters, digits, '_', '-' and '.', "
+                f"found {', '.join(map(repr, bad))}"
+            )
+        return self
 
 
 class GenerateConfig(Section):

@@ -51,12 +51,16 @@ class ModelSection(Section):
 class DataSection(Section):
     """Where rows come from and what happens to the ones that do not fit."""
 
-    path: str = Field(description="a .jsonl, .csv or .parquet file, a `datasets` directory, `fetch:NAME/file`, or a hub name")
+    path: str = Field(
+        description="a .jsonl, .csv or .parquet file, a `datasets` directory, `fetch:NAME/file`, or a hub name"
+    )
     split: str | None = Field(None, description="split of a `datasets` directory or hub data set")
     column_map: dict[str, str] = Field({}, description="our column name: name in the file")
     limit: Count | None = Field(None, description="rows to take from the front")
     max_length: Count = Field(512, description="longest sequence in tokens")
-    over_long: OverLong = Field("drop", description="what happens to longer rows: drop, cut the prompt at the left, or stop")
+    over_long: OverLong = Field(
+        "drop", description="what happens to longer rows: drop, cut the prompt at the left, or stop"
+    )
     on_empty: OnEmpty = Field("error", description="what happens to rows with an empty prompt or completion")
 
 
@@ -75,7 +79,9 @@ class OptimizerSection(Section):
 class LoggingSection(Section):
     """What is written while a stage runs."""
 
-    every: Count = Field(1, description="optimizer steps (SFT, reward model) or PPO steps between rows in metrics.jsonl")
+    every: Count = Field(
+        1, description="optimizer steps (SFT, reward model) or PPO steps between rows in metrics.jsonl"
+    )
     trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab"]] = Field(
         [], description="trackers of accelerate that receive the same numbers"
     )
@@ -86,13 +92,17 @@ class CheckpointSection(Section):
 
     every: Count | None = Field(None, description="steps between checkpoints; null saves none before the end")
     keep: Count = Field(2, description="newest checkpoints that are kept")
-    resume: Literal["auto", "never"] = Field("auto", description="go on from the newest checkpoint that verifies, or refuse")
+    resume: Literal["auto", "never"] = Field(
+        "auto", description="go on from the newest checkpoint that verifies, or refuse"
+    )
 
 
 class InRunDirectory(Section):
     """A stage whose strings may say `{run_dir}`: the directory that holds its output directory, and other stages'."""
 
-    output_dir: str = Field(min_length=1, description="directory of this stage; {run_dir} elsewhere stands for its parent")
+    output_dir: str = Field(
+        min_length=1, description="directory of this stage; {run_dir} elsewhere stands for its parent"
+    )
 
     @classmethod
     def completed(cls, given: dict[str, Any]) -> dict[str, Any]:

@@ -11,18 +11,22 @@ from rlhf.batches import PromptBatch, Samples
 from rlhf.config.evaluate import DecodingSection
 from rlhf.data.batching import collate_prompts
 from rlhf.data.records import Prompt
+from rlhf.errors import ConfigError
 from rlhf.functional.token_budget import token_budget_batches
-from rlhf.models.loading import check_vocabulary, frozen_in, load_causal_lm
+from rlhf.models.loading import context_length, frozen_in, load_causal_lm
 from rlhf.models.policy import sequence_logprobs
 from rlhf.models.sequences import join
 from rlhf.models.tokenizer import eos_ids, load_tokenizer
+from rlhf.models.vocabulary import fit_vocabulary
 from rlhf.sampling.sampler import sample
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """A frozen policy that can answer."""
 
+    path: str
+    """Where it was loaded from."""
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     eos_ids: tuple[int, ...]
@@ -41,37 +45,74 @@ class Response:
 
 
 def load_policy(path: str, dtype: torch.dtype, device: torch.device) -> Policy:
-    """Load a policy, frozen, with its tokenizer."""
+    """Load a policy, frozen, with its tokenizer; an adapter is merged into its base.
+
+    Raises:
+        ConfigError: no model or no tokenizer there, or they do not belong together.
+    """
     tokenizer = load_tokenizer(path)
     model = load_causal_lm(path)
-    check_vocabulary(model, tokenizer, path)
-    return Policy(frozen_in(model, dtype).to(device), tokenizer, eos_ids(path, tokenizer))
+    fit_vocabulary(model, tokenizer, path)
+    model = frozen_in(model, dtype).to(device)  # type: ignore[arg-type]  # decorated without types
+    return Policy(path=path, model=model, tokenizer=tokenizer, eos_ids=eos_ids(path, tokenizer))
 
 
 def respond(
     policy: Policy, prompts: Sequence[Prompt], decoding: DecodingSection, generator: torch.Generator
 ) -> list[Response]:
-    """Sample one response a prompt, `decoding.batch_rows` prompts at a time."""
-    return [response for batch in _sampled(policy, prompts, decoding, generator) for response in _responses(policy, batch)]
+    """Sample one response a prompt, `decoding.batch_rows` prompts at a time.
+
+    Raises:
+        ConfigError: the longest prompt and a response do not fit into the model's positions.
+        GuardStop: the model's logits are not finite.
+    """
+    _check_context(policy, prompts, decoding.max_new_tokens)
+    responses: list[Response] = []
+    for samples in _sampled(policy, prompts, decoding, generator):
+        responses += _responses(policy, samples)
+    return responses
 
 
 @torch.no_grad()
 def sequence_kl(
-    policy: Policy, reference: Policy, prompts: Sequence[Prompt], responses: Sequence[Response], *, temperature: float, max_tokens: int
+    policy: Policy,
+    reference: Policy,
+    prompts: Sequence[Prompt],
+    responses: Sequence[Response],
+    *,
+    temperature: float,
+    max_tokens: int,
 ) -> list[float]:
-    """Return log p(response) - log p_reference(response) in nats for each response: its mean estimates the KL (k1)."""
+    """Return log p(response) - log p_reference(response) in nats for each response: its mean estimates the KL (k1).
+
+    Args:
+        policy: what the responses were sampled from.
+        reference: of the same tokenizer.
+        prompts: one a response.
+        responses: of the policy.
+        temperature: logits of both are divided by it; above 0.
+        max_tokens: padded tokens of one forward pass.
+    """
     lengths = [len(prompt.ids) + len(response.ids) for prompt, response in zip(prompts, responses, strict=True)]
     kl = [0.0] * len(lengths)
     for items in token_budget_batches(lengths, max_tokens):
         prompt_ids, prompt_mask = _padded([prompts[item].ids for item in items], policy.model.device)
         response_ids, response_mask = _padded([responses[item].ids for item in items], policy.model.device)
-        sequences = join(prompt_ids, prompt_mask, response_ids, response_mask)
-        ours, theirs = (
-            sequence_logprobs(each.model, sequences, response_ids.shape[1], temperature).sum(1) for each in (policy, reference)
-        )
+        sequences, num_steps = join(prompt_ids, prompt_mask, response_ids, response_mask), response_ids.shape[1]
+        ours = sequence_logprobs(policy.model, sequences, num_steps, temperature).sum(1)
+        theirs = sequence_logprobs(reference.model, sequences, num_steps, temperature).sum(1)
         for item, difference in zip(items, (ours - theirs).tolist(), strict=True):
             kl[item] = difference
     return kl
+
+
+def _check_context(policy: Policy, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
+    longest, limit = max(len(prompt.ids) for prompt in prompts), context_length(policy.model)
+    if limit is not None and longest + max_new_tokens > limit:
+        raise ConfigError(
+            f"longest prompt ({longest} tokens) + decoding.max_new_tokens ({max_new_tokens}) exceed the {limit} "
+            f"positions of {policy.path} - lower prompts.max_length or decoding.max_new_tokens"
+        )
 
 
 def _sampled(
@@ -88,7 +129,7 @@ def _sampled(
             eos_ids=policy.eos_ids,
             generator=generator,
             stop_strings=tuple(decoding.stop_strings),
-            tokenizer=policy.tokenizer,
+            tokenizer=policy.tokenizer,  # type: ignore[arg-type]  # its signature admits more than is asked
         )
 
 

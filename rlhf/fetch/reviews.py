@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -43,17 +43,24 @@ def build(wheel: Path, directory: Path) -> dict[str, int]:
 
 
 def read_reviews(table: str) -> list[Review]:
-    """Return the distinct imdb reviews of a CSV table with columns text, label and source, ordered by key."""
-    reviews: dict[str, Review] = {}
+    """Return the distinct imdb reviews of a CSV table with columns text, label and source, ordered by key.
+
+    Of texts that are the same by their words one is taken, and none when their labels contradict each other.
+    """
+    found: dict[str, set[tuple[str, int]]] = defaultdict(set)
     for row in csv.DictReader(io.StringIO(table, newline="")):
         if row["source"] != SOURCE:
             continue
         if row["label"] not in ("0", "1"):
             raise DataError(f"fetch: {MEMBER}: label must be 0 or 1, found {row['label']!r}")
         text = clean(row["text"])
-        key = hashlib.sha256(normalised(text).encode()).hexdigest()
-        reviews.setdefault(key, Review(key=key, label=int(row["label"]), sentences=tuple(split_sentences(text))))
-    return [reviews[key] for key in sorted(reviews)]
+        found[hashlib.sha256(normalised(text).encode()).hexdigest()].add((text, int(row["label"])))
+    reviews: list[Review] = []
+    for key, variants in sorted(found.items()):
+        text, label = min(variants)
+        if all(other == label for _, other in variants):
+            reviews.append(Review(key=key, label=label, sentences=tuple(split_sentences(text))))
+    return reviews
 
 
 def split_files(reviews: Sequence[Review]) -> dict[str, list[Row]]:

@@ -25,6 +25,6 @@ def expected_calibration_error(margins: Tensor, num_bins: int = 10) -> Tensor:
         raise ValueError(f"margins must be [N], found {list(margins.shape)}")
     confidence = margins.abs().float().sigmoid()
     correct = (margins > 0).float()
-    place = ((confidence - 0.5) * 2 * num_bins).long().clamp(max=num_bins - 1)
+    place = ((confidence - 0.5) * 2 * num_bins).long().clamp(0, num_bins - 1)  # NaN has no bin, but shows in the sum
     gap = torch.zeros(num_bins).index_add_(0, place.cpu(), (correct - confidence).cpu())
     return gap.abs().sum() / max(len(margins), 1)

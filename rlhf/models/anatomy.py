@@ -1,5 +1,6 @@
-"""The parts of a Hugging Face model that we call on their own: trunk, blocks, head."""
+"""The parts of a Hugging Face model that we call on their own: trunk, blocks, norm, logits."""
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -8,11 +9,15 @@ from rlhf.errors import ConfigError
 
 def trunk(model: PreTrainedModel) -> nn.Module:
     """Return the part that yields hidden states, without any head."""
-    return model.base_model  # type: ignore[no-any-return]
+    return model.base_model
 
 
 def blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """Return the stack of transformer blocks."""
+    """Return the stack of transformer blocks.
+
+    Raises:
+        ConfigError: the model keeps them otherwise.
+    """
     depth = model.config.get_text_config().num_hidden_layers
     for module in trunk(model).modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
@@ -24,8 +29,8 @@ def final_norm(model: PreTrainedModel) -> nn.Module | None:
     """Return the norm after the last block, None for models without one."""
     for name in ("norm", "ln_f", "final_layer_norm", "final_layernorm"):
         norm = getattr(trunk(model), name, None)
-        if norm is not None:
-            return norm  # type: ignore[no-any-return]
+        if isinstance(norm, nn.Module):
+            return norm
     return None
 
 
@@ -39,13 +44,33 @@ def hidden_states(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
 
 def logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """Return the vocabulary logits [N, V] of hidden states [N, H], as the model's own forward computes them."""
-    output = model.get_output_embeddings()(hidden)
-    config = model.config.get_text_config()
-    softcap = getattr(config, "final_logit_softcapping", None)
+    output: Tensor = model.get_output_embeddings()(hidden)
+    softcap, factor = logit_shape(model)
     if softcap is not None:
         output = (output / softcap).tanh() * softcap
-    scale = getattr(config, "logit_scale", None)
-    return output if scale is None else output * scale  # type: ignore[no-any-return]
+    return output if factor == 1.0 else output * factor
+
+
+def logit_shape(model: PreTrainedModel) -> tuple[float | None, float]:
+    """Return what happens to the output of the last linear map: a soft cap (Gemma 2), a factor (Cohere, Granite)."""
+    config = model.config.get_text_config()
+    factor = getattr(config, "logit_scale", None) or 1.0
+    return getattr(config, "final_logit_softcapping", None), factor / (getattr(config, "logits_scaling", None) or 1.0)
+
+
+@torch.no_grad()
+def check_logits(model: PreTrainedModel, path: str) -> None:
+    """Compare `logits` with the model's own forward on two tokens.
+
+    Raises:
+        ConfigError: the architecture makes its logits in another way.
+    """
+    ids = torch.tensor([[0, 1]], device=model.device)
+    theirs = model(input_ids=ids, use_cache=False).logits[0]
+    ours = logits(model, hidden_states(model, ids)[0])
+    # The same operations in float32, at most in another order.
+    if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4):
+        raise ConfigError(f"{path}: {type(model).__name__} makes its logits in a way that rlhf does not know")
 
 
 def hidden_size(model: PreTrainedModel) -> int:
@@ -54,11 +79,12 @@ def hidden_size(model: PreTrainedModel) -> int:
 
 
 def switch_off_dropout(model: PreTrainedModel) -> PreTrainedModel:
-    """Set every dropout of the model to 0, so that training and evaluation mode compute the same."""
+    """Put the model in evaluation mode and set every dropout to 0, so that training computes what sampling computes."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        for name in ("attention_dropout", "dropout_p"):
-            if isinstance(getattr(module, name, None), float):
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
+    model.eval()
     return model

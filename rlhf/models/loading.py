@@ -1,89 +1,93 @@
-"""Loading models with clear refusals, adapters, and the choice of trained weights."""
+"""Loading models with clear refusals, and the choice of trained weights."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import PeftModel
+from safetensors import SafetensorError
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from rlhf.errors import ConfigError
-from rlhf.models.anatomy import blocks, final_norm, switch_off_dropout
+from rlhf.models.adapters import trained_head
+from rlhf.models.anatomy import blocks, check_logits, final_norm, switch_off_dropout, trunk
 from rlhf.models.quiet import quiet_transformers
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.models.vocabulary import fit_vocabulary
 
 
-def load_causal_lm(path: str, *, random_init: bool = False, trust_remote_code: bool = False, seed: int = 0) -> PreTrainedModel:
-    """Load a causal language model in float32 on the CPU, without dropout.
+def load_causal_lm(
+    path: str, *, random_init: bool = False, trust_remote_code: bool = False, seed: int = 0
+) -> PreTrainedModel:
+    """Load a causal language model in float32 on the CPU, in evaluation mode and without dropout.
 
     An adapter directory (peft) is loaded onto its base model and merged: what is trained starts from the sum.
 
     Args:
         path: directory or hub name.
         random_init: take only config.json and draw the weights from `seed`.
+        trust_remote_code: run the code that comes with the model.
+        seed: of `random_init`.
 
     Raises:
         ConfigError: nothing can be loaded from `path`.
     """
-    if (Path(path) / "adapter_config.json").is_file():
-        adapted = AutoPeftModelForCausalLM.from_pretrained(path, dtype=torch.float32, trust_remote_code=trust_remote_code)
-        return switch_off_dropout(adapted.merge_and_unload())
-    return switch_off_dropout(_load(AutoModelForCausalLM, path, random_init, trust_remote_code, seed))
+    if _is_adapter(path):
+        model = _merged(path, trust_remote_code)
+    elif random_init:
+        model = _drawn(AutoModelForCausalLM, path, trust_remote_code, seed)
+    else:
+        model = _loaded(AutoModelForCausalLM, path, trust_remote_code)
+    check_logits(switch_off_dropout(model), path)
+    return model
 
 
 def load_scalar_lm(
     path: str, *, random_init: bool = False, trust_remote_code: bool = False, seed: int = 0, new_head: bool
 ) -> PreTrainedModel:
-    """Load a sequence classifier with one label in float32.
+    """Load a sequence classifier with one label in float32, in evaluation mode and without dropout.
 
     Args:
+        path: directory or hub name; with `new_head` also an adapter directory of a language model.
+        random_init: take only config.json and draw the weights from `seed`.
+        trust_remote_code: run the code that comes with the model.
+        seed: of a new head, and of `random_init`.
         new_head: draw the head from N(0, 1 / sqrt(H + 1)) (Stiennon et al. 2020, arXiv:2009.01325, code), for a model
             that has none; otherwise the directory must hold a head of one label.
 
     Raises:
         ConfigError: nothing can be loaded, or the classifier has another number of labels.
     """
-    generator = torch.Generator().manual_seed(seed)
+    kind = AutoModelForSequenceClassification
+    if new_head and _is_adapter(path):
+        model = _classifier_of(_merged(path, trust_remote_code), trust_remote_code)
+    elif random_init:
+        model = _drawn(kind, path, trust_remote_code, seed, num_labels=1)
+    elif new_head:
+        model = _loaded(kind, path, trust_remote_code, may_lack="score.", num_labels=1)
+    else:
+        _require_one_label(path, trust_remote_code)
+        model = _loaded(kind, path, trust_remote_code)
     if new_head:
-        model = _load(AutoModelForSequenceClassification, path, random_init, trust_remote_code, seed, num_labels=1)
-        head = scalar_head(model)
-        with torch.no_grad():
-            head.weight.normal_(0.0, (head.in_features + 1) ** -0.5, generator=generator)
-            if head.bias is not None:
-                head.bias.zero_()
-        return switch_off_dropout(model)
-    model = _load(AutoModelForSequenceClassification, path, random_init, trust_remote_code, seed)
-    if model.config.num_labels != 1:
-        raise ConfigError(f"{path}: a reward model needs 1 label, found {model.config.num_labels} - train one with `rlhf reward-model`")
+        _draw_head(scalar_head(model), seed)
+    scalar_head(model)
     return switch_off_dropout(model)
 
 
 def scalar_head(model: PreTrainedModel) -> nn.Linear:
-    """Return the linear head of a sequence classifier."""
-    for name in ("score", "classifier"):
-        head = getattr(model, name, None)
-        if isinstance(head, nn.Linear):
-            return head
-    raise ConfigError(f"{type(model).__name__} has no linear head named score or classifier - it cannot serve as reward model")
+    """Return the linear head of a sequence classifier, the trained one where an adapter has a copy.
 
-
-def add_lora(model: PreTrainedModel, *, r: int, alpha: float, dropout: float, target_modules: str | list[str]) -> PeftModel:
-    """Freeze the model and put low-rank adapters of rank `r` on its linear layers."""
-    classifier = hasattr(model, "score")
-    adapters = LoraConfig(
-        r=r,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # peft annotates int, and divides by r as a float
-        lora_dropout=dropout,
-        target_modules=target_modules,
-        task_type=TaskType.SEQ_CLS if classifier else TaskType.CAUSAL_LM,
+    Raises:
+        ConfigError: there is none, as in encoders, whose attention sees padding and which pool otherwise.
+    """
+    head = trained_head(getattr(model, "score", nn.Identity()))
+    if isinstance(head, nn.Linear):
+        return head
+    raise ConfigError(
+        f"{type(model).__name__} has no linear head named score - only a causal language model can be a reward model"
     )
-    return get_peft_model(model, adapters)  # type: ignore[return-value]
 
 
 def freeze_all_but_top(model: PreTrainedModel, num_layers: int) -> None:
@@ -94,30 +98,24 @@ def freeze_all_but_top(model: PreTrainedModel, num_layers: int) -> None:
     """
     stack = blocks(model)
     if num_layers > len(stack):
-        raise ConfigError(f"model.trainable_layers: {num_layers}, but the model has {len(stack)} blocks - use at most that")
+        raise ConfigError(
+            f"model.trainable_layers: {num_layers}, but the model has {len(stack)} blocks - use at most that"
+        )
     model.requires_grad_(False)
-    for part in [*stack[-num_layers:], final_norm(model), getattr(model, "score", None)]:
+    for part in [*stack[len(stack) - num_layers :], final_norm(model), getattr(model, "score", None)]:
         if part is not None:
             part.requires_grad_(True)
 
 
 def frozen_in(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Freeze a model and convert its parameters; buffers, such as rotary frequencies, stay as they are."""
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-        parameter.data = parameter.data.to(dtype)
-    return model.eval()
-
-
-def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: str) -> None:
-    """Refuse a tokenizer with more ids than the model has embeddings.
-
-    Raises:
-        ConfigError: with both sizes.
-    """
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise ConfigError(f"{path}: the tokenizer has {len(tokenizer)} ids, the model {rows} embeddings - they do not belong together")
+    """Freeze a model and convert its parameters; buffers (rotary frequencies) and a scalar head stay as they are."""
+    head = getattr(model, "score", None)
+    kept = set() if head is None else {id(parameter) for parameter in head.parameters()}
+    for parameter in model.requires_grad_(False).parameters():
+        if id(parameter) not in kept:
+            parameter.data = parameter.data.to(dtype)
+    model.eval()
+    return model
 
 
 def context_length(model: PreTrainedModel) -> int | None:
@@ -129,23 +127,90 @@ def context_length(model: PreTrainedModel) -> int | None:
     return None
 
 
-def _load(kind: Any, path: str, random_init: bool, trust_remote_code: bool, seed: int, **options: Any) -> PreTrainedModel:
+def _is_adapter(path: str) -> bool:
+    return (Path(path) / "adapter_config.json").is_file()
+
+
+def _loaded(
+    kind: Any, path: str, trust_remote_code: bool, *, may_lack: str | None = None, **options: Any
+) -> PreTrainedModel:
+    """Load weights; those that the files lack would be drawn at random in silence, so they are refused."""
     try:
-        with quiet_transformers():
-            if random_init:
-                return _drawn(kind, path, trust_remote_code, seed, **options)
-            return kind.from_pretrained(  # type: ignore[no-any-return]
-                path, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code, **options
+        # Weights that files lack are drawn from the global generator, whose state belongs to the run.
+        with quiet_transformers(), torch.random.fork_rng(devices=[]):
+            model, report = kind.from_pretrained(
+                path,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                **options,
             )
-    except (OSError, ValueError) as problem:
-        line = str(problem).strip().splitlines()[0][:200]
-        raise ConfigError(
-            f"{path}: no model could be loaded ({line}) - give a local directory, fetch:NAME, or a hub name"
-        ) from None
+    except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
+        raise _unloadable(path, problem) from None
+    lacking = sorted(name for name in report["missing_keys"] if may_lack is None or not name.startswith(may_lack))
+    if lacking:
+        what = f"{len(lacking)} weights of {type(model).__name__}, such as {lacking[0]}"
+        raise ConfigError(f"{path}: the files lack {what}")
+    # Mapped files lie at odd addresses, where products may round otherwise than in a copy (the reference).
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    return model  # type: ignore[no-any-return]
 
 
 def _drawn(kind: Any, path: str, trust_remote_code: bool, seed: int, **options: Any) -> PreTrainedModel:
-    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
+    except (OSError, ValueError) as problem:
+        raise _unloadable(path, problem) from None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return kind.from_config(config, trust_remote_code=trust_remote_code, dtype=torch.float32)  # type: ignore[no-any-return]
+        model = kind.from_config(config, trust_remote_code=trust_remote_code, dtype=torch.float32)
+    return model  # type: ignore[no-any-return]
+
+
+def _merged(path: str, trust_remote_code: bool) -> PreTrainedModel:
+    """Load an adapter of a causal language model and its base, and add them up."""
+    base = json.loads((Path(path) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    model = _loaded(AutoModelForCausalLM, base, trust_remote_code)
+    if (Path(path) / "tokenizer_config.json").is_file():
+        fit_vocabulary(model, load_tokenizer(path, trust_remote_code=trust_remote_code), path)
+    try:
+        return PeftModel.from_pretrained(model, path).merge_and_unload()  # type: ignore[no-any-return]
+    except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
+        raise _unloadable(path, problem) from None
+
+
+def _classifier_of(lm: PreTrainedModel, trust_remote_code: bool) -> PreTrainedModel:
+    """Return a classifier with one label on the trunk of a language model."""
+    lm.config.num_labels = 1
+    with torch.random.fork_rng(devices=[]):
+        model = AutoModelForSequenceClassification.from_config(
+            lm.config, trust_remote_code=trust_remote_code, dtype=torch.float32
+        )
+    trunk(model).load_state_dict(trunk(lm).state_dict())
+    return model  # type: ignore[no-any-return]
+
+
+def _require_one_label(path: str, trust_remote_code: bool) -> None:
+    if _is_adapter(path):
+        raise ConfigError(f"{path}: a reward model must be a whole model, found an adapter - merge it first")
+    try:
+        labels = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code).num_labels
+    except (OSError, ValueError) as problem:
+        raise _unloadable(path, problem) from None
+    if labels != 1:
+        raise ConfigError(f"{path}: a reward model needs 1 label, found {labels} - train one with `rlhf reward-model`")
+
+
+def _draw_head(head: nn.Linear, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        head.weight.normal_(0.0, (head.in_features + 1) ** -0.5, generator=generator)
+        if head.bias is not None:
+            head.bias.zero_()
+
+
+def _unloadable(path: str, problem: Exception) -> ConfigError:
+    line = [*str(problem).strip().splitlines(), type(problem).__name__][0][:200]
+    return ConfigError(f"{path}: no model could be loaded ({line}) - give a local directory, fetch:NAME, or a hub name")

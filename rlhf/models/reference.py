@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from rlhf.models.policy import sequence_logprobs
 from rlhf.models.sequences import Sequences
@@ -16,7 +17,7 @@ class Reference:
     def __init__(self, policy: Trainable) -> None:
         """Take the reference from a policy that has not been trained yet; frozen weights are shared with it."""
         self._adapter = policy.adapter
-        self._model = policy.model if policy.adapter is not None else _frozen_copy(policy)
+        self._model = policy.model if policy.adapter is not None else _frozen_copy(policy.model)
 
     @torch.no_grad()
     def logprobs(self, sequences: Sequences, num_steps: int, temperature: float) -> Tensor:
@@ -27,6 +28,8 @@ class Reference:
             return sequence_logprobs(self._model, sequences, num_steps, temperature)
 
 
-def _frozen_copy(policy: Trainable) -> torch.nn.Module:
-    shared = {id(parameter): parameter for parameter in policy.model.parameters() if not parameter.requires_grad}
-    return copy.deepcopy(policy.model, memo=dict(shared)).requires_grad_(False)  # type: ignore[no-any-return]
+def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    shared = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
+    reference: PreTrainedModel = copy.deepcopy(model, memo=dict(shared))
+    reference.requires_grad_(False)
+    return reference

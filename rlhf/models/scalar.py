@@ -28,9 +28,14 @@ class ScalarModel(nn.Module):
         """Return [B] float32 scores of right-padded sequences [B, S], read at the last True of `mask` [B, S].
 
         Padding content does not matter: the attention is causal and the score is read before it.
+
+        Raises:
+            ValueError: a sequence is empty.
         """
-        hidden = hidden_states(self.classifier, input_ids)
         last = mask.sum(1) - 1
+        if bool((last < 0).any()):
+            raise ValueError("every sequence needs at least one token: its score is read at the last one")
+        hidden = hidden_states(self.classifier, input_ids)
         final = hidden[torch.arange(len(last), device=last.device), last].float()
         head = scalar_head(self.classifier)
         bias = None if head.bias is None else head.bias.float()

@@ -21,27 +21,38 @@ class Sequences:
     columns: Tensor
     """[N] int64, its column in input_ids; its logits stand one column to the left."""
 
+    @property
+    def targets(self) -> Tensor:
+        """Return [N] int64, the response tokens themselves."""
+        return self.input_ids[self.rows, self.columns]
+
+    def predicting(self, hidden: Tensor) -> Tensor:
+        """Return the entries of `hidden` [B, S, H] that predict a response token, [N, H]."""
+        return hidden[self.rows, self.columns - 1]
+
+    def placed(self, flat: Tensor, num_steps: int) -> Tensor:
+        """Return [B, T], T = `num_steps`, with the entries of `flat` [N] at their row and step and 0 elsewhere."""
+        empty = torch.zeros(len(self.lengths), num_steps, dtype=flat.dtype, device=flat.device)
+        return empty.index_put((self.rows, self.steps), flat)
+
 
 def join(prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor) -> Sequences:
-    """Join prompts [B, P] and responses [B, T] (masks True on real tokens, contiguous from the left).
+    """Join prompts [B, P] and responses [B, T] (masks True on real tokens, which stand at the left).
 
     Raises:
-        ValueError: a prompt is empty.
+        ValueError: a prompt is empty, or real tokens follow padding.
     """
-    prompt_lengths, response_lengths = prompt_mask.sum(1), response_mask.sum(1)
-    if prompt_lengths.numel() and int(prompt_lengths.min()) == 0:
-        raise ValueError("every prompt needs at least one token: the first response token has nothing to be predicted from")
-    lengths = prompt_lengths + response_lengths
-    column = torch.arange(int(lengths.max()), device=prompt_ids.device)[None, :]
-    from_response = (column - prompt_lengths[:, None]).clamp(0, max(response_ids.shape[1] - 1, 0))
-    from_prompt = column.clamp(max=prompt_ids.shape[1] - 1).expand(len(lengths), -1)
-    response_part = response_ids.gather(1, from_response) if response_ids.shape[1] else torch.zeros_like(from_response)
-    joined = torch.where(column < prompt_lengths[:, None], prompt_ids.gather(1, from_prompt), response_part)
+    for name, mask in (("prompt_mask", prompt_mask), ("response_mask", response_mask)):
+        if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+            raise ValueError(f"{name} must be True from the left without a gap: sequences are right-padded")
+    if not bool(prompt_mask.any(1).all()):
+        raise ValueError("every prompt needs at least one token: nothing else predicts the first response token")
+    prompt_lengths = prompt_mask.sum(1)
+    lengths = prompt_lengths + response_mask.sum(1)
+    input_ids = prompt_ids.new_zeros(len(lengths), int(lengths.max()))
+    rows, columns = prompt_mask.nonzero(as_tuple=True)
+    input_ids[rows, columns] = prompt_ids[rows, columns]
     rows, steps = response_mask.nonzero(as_tuple=True)
-    return Sequences(
-        input_ids=torch.where(column < lengths[:, None], joined, 0),
-        lengths=lengths,
-        rows=rows,
-        steps=steps,
-        columns=prompt_lengths[rows] + steps,
-    )
+    columns = prompt_lengths[rows] + steps
+    input_ids[rows, columns] = response_ids[rows, steps]
+    return Sequences(input_ids=input_ids, lengths=lengths, rows=rows, steps=steps, columns=columns)

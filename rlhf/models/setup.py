@@ -8,8 +8,9 @@ from typing import Any
 from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from rlhf.models.adapters import add_lora, base_state, merged_state
+from rlhf.models.loading import freeze_all_but_top
 from rlhf.models.quiet import quiet_transformers
-from rlhf.models.loading import add_lora, freeze_all_but_top
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,17 +25,24 @@ class Trainable:
     """Where the model was loaded from."""
 
     @property
+    def saves_adapter(self) -> bool:
+        """Whether `save_model` writes an adapter: a reward model is saved whole, merged with its own."""
+        return self.adapter is not None and self.model.can_generate()
+
+    @property
     def starts_from_adapter(self) -> bool:
-        """Whether the source was itself an adapter, merged when it was loaded."""
-        return (Path(self.source) / "adapter_config.json").is_file()
+        """Whether a saved adapter sits on a model that no directory holds: the source was merged when it was loaded."""
+        return self.saves_adapter and (Path(self.source) / "adapter_config.json").is_file()
 
 
 def make_trainable(
     model: PreTrainedModel, source: str, *, lora: Mapping[str, Any] | None, trainable_layers: int | None
 ) -> Trainable:
-    """Decide what is trained: everything, the top blocks, or low-rank adapters."""
+    """Decide what is trained: everything, the top blocks, or low-rank adapters (settings `r`, `alpha`, ...)."""
     if lora is not None:
-        return Trainable(model=model, adapter=add_lora(model, **lora), source=source)
+        adapter = add_lora(model, **lora)
+        _name_base(adapter, source)
+        return Trainable(model=model, adapter=adapter, source=source)
     if trainable_layers is not None:
         freeze_all_but_top(model, trainable_layers)
     return Trainable(model=model, adapter=None, source=source)
@@ -43,36 +51,43 @@ def make_trainable(
 def save_model(trainable: Trainable, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     """Save a model as an ordinary Hugging Face directory, or as an adapter directory, with its tokenizer.
 
-    The weights are saved as they are in the module: let it hold float32 first. An adapter that sits on a merged one
-    gets its base saved in `base_model` beside it.
+    The weights are saved as they are in the module: let it hold float32 first. A reward model is saved whole, its
+    adapter merged; the module keeps its adapter. An adapter that sits on a merged one needs `save_adapter_base` first.
     """
-    model = trainable.model
+    model, adapter = trainable.model, trainable.adapter
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = True
     if model.can_generate():
         model.generation_config = GenerationConfig(
-            eos_token_id=_all_eos(model, tokenizer), pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
+            eos_token_id=_all_eos(model, tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
         )
     with quiet_transformers():
-        if trainable.adapter is None:
+        if adapter is None:
             model.save_pretrained(directory)
+        elif trainable.saves_adapter:
+            adapter.save_pretrained(str(directory))
+            if model.generation_config is not None:  # peft leaves it out, and with it the other EOS ids
+                model.generation_config.save_pretrained(directory)
         else:
-            trainable.adapter.save_pretrained(str(directory))
-    tokenizer.save_pretrained(directory)
+            model.save_pretrained(directory, state_dict=merged_state(model))
+        tokenizer.save_pretrained(directory)
 
 
 def save_adapter_base(trainable: Trainable, directory: Path) -> None:
     """Save the merged base of an adapter that starts from another adapter, and let the adapter name it."""
     assert trainable.adapter is not None
-    with trainable.adapter.disable_adapter():
-        base = {
-            name.replace(".base_layer", ""): tensor
-            for name, tensor in trainable.model.state_dict().items()
-            if ".lora_" not in name
-        }
-        trainable.model.save_pretrained(directory, state_dict=base)
-    for config in trainable.adapter.peft_config.values():
-        config.base_model_name_or_path = str(directory)
+    with quiet_transformers():
+        trainable.model.save_pretrained(directory, state_dict=base_state(trainable.model))
+    _name_base(trainable.adapter, str(directory))
+
+
+def _name_base(adapter: PeftModel, source: str) -> None:
+    """Let the adapter name its base; a local one by its absolute path, so that it loads from any directory."""
+    path = Path(source)
+    for config in adapter.peft_config.values():
+        config.base_model_name_or_path = str(path.absolute()) if path.is_dir() else source
 
 
 def _all_eos(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | list[int]:

@@ -13,7 +13,7 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     """Load a tokenizer with an EOS token and a pad token that differs from it.
 
     A tokenizer without a pad token, or with pad = EOS, gets another special token of its vocabulary as pad, so that
-    the embedding does not grow. Where there is none, `<pad>` is added (an embedding with spare rows takes it).
+    the embedding does not grow. Where there is none, `<pad>` is added (`vocabulary.fit_vocabulary` makes room for it).
 
     Raises:
         ConfigError: the directory holds no tokenizer, or the tokenizer has no EOS token.
@@ -21,18 +21,20 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as problem:
-        raise ConfigError(f"{path}: no tokenizer could be loaded ({_first_line(problem)}) - give a model directory") from None
+        line = [*str(problem).strip().splitlines(), type(problem).__name__][0][:200]
+        raise ConfigError(f"{path}: no tokenizer could be loaded ({line}) - give a model directory") from None
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"{path}: the tokenizer has no EOS token - set eos_token in its tokenizer_config.json")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        _give_pad_token(tokenizer)
+        tokenizer.add_special_tokens({"pad_token": _free_token(tokenizer, eos_ids(path, tokenizer)) or "<pad>"})
     tokenizer.padding_side = "right"
     return tokenizer
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a sha256 over the vocabulary and the special tokens: equal fingerprints, equal ids."""
-    content = json.dumps([sorted(tokenizer.get_vocab().items()), sorted(tokenizer.special_tokens_map.items(), key=str)], default=str)
+    """Return a sha256 over the vocabulary and the special tokens: equal fingerprints, equal meaning of ids."""
+    special = sorted(tokenizer.special_tokens_map.items(), key=str)
+    content = json.dumps([sorted(tokenizer.get_vocab().items()), special], default=str)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -46,17 +48,18 @@ def eos_ids(path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     return tuple(sorted(ids))
 
 
-def _give_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
-    used = {tokenizer.eos_token_id, tokenizer.bos_token_id}
-    spare = [
-        (index, str(token))
-        for index, token in tokenizer.added_tokens_decoder.items()
-        if token.special and index not in used
-    ]
-    named = [token for _, token in sorted(spare) if "pad" in token.lower()]
-    candidates = named or [token for _, token in sorted(spare)]
-    tokenizer.add_special_tokens({"pad_token": candidates[0] if candidates else "<pad>"})
+def _free_token(tokenizer: PreTrainedTokenizerBase, ends: tuple[int, ...]) -> str | None:
+    """Return the special token that is least missed as a pad token: never an EOS or the BOS.
 
+    First one with `pad` in its name, then one that the chat template does not write, the unknown token last: text may
+    hold it, and a classifier reads its score before the trailing pad tokens.
+    """
+    template = str(tokenizer.chat_template or "")
 
-def _first_line(problem: Exception) -> str:
-    return str(problem).strip().splitlines()[0][:200]
+    def rank(index: int, token: str) -> tuple[bool, bool, bool, int]:
+        return "pad" not in token.lower(), token == tokenizer.unk_token, token in template, index
+
+    used = {*ends, tokenizer.bos_token_id}
+    spare = {index: str(token) for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ranked = sorted(rank(index, token) for index, token in spare.items() if index not in used)
+    return spare[ranked[0][-1]] if ranked else None

@@ -1,5 +1,6 @@
 """Stage: puts the parts of PPO together, runs the steps, saves the policy with its value head."""
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,11 +13,11 @@ from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
-from rlhf.models.loading import check_vocabulary, context_length, load_causal_lm, load_scalar_lm
+from rlhf.models.loading import context_length, load_causal_lm, load_scalar_lm
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.reference import Reference
 from rlhf.models.setup import Trainable
-from rlhf.models.tokenizer import eos_ids, load_tokenizer
+from rlhf.models.tokenizer import eos_ids, load_tokenizer, tokenizer_fingerprint
 from rlhf.ppo.rollout import Collector
 from rlhf.ppo.scoring import Scorer
 from rlhf.ppo.steps import PPOSteps
@@ -62,36 +63,74 @@ def train_ppo(config: PPOConfig) -> Path:
     return policy
 
 
-def _train(config: PPOConfig, run: Frame, directory: Path) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a PPO run consists of."""
+
+    trainer: PPOTrainer
+    prompts: list[Prompt]
+    """Of the whole data set."""
+    trained: Trainable
+    """The policy's language model."""
+    critic: Trainable | None
+    """The separate critic, when there is one."""
+
+
+def assemble(config: PPOConfig, run: Frame) -> Parts:
+    """Load models, prompts and rewards, and put the trainer together; close its scorer when it is done.
+
+    Raises:
+        RlhfError: bad config, data, model or reward.
+    """
     _check_shares(config, run.processes)
     source = resolve(config.model.path)
     tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
     prompts = _prompts(config, run, tokenizer)
-    trained = trainable(config.model, load_causal_lm)
-    check_vocabulary(trained.model, tokenizer, source)
+    trained = trainable(config.model, partial(load_causal_lm, seed=config.seed), tokenizer)
     _check_context(config, trained, prompts)
-    critic = None if config.critic_model is None else trainable(config.critic_model, partial(load_scalar_lm, new_head=False))
+    critic = _critic(config, tokenizer, prompts)
     policy = PolicyWithValueHead(trained.model, None if critic is None else critic.model).to(run.device)
-    weights = MasterWeights(policy, run.dtype, keep_float32=[policy.value_head])
+    optimizer = _optimizer(config, run, policy)
     scorer = Scorer(_rewards(config, run, tokenizer), config.score, run.processes)
     collector = Collector(policy, Reference(trained), scorer, tokenizer, config, eos_ids(source, tokenizer))
-    trainer = PPOTrainer(
-        policy, collector, _optimizer(config, run, policy, weights), config, run.processes, _generators(config, run)
-    )
-    steps = PPOSteps(trainer, prompts, run.directory.samples)
+    trainer = PPOTrainer(policy, collector, optimizer, config, run.processes, _generators(config, run))
+    return Parts(trainer=trainer, prompts=prompts, trained=trained, critic=critic)
+
+
+def _train(config: PPOConfig, run: Frame, directory: Path) -> None:
+    parts = assemble(config, run)
+    steps = PPOSteps(parts.trainer, parts.prompts, run.directory.samples)
     try:
         run.run(steps, num_steps=config.steps, eval_every=None, description="ppo", shown=SHOWN)
     finally:
-        scorer.close()
+        parts.trainer.collector.scorer.close()
     if run.processes.is_main:
-        _save(trained, critic, policy, weights, tokenizer, directory)
+        _save(parts, directory)
 
 
-def _optimizer(config: PPOConfig, run: Frame, policy: PolicyWithValueHead, weights: MasterWeights) -> Optimizer:
+def _critic(config: PPOConfig, tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt]) -> Trainable | None:
+    if config.critic_model is None:
+        return None
+    critic = trainable(config.critic_model, partial(load_scalar_lm, new_head=False, seed=config.seed), tokenizer)
+    own = load_tokenizer(critic.source, trust_remote_code=config.critic_model.trust_remote_code)
+    if tokenizer_fingerprint(own) != tokenizer_fingerprint(tokenizer):
+        raise ConfigError(
+            f"critic_model.path: {critic.source} has another tokenizer ({len(own)} ids) than the policy "
+            f"({len(tokenizer)} ids), and the critic reads the policy's tokens - start it from a reward model "
+            "trained on the policy's base"
+        )
+    _check_context(config, critic, prompts)
+    return critic
+
+
+def _optimizer(config: PPOConfig, run: Frame, policy: PolicyWithValueHead) -> Optimizer:
+    weights = MasterWeights(policy, run.dtype, keep_float32=[policy.value_head])
     value = {**parameters_of(policy, "value_head."), **parameters_of(policy, "critic.")}
+    sections = {"policy": config.optimizer, "value": config.value_optimizer}
+    parameters = {"policy": parameters_of(policy, "lm."), "value": value}
     groups = [
-        ParameterGroup(name="policy", parameters=parameters_of(policy, "lm."), settings=optimizer_settings(config.optimizer)),
-        ParameterGroup(name="value", parameters=value, settings=optimizer_settings(config.value_optimizer)),
+        ParameterGroup(name=name, parameters=parameters[name], settings=optimizer_settings(section))
+        for name, section in sections.items()
     ]
     return Optimizer(weights, groups, config.steps * config.epochs * config.minibatches, run.processes)
 
@@ -123,21 +162,17 @@ def _prompts(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase) 
     return prepared.items
 
 
-def _save(
-    trained: Trainable,
-    critic: Trainable | None,
-    policy: PolicyWithValueHead,
-    weights: MasterWeights,
-    tokenizer: PreTrainedTokenizerBase,
-    directory: Path,
-) -> None:
+def _save(parts: Parts, directory: Path) -> None:
+    trainer = parts.trainer
+    policy, weights, tokenizer = trainer.policy, trainer.optimizer.weights, trainer.collector.tokenizer
+
     def value_head(target: Path) -> None:
         state = {name: tensor.detach().cpu() for name, tensor in policy.value_head.state_dict().items()}
         save_file(state, target / "value_head.safetensors")
 
-    export(trained, weights, tokenizer, directory, value_head)
-    if critic is not None:
-        export(critic, weights, tokenizer, directory.with_name("critic"))
+    export(parts.trained, weights, tokenizer, directory, value_head)
+    if parts.critic is not None:
+        export(parts.critic, weights, tokenizer, directory.with_name("critic"))
 
 
 def _inputs(config: PPOConfig) -> list[str]:
@@ -152,10 +187,11 @@ def _inputs(config: PPOConfig) -> list[str]:
 def _check_shares(config: PPOConfig, processes: Processes) -> None:
     unit = processes.num * config.minibatches
     if config.rollout_batch_size % unit:
-        below, above = config.rollout_batch_size // unit * unit, -(-config.rollout_batch_size // unit) * unit
+        below = config.rollout_batch_size // unit * unit
+        near = f"{below} or {below + unit}" if below else str(unit)
         raise ConfigError(
             f"rollout_batch_size ({config.rollout_batch_size}) must be a multiple of processes x minibatches "
-            f"({processes.num} x {config.minibatches}); nearest valid: {below or above} or {above}"
+            f"({processes.num} x {config.minibatches}); nearest valid: {near}"
         )
 
 
@@ -163,6 +199,6 @@ def _check_context(config: PPOConfig, trained: Trainable, prompts: list[Prompt])
     longest, limit = max(len(prompt.ids) for prompt in prompts), context_length(trained.model)
     if limit is not None and longest + config.sampling.max_new_tokens > limit:
         raise ConfigError(
-            f"longest prompt ({longest} tokens) + sampling.max_new_tokens ({config.sampling.max_new_tokens}) exceed the "
-            f"model's {limit} positions - lower prompts.max_length or sampling.max_new_tokens"
+            f"longest prompt ({longest} tokens) + sampling.max_new_tokens ({config.sampling.max_new_tokens}) exceed "
+            f"the {limit} positions of {trained.source} - lower prompts.max_length or sampling.max_new_tokens"
         )

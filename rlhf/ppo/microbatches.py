@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -28,7 +29,8 @@ class Microbatches:
         orders = [torch.randperm(len(stratum), generator=generator).tolist() for stratum in self.strata]
         num_minibatches = len(self.strata[0])
         return [
-            [stratum[order[m]] for stratum, order in zip(self.strata, orders, strict=True)] for m in range(num_minibatches)
+            [stratum[order[m]] for stratum, order in zip(self.strata, orders, strict=True)]
+            for m in range(num_minibatches)
         ]
 
 
@@ -71,4 +73,4 @@ def cut_microbatches(
 
 def _bounds(num_rows: int, num_parts: int) -> list[tuple[int, int]]:
     edges = [round(part * num_rows / num_parts) for part in range(num_parts + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))

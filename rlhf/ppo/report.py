@@ -5,8 +5,11 @@ from pathlib import Path
 
 import torch
 
+from rlhf.errors import CheckpointError
+from rlhf.functional.masking import masked_sum
 from rlhf.functional.statistics import explained_variance
 from rlhf.ppo.trainer import StepResult
+from rlhf.training.atomic import write_atomic
 from rlhf.training.processes import Processes
 
 
@@ -23,7 +26,7 @@ def step_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
         sum(result.collected.raw_scores),
         float(experience.rewards.sum()),
         int(rollout.ended.sum()),
-        -float(rollout.logprobs.sum()),
+        -float(masked_sum(rollout.logprobs, mask)),
     ]
     total = dict(zip(names, processes.sums(local), strict=True))
     episodes, tokens = total["episodes"], total["tokens"]
@@ -48,7 +51,11 @@ def step_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
 
 
 def write_samples(result: StepResult, path: Path, num_samples: int) -> None:
-    """Write the first responses of this process as JSONL: prompt, response, score, KL, whether it ended."""
+    """Write the first responses of this process as JSONL: prompt, response, score, KL, whether it ended.
+
+    Raises:
+        CheckpointError: the disk is full or cannot be written.
+    """
     rollout = result.experience.rollout
     rows = [
         {
@@ -60,8 +67,12 @@ def write_samples(result: StepResult, path: Path, num_samples: int) -> None:
         }
         for index, episode in enumerate(result.collected.episodes[:num_samples])
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error}") from error
 
 
 def _explained_variance(result: StepResult, processes: Processes) -> float:
@@ -84,7 +95,8 @@ def _update_metrics(result: StepResult, processes: Processes) -> dict[str, float
         "loss/value_avg": mean("value_loss"),
         "policy/approxkl_avg": mean("approx_kl"),
         "policy/clipfrac_avg": mean("clipped"),
-        "policy/entropy_avg": mean("entropy"),
+        # Entropy is above 0 wherever it was asked for.
+        **({"policy/entropy_avg": mean("entropy")} if mean("entropy") > 0 else {}),
         "val/clipfrac_avg": mean("value_clipped"),
         "val/ratio": ratio,
         "val/ratio_var": max(mean("ratio_square") - ratio**2, 0.0),

@@ -102,9 +102,7 @@ class Collector:
         responses = [tuple(ids[:n]) for ids, n in zip(samples.response_ids.tolist(), lengths, strict=True)]
         texts = self.tokenizer.batch_decode([list(ids) for ids in responses], skip_special_tokens=True)
         return [
-            Episode(
-                prompt=prompt.raw, completion=text, columns=prompt.columns, prompt_ids=prompt.ids, response_ids=ids
-            )
+            Episode(prompt=prompt.raw, completion=text, columns=prompt.columns, prompt_ids=prompt.ids, response_ids=ids)
             for prompt, text, ids in zip(starts.prompts, texts, responses, strict=True)
         ]
 

@@ -8,6 +8,9 @@ from rlhf.errors import RewardError, RlhfError
 from rlhf.rewards.protocol import Episode, Reward
 from rlhf.training.processes import Processes
 
+EQUAL_SHARE = 1e-6
+"""Scores whose standard deviation is below this share of their mean are equal up to float32 rounding."""
+
 
 class RunningScale:
     """Mean and variance of all scores seen so far, over all processes (Chan et al. 1979, parallel update)."""
@@ -19,9 +22,9 @@ class RunningScale:
 
     @property
     def std(self) -> float:
-        """Biased standard deviation; 1 while all scores are equal."""
-        variance = self.squares / self.count if self.count else 0.0
-        return math.sqrt(variance) if variance > 0 else 1.0
+        """Biased standard deviation; 1 while all scores are equal (dividing by rounding errors would blow them up)."""
+        std = math.sqrt(self.squares / self.count) if self.count else 0.0
+        return std if std > EQUAL_SHARE * abs(self.mean) else 1.0
 
     def update(self, scores: Sequence[float], processes: Processes) -> None:
         """Take in the scores of one batch."""
@@ -45,9 +48,7 @@ class RunningScale:
 class Scorer:
     """Scores episodes; a reward that fails on one process stops all of them with the same error."""
 
-    def __init__(
-        self, rewards: Sequence[tuple[Reward, float]], settings: ScoreSection, processes: Processes
-    ) -> None:
+    def __init__(self, rewards: Sequence[tuple[Reward, float]], settings: ScoreSection, processes: Processes) -> None:
         """Take rewards with their weights."""
         self.rewards = rewards
         self.running = RunningScale()
@@ -67,8 +68,10 @@ class Scorer:
                 total = [a + weight * b for a, b in zip(total, reward.score(episodes), strict=True)]
         except RlhfError as error:
             problem = error
-        if self._processes.any(problem is not None):
-            raise problem or RewardError("a reward failed on another process - see its message")
+        # Only the first process prints: it must hear what went wrong on the others.
+        heard = self._processes.gathered([] if problem is None else [str(problem)])
+        if heard:
+            raise problem or RewardError(heard[0])
         return total
 
     def shaped(self, raw: Sequence[float], ended: Sequence[bool]) -> list[float]:

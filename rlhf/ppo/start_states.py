@@ -22,7 +22,6 @@ class StartStates:
     """What the policy reads."""
 
 
-
 def draw_start_states(prompts: Sequence[Prompt], pad_id: int, device: torch.device) -> StartStates:
     """Begin one episode at each prompt."""
     return StartStates(prompts, collate_prompts(list(prompts), pad_id).to(device))

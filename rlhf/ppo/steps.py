@@ -11,7 +11,7 @@ from rlhf.ppo.report import step_metrics, write_samples
 from rlhf.ppo.start_states import PromptOrder
 from rlhf.ppo.trainer import PPOTrainer
 from rlhf.training.checkpoint import Checkpoint
-from rlhf.training.randomness import generator_state, restore
+from rlhf.training.randomness import generator_state, global_rng_state, restore, restore_global_rng_state
 
 
 class PPOSteps:
@@ -42,10 +42,14 @@ class PPOSteps:
         return {}
 
     def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-        """Return masters, moments, generators, the KL coefficient and the running scale."""
+        """Return masters, moments, generators, the KL coefficient and the running scale.
+
+        The global generators are among them: a user's reward may draw from them.
+        """
         trainer = self.trainer
-        states = trainer.processes.gathered([generator_state(trainer.generators.rollout)])
-        generators = {f"rollout_{rank}": state for rank, state in enumerate(states)}
+        own = {"rollout": generator_state(trainer.generators.rollout), **global_rng_state()}
+        everyone = trainer.processes.gathered([own])
+        generators = {f"{name}_{rank}": state for rank, states in enumerate(everyone) for name, state in states.items()}
         generators["epochs"] = generator_state(trainer.generators.epochs)
         tensors = {
             "masters": {name: master.detach() for name, master in trainer.optimizer.weights.masters.items()},
@@ -61,7 +65,10 @@ class PPOSteps:
         trainer.optimizer.weights.load(checkpoint.tensors("masters"))
         trainer.optimizer.load(checkpoint.tensors("optimizer"), 0)
         generators = checkpoint.tensors("generators")
-        restore(trainer.generators.rollout, generators[f"rollout_{trainer.processes.rank}"])
-        restore(trainer.generators.epochs, generators["epochs"])
+        restore(trainer.generators.epochs, generators.pop("epochs"))
+        ending = f"_{trainer.processes.rank}"
+        own = {name.removesuffix(ending): state for name, state in generators.items() if name.endswith(ending)}
+        restore(trainer.generators.rollout, own.pop("rollout"))
+        restore_global_rng_state(own)
         trainer.kl_control.coef = float(checkpoint.state["kl_coef"])
         trainer.collector.scorer.running.load(checkpoint.state["running_scale"])

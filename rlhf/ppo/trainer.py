@@ -52,6 +52,16 @@ class StepResult:
     """The coefficient that shaped the rewards of this step."""
 
 
+@dataclass(frozen=True, slots=True)
+class Generators:
+    """The random streams of a process."""
+
+    rollout: torch.Generator
+    """Sampling and dealing; each process has its own."""
+    epochs: torch.Generator
+    """Order of minibatches; the same on every process."""
+
+
 class PPOTrainer:
     """Collects a batch with the current policy, then makes several epochs of minibatch updates on it."""
 
@@ -62,7 +72,7 @@ class PPOTrainer:
         optimizer: Optimizer,
         config: PPOConfig,
         processes: Processes,
-        generators: "Generators",
+        generators: Generators,
     ) -> None:
         self.policy = policy
         self.collector = collector
@@ -149,7 +159,7 @@ class PPOTrainer:
         return loss, sums, ratio
 
     def sequence_kl(self, experience: Experience) -> float:
-        """Return the KL to the reference in nats a sequence: sum over tokens, mean over the episodes of all processes."""
+        """Return the KL to the reference in nats a sequence: sum over tokens, mean over episodes of all processes."""
         total, episodes = self.processes.sums([float(experience.kl.sum()), len(experience.kl)])
         return total / episodes
 
@@ -159,7 +169,8 @@ class PPOTrainer:
         Raises:
             GuardStop: names what was found.
         """
-        tensors = {"logprobs": experience.rollout.logprobs, "rewards": experience.rewards, "values": experience.rollout.values}
+        rollout = experience.rollout
+        tensors = {"logprobs": rollout.logprobs, "rewards": experience.rewards, "values": rollout.values}
         bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
         if self.processes.any(bool(bad)):
             raise GuardStop(f"not finite: {', '.join(bad) or 'a tensor of another process'} - no step was taken")
@@ -171,13 +182,3 @@ class PPOTrainer:
         bad = [name for name, mean in means.items() if not abs(mean) < float("inf")]
         if bad:
             raise GuardStop(f"not finite in an update: {', '.join(bad)} - no step was taken; lower the learning rate")
-
-
-@dataclass(frozen=True, slots=True)
-class Generators:
-    """The random streams of a process."""
-
-    rollout: torch.Generator
-    """Sampling and dealing; each process has its own."""
-    epochs: torch.Generator
-    """Order of minibatches; the same on every process."""

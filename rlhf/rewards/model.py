@@ -1,15 +1,18 @@
 """A reward model as a reward: a sequence classifier with one label."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.errors import ConfigError
+from rlhf.data.encoder import Encoder
+from rlhf.errors import RewardError
 from rlhf.functional.token_budget import token_budget_batches
-from rlhf.models.loading import check_vocabulary, frozen_in, load_scalar_lm
+from rlhf.models.loading import context_length, frozen_in, load_scalar_lm
 from rlhf.models.scalar import ScalarModel
 from rlhf.models.tokenizer import load_tokenizer, tokenizer_fingerprint
+from rlhf.models.vocabulary import fit_vocabulary
 from rlhf.rewards.checks import checked_scores
 from rlhf.rewards.protocol import Episode
 
@@ -17,7 +20,8 @@ from rlhf.rewards.protocol import Episode
 class ModelReward:
     """Scores prompt and response together, at the last token.
 
-    With the policy's own tokenizer the model reads the very tokens; with another one the text goes across.
+    With the policy's own tokenizer the model reads the very tokens; with another one the text goes across, and the
+    model's own EOS stands where the policy ended with its EOS.
     """
 
     def __init__(
@@ -34,6 +38,8 @@ class ModelReward:
         Args:
             path: directory or hub name of a sequence classifier with one label.
             policy_tokenizer: what the token ids of episodes mean.
+            dtype: of the trunk; the head stays float32.
+            device: where it computes.
             max_tokens: padded tokens of one forward pass.
 
         Raises:
@@ -42,8 +48,10 @@ class ModelReward:
         classifier = load_scalar_lm(path, new_head=False)
         self.path = path
         self.tokenizer = load_tokenizer(path)
-        check_vocabulary(classifier, self.tokenizer, path)
-        self.model = ScalarModel(frozen_in(classifier, dtype).to(device))
+        fit_vocabulary(classifier, self.tokenizer, path)
+        self.model = ScalarModel(frozen_in(classifier, dtype)).to(device)
+        self._encoder = Encoder(self.tokenizer, append_eos=True)
+        self._policy_eos_id = policy_tokenizer.eos_token_id
         self._shares_tokens = tokenizer_fingerprint(self.tokenizer) == tokenizer_fingerprint(policy_tokenizer)
         self._max_tokens = max_tokens
 
@@ -52,29 +60,37 @@ class ModelReward:
         """Return one score an episode, in order.
 
         Raises:
-            RewardError: a score is not finite.
+            ConfigError: prompts are messages, and a tokenizer of another kind has no chat template.
+            RewardError: a score is not finite, or a sequence is longer than the model has positions for.
         """
         rows = [self._ids(episode) for episode in episodes]
-        device = self.model.classifier.device
+        limit, longest = context_length(self.model.classifier), max(map(len, rows), default=0)
+        if limit is not None and longest > limit:
+            raise RewardError(
+                f"reward model {self.path}: prompt and response have {longest} tokens, the model {limit} positions"
+            )
         scores = torch.zeros(len(rows))
         for items in token_budget_batches([len(row) for row in rows], self._max_tokens):
-            width = max(len(rows[item]) for item in items)
-            ids = torch.tensor([rows[item] + [0] * (width - len(rows[item])) for item in items], device=device)
-            lengths = torch.tensor([len(rows[item]) for item in items], device=device)
-            mask = torch.arange(width, device=device) < lengths[:, None]
-            scores[items] = self.model(ids, mask).float().cpu()
+            scores[items] = self._scores([rows[item] for item in items])
         return checked_scores(scores, len(rows), f"reward model {self.path}", [episode.prompt for episode in episodes])
 
     def close(self) -> None:
         """Hold nothing that needs closing."""
 
+    def _scores(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        device, width = self.model.classifier.device, max(map(len, rows))
+        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        mask = torch.arange(width, device=device) < lengths[:, None]
+        return self.model(ids, mask).cpu()  # type: ignore[no-any-return]
+
     def _ids(self, episode: Episode) -> list[int]:
         if self._shares_tokens:
             return [*episode.prompt_ids, *episode.response_ids]
         if isinstance(episode.prompt, str):
-            return list(self.tokenizer(episode.prompt + episode.completion).input_ids)
-        if self.tokenizer.chat_template is None:
-            raise ConfigError(f"{self.path}: the prompts are messages, and this reward model's tokenizer has no chat template")
-        messages = [*episode.prompt, {"role": "assistant", "content": episode.completion}]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False)
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+            response = self._encoder.bare(episode.completion)
+            ended = episode.response_ids[-1:] == (self._policy_eos_id,)
+            return self._encoder.prompt(episode.prompt) + (self._encoder.with_eos(response) if ended else response)
+        messages: list[dict[str, Any]] = [*episode.prompt, {"role": "assistant", "content": episode.completion}]
+        text = self._encoder.render(messages, f"reward model {self.path}", add_generation_prompt=False)
+        return self._encoder.with_eos(self._encoder.bare(text))

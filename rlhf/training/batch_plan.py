@@ -26,7 +26,7 @@ class BatchPlan:
         self._lengths = lengths
         self._batch_size = batch_size
         self._microbatch_tokens = microbatch_tokens
-        self._seed = seed
+        self.seed = seed
         self._order: tuple[int, list[int]] | None = None
 
     @property
@@ -42,11 +42,14 @@ class BatchPlan:
         """Return the items of batch `index`, counted through all epochs."""
         epoch, place = divmod(index, self.batches_per_epoch)
         if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, _permutation(len(self._lengths), self._seed, epoch))
+            self._order = (epoch, _permutation(len(self._lengths), self.seed, epoch))
         return self._order[1][place * self._batch_size : (place + 1) * self._batch_size]
 
     def microbatches(self, items: Sequence[int]) -> list[list[int]]:
-        """Cut items, sorted by length, so that rows x longest row stays within the token budget (one row may exceed it)."""
+        """Cut items, sorted by length, so that rows x longest row stays within the token budget.
+
+        One row alone may exceed it.
+        """
         cut = token_budget_batches([self._lengths[item] for item in items], self._microbatch_tokens)
         return [[items[place] for place in places] for places in cut]
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from rlhf.errors import Terminated
-from rlhf.training.checkpoint import Checkpoint, CheckpointStore
+from rlhf.errors import CheckpointError, Terminated
+from rlhf.training.checkpoint import JSON, Checkpoint, CheckpointStore
 from rlhf.training.metrics import MetricsLog, Trackers
 from rlhf.training.processes import Processes
 from rlhf.training.progress import Progress
@@ -48,15 +48,27 @@ class LoopSettings:
 
 
 class Loop:
-    """Runs a stage's steps in a run directory."""
+    """Runs a stage's steps in a run directory: `run(resume())`."""
 
     def __init__(
-        self, steps: Steps, settings: LoopSettings, directory: RunDirectory, processes: Processes, config: Mapping[str, Any]
+        self,
+        steps: Steps,
+        settings: LoopSettings,
+        directory: RunDirectory,
+        processes: Processes,
+        *,
+        config: Mapping[str, Any],
+        fingerprint: Mapping[str, JSON],
     ) -> None:
         """Describe the loop.
 
         Args:
+            steps: what is done.
+            settings: when the loop does what.
+            directory: entered already.
+            processes: that do the same steps.
             config: the resolved config, shown by trackers.
+            fingerprint: what must be equal for a checkpoint to be resumed, by names that a user knows.
         """
         self.steps = steps
         self.settings = settings
@@ -66,16 +78,28 @@ class Loop:
         self._store = CheckpointStore(
             directory.checkpoints,
             keep=settings.checkpoints_kept,
-            fingerprint={"run": directory.fingerprint, "processes": processes.num},
+            fingerprint={**fingerprint, "number of processes": processes.num},
         )
 
-    def run(self) -> None:
-        """Do every step that is not done yet.
+    def resume(self) -> int:
+        """Go back to the newest checkpoint that verifies, and return how many steps are done.
+
+        Raises:
+            CheckpointError: the checkpoint was written with another fingerprint.
+        """
+        checkpoint = self._store.latest(on_skip=self.processes.say)
+        if checkpoint is None:
+            return 0
+        self.processes.say(f"resuming from {checkpoint.path}")
+        self.steps.restore(checkpoint)
+        return checkpoint.step
+
+    def run(self, start: int) -> None:
+        """Do every step after the first `start`.
 
         Raises:
             Terminated: a signal came; a checkpoint was saved.
         """
-        start = self._resume()
         metrics_log = MetricsLog(self.directory.metrics, enabled=self.processes.is_main)
         metrics_log.cut_back(start)
         trackers = Trackers(
@@ -97,22 +121,15 @@ class Loop:
         metrics["seconds"] = time.perf_counter() - started
         done = index + 1
         is_last = done == self.settings.num_steps
-        if is_last or _is_due(done, self.settings.eval_every):
+        is_evaluated = is_last or _is_due(done, self.settings.eval_every)
+        if is_evaluated:
             metrics |= self.steps.evaluate()
-        if is_last or _is_due(done, self.settings.log_every):
+        if is_evaluated or _is_due(done, self.settings.log_every):
             metrics_log.write(done, metrics)
             trackers.log(done, metrics)
         bar.update(done, {name: metrics[name] for name in self.settings.shown if name in metrics})
         if not is_last and _is_due(done, self.settings.checkpoint_every):
             self._save(done)
-
-    def _resume(self) -> int:
-        checkpoint = self._store.latest(on_skip=self.processes.say)
-        if checkpoint is None:
-            return 0
-        self.processes.say(f"resuming from {checkpoint.path}")
-        self.steps.restore(checkpoint)
-        return checkpoint.step
 
     def _save(self, done: int) -> None:
         tensors, state = self.steps.saved()
@@ -123,13 +140,14 @@ class Loop:
             except Exception as error:  # raised below, after the other processes know
                 problem = error
         if self.processes.any(problem is not None):
-            raise problem or Terminated("another process could not save a checkpoint")
+            raise problem or CheckpointError("another process could not save a checkpoint")
 
     def _stop(self, done: int, stop: StopFlag) -> None:
         if done < self.settings.num_steps:
             self._save(done)
             stopped = Terminated(f"stopped by a signal after step {done}; run the same command again to go on")
-            stopped.exit_status = stop.exit_status
+            if stop.requested:  # otherwise the signal has reached another process only
+                stopped.exit_status = stop.exit_status
             raise stopped
 
 

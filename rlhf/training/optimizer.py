@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from rlhf.errors import GuardStop
 from rlhf.training.processes import Processes
 from rlhf.training.schedule import learning_rate_factor
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW keeps for a parameter, by torch's names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +56,7 @@ class MasterWeights:
             keep_float32: parts that stay float32, such as a value head.
         """
         kept = {id(parameter) for part in keep_float32 for parameter in part.parameters()}
-        self._module = module
+        self.module = module
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.frozen: dict[str, Tensor] = {}
         self.masters: dict[str, nn.Parameter] = {}
@@ -86,7 +89,7 @@ class MasterWeights:
     def in_full_precision(self) -> Iterator[None]:
         """Let the module hold float32 weights, masters where trained and as loaded where frozen, to be saved."""
         exact = {**self.frozen, **{name: master.detach() for name, master in self.masters.items()}}
-        parameters = {name: p for name, p in self._module.named_parameters() if name in exact}
+        parameters = {name: p for name, p in self.module.named_parameters() if name in exact}
         rounded = {name: parameter.data for name, parameter in parameters.items()}
         try:
             for name, parameter in parameters.items():
@@ -100,11 +103,14 @@ class MasterWeights:
 class Optimizer:
     """AdamW over parameter groups, each clipped on its own norm and following its own schedule."""
 
-    def __init__(self, weights: MasterWeights, groups: Sequence[ParameterGroup], num_updates: int, processes: Processes) -> None:
+    def __init__(
+        self, weights: MasterWeights, groups: Sequence[ParameterGroup], num_updates: int, processes: Processes
+    ) -> None:
         """Make the optimizer.
 
         Args:
             weights: holds a master for every parameter of the groups.
+            groups: what is trained, and how.
             num_updates: optimizer steps of the whole run, over which the schedules stretch.
             processes: over which gradients are summed.
         """
@@ -113,7 +119,8 @@ class Optimizer:
         self.num_updates = num_updates
         self.num_done = 0
         self._processes = processes
-        self._adam = torch.optim.AdamW(self._adam_groups(), fused=processes.device.type in ("cpu", "cuda"))
+        self._is_fused = processes.device.type in ("cpu", "cuda")
+        self._adam = torch.optim.AdamW(self._adam_groups(), fused=self._is_fused)
 
     def step(self) -> dict[str, float]:
         """Sum the gradients over the processes, clip, step, and clear them.
@@ -134,7 +141,9 @@ class Optimizer:
             parameters = [parameter for adam_group in adam_groups for parameter in adam_group["params"]]
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, group.settings.max_grad_norm))
             if not norm < float("inf"):
-                raise GuardStop(f"gradient norm of {group.name} is {norm} at update {self.num_done} - no step was taken")
+                raise GuardStop(
+                    f"gradient norm of {group.name} is {norm} at update {self.num_done} - no step was taken"
+                )
             rate = group.settings.learning_rate * self._factor(group)
             for adam_group in adam_groups:
                 adam_group["lr"] = rate
@@ -163,12 +172,12 @@ class Optimizer:
         """Go on from saved moments after `num_done` updates."""
         self.num_done = num_done
         for name, master in self.weights.masters.items():
-            state = {moment: tensors[f"{moment}.{name}"] for moment in ("step", "exp_avg", "exp_avg_sq") if f"{moment}.{name}" in tensors}
-            if state:
-                self._adam.state[master] = {
-                    moment: value.clone() if moment == "step" else value.to(master.device, copy=True)
-                    for moment, value in state.items()
-                }
+            keys = {moment: f"{moment}.{name}" for moment in MOMENTS if f"{moment}.{name}" in tensors}
+            self._adam.state[master] = {
+                # The fused kernel counts steps beside the weights, the plain one on the CPU.
+                moment: tensors[key].to(master.device if self._is_fused or moment != "step" else "cpu", copy=True)
+                for moment, key in keys.items()
+            }
 
     def _factor(self, group: ParameterGroup) -> float:
         settings = group.settings
@@ -184,11 +193,13 @@ class Optimizer:
             masters = [self.weights.masters[name] for name in group.parameters]
             settings = group.settings
             shared = {"lr": settings.learning_rate, "betas": settings.betas, "eps": settings.eps}
-            listed.append({"params": [p for p in masters if p.ndim > 1], "weight_decay": settings.weight_decay, **shared})
+            listed.append(
+                {"params": [p for p in masters if p.ndim > 1], "weight_decay": settings.weight_decay, **shared}
+            )
             listed.append({"params": [p for p in masters if p.ndim <= 1], "weight_decay": 0.0, **shared})
         return listed
 
-    def _with_adam_groups(self) -> list[tuple[ParameterGroup, list[dict[str, list[nn.Parameter]]]]]:
+    def _with_adam_groups(self) -> list[tuple[ParameterGroup, list[dict[str, Any]]]]:
         pairs = self._adam.param_groups
         return [(group, pairs[2 * index : 2 * index + 2]) for index, group in enumerate(self.groups)]
 

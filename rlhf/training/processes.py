@@ -1,11 +1,13 @@
 """The processes of a run: who am I, and sums over all of them."""
 
 import atexit
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object
 from torch import Tensor
 
@@ -21,7 +23,9 @@ class Processes:
     Every process holds the whole model. Gradients are summed once an optimizer step, after the last microbatch.
     """
 
-    def __init__(self, *, trackers: Sequence[str] = (), expected: int | None = None, project_dir: str | None = None) -> None:
+    def __init__(
+        self, *, trackers: Sequence[str] = (), expected: int | None = None, project_dir: str | None = None
+    ) -> None:
         """Join the other processes.
 
         Args:
@@ -30,16 +34,18 @@ class Processes:
             project_dir: where trackers write.
 
         Raises:
-            ConfigError: another number of processes was started.
+            ConfigError: another number of processes was started, or a tracker is not installed.
         """
+        if missing := sorted(set(trackers) - {str(name) for name in get_available_trackers()}):
+            raise ConfigError(f"logging.trackers: {', '.join(missing)} not installed - install it, or leave it out")
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(), log_with=list(trackers) or None, project_dir=project_dir
         )
         atexit.register(_leave)  # so that the interpreter ends without a warning of the backend
         if expected is not None and expected != self.num:
             raise ConfigError(
-                f"expected_processes: {expected}, but {self.num} started - on a machine without GPU accelerate starts one "
-                "unless a config file says `distributed_type: MULTI_CPU` or --multi_gpu is given"
+                f"expected_processes: {expected}, but {self.num} started - on a machine without GPU accelerate starts "
+                "one unless a config file says `distributed_type: MULTI_CPU` or --multi_gpu is given"
             )
 
     @property
@@ -60,7 +66,7 @@ class Processes:
     @property
     def device(self) -> torch.device:
         """Where this process computes."""
-        return self.accelerator.device
+        return torch.device(self.accelerator.device)
 
     def sums(self, numbers: Sequence[float]) -> list[float]:
         """Return the sum of each number over all processes (in float64)."""
@@ -95,6 +101,11 @@ class Processes:
         """Print a line, once."""
         if self.is_main:
             print(line, flush=True)
+
+
+def is_main_by_launch() -> bool:
+    """Whether the launcher made this the process that prints; known before the processes have met."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _leave() -> None:

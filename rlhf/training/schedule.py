@@ -12,7 +12,7 @@ def learning_rate_factor(
     It rises linearly over the first `warmup_fraction` of the updates and then falls to 0 along the shape. The first
     update has a factor above 0, and so has the last: no update is wasted.
     """
-    warmup = math.ceil(warmup_fraction * num_steps)
+    warmup = math.ceil(round(warmup_fraction * num_steps, 6))  # 0.07 * 100 is 7.000000000000001
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if shape == "constant":

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from rlhf.errors import GuardStop
 from rlhf.training.batch_plan import BatchPlan
 from rlhf.training.checkpoint import Checkpoint
 from rlhf.training.optimizer import Optimizer
 from rlhf.training.processes import Processes
+from rlhf.training.randomness import generator
 
 
 class Objective(Protocol):
@@ -55,20 +57,27 @@ class SupervisedSteps:
         items = self.plan.batch(index)
         total = self.objective.weight(items)
         local, sums = 0.0, dict.fromkeys(self.objective.statistics, 0.0)
-        for microbatch in self.plan.microbatches(items)[self.processes.rank :: self.processes.num]:
+        _switch_dropout(self.optimizer.weights.module, on=True)
+        cut = list(enumerate(self.plan.microbatches(items)))
+        for place, microbatch in cut[self.processes.rank :: self.processes.num]:
+            # Dropout follows from step and microbatch, so that neither a resume nor the number of processes changes it.
+            torch.manual_seed(generator(self.plan.seed, "dropout", index, place).initial_seed())
             loss, statistics = self.objective.loss(microbatch, total)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             local += float(loss.detach())
             sums = {name: sums[name] + statistics[name] for name in sums}
         loss_sum, *rest = self.processes.sums([local, *sums.values()])
         if not abs(loss_sum) < float("inf"):
-            raise GuardStop(f"loss is {loss_sum} at update {index} - no step was taken; lower the learning rate or look at the data")
+            raise GuardStop(
+                f"loss is {loss_sum} at update {index} - no step was taken; lower the learning rate or look at the data"
+            )
         report = self.optimizer.step()
         means = {name: value / total for name, value in zip(sums, rest, strict=True)}
         return {"loss": loss_sum, "epoch": self.plan.epoch(index + 1), "weight": total, **means, **report}
 
     def evaluate(self) -> dict[str, float]:
-        """Return the metrics of held-out data."""
+        """Return the metrics of held-out data, without dropout."""
+        _switch_dropout(self.optimizer.weights.module, on=False)
         return self._heldout()
 
     def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -80,3 +89,10 @@ class SupervisedSteps:
         """Set masters, moments and the number of updates."""
         self.optimizer.weights.load(checkpoint.tensors("masters"))
         self.optimizer.load(checkpoint.tensors("optimizer"), int(checkpoint.state["num_updates"]))
+
+
+def _switch_dropout(module: nn.Module, *, on: bool) -> None:
+    """Switch the dropout that was asked for, an adapter's: that of a loaded model is 0 whatever the mode."""
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.train(on)

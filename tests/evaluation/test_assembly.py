@@ -1,0 +1,152 @@
+"""Tests of rlhf.evaluation.assembly: a whole comparison of tiny random policies."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from rlhf.config import EvaluateConfig
+from rlhf.data.records import Prompt
+from rlhf.errors import CheckpointError, ConfigError, DataError
+from rlhf.evaluation import evaluate
+from rlhf.evaluation.assembly import judged_text
+from rlhf.evaluation.respond import Response
+
+DATA = Path(__file__).parents[2] / "data"
+
+
+def config(output_dir, policies, **changes):
+    fields = {
+        "output_dir": str(output_dir),
+        "policies": {name: str(path) for name, path in policies.items()},
+        "prompts": {"path": str(DATA / "heldout_prompts.jsonl"), "max_length": 32},
+        "decoding": {"max_new_tokens": 8},
+        "precision": "float32",
+        "num_side_by_side": 2,
+    }
+    return EvaluateConfig(**(fields | changes))
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """The self-written labels in two halves that share no text."""
+    directory = tmp_path_factory.mktemp("labelled")
+    rows = {json.loads(line)["text"]: line for line in (DATA / "labelled_texts.jsonl").read_text().splitlines()}
+    lines = list(rows.values())
+    for name, part in (("train", lines[::2]), ("heldout", lines[1::2])):
+        (directory / f"{name}.jsonl").write_text("\n".join(part) + "\n")
+    return {"train": str(directory / "train.jsonl"), "heldout": str(directory / "heldout.jsonl")}
+
+
+@pytest.fixture(scope="module")
+def compared(policy_directory, reward_model_directory, labelled, tmp_path_factory):
+    """A comparison of a policy, itself under another name, and another one, with every judge."""
+    output_dir = tmp_path_factory.mktemp("compared") / "evaluate"
+    policies = {"sft": policy_directory(0), "twin": policy_directory(0), "ppo": policy_directory(1)}
+    settings = config(output_dir, policies, reward_model=str(reward_model_directory), gold=labelled)
+    return settings, evaluate(settings)
+
+
+def test_every_policy_and_every_judge_is_in_the_comparison(compared):
+    summary = compared[1]
+    comparison = json.loads(summary.with_name("comparison.json").read_text())
+    assert comparison["num_prompts"] == 16
+    assert list(comparison["policies"]) == ["sft", "twin", "ppo"]
+    for numbers in comparison["policies"].values():
+        assert all(numbers[key] is not None for key in ("reward", "gold", "gold_positive", "perplexity_median"))
+        assert 1 <= numbers["length"]["mean"] <= 8
+    text = summary.read_text()
+    assert "| win rate against sft, gold judge |" in text and "| reward-model score |" in text and "## Samples" in text
+
+
+def test_a_policy_against_itself_wins_half_and_has_kl_0(compared):
+    policies = json.loads(compared[1].with_name("comparison.json").read_text())["policies"]
+    for judge in ("gold_win_rate", "reward_win_rate"):
+        assert policies["sft"][judge] is None
+        assert policies["twin"][judge] == {"mean": 0.5, "low": 0.5, "high": 0.5}
+    assert policies["sft"]["kl"]["mean"] == policies["twin"]["kl"]["mean"] == 0.0
+    assert policies["ppo"]["kl"]["mean"] > 1.0  # another random model
+    assert {**policies["twin"], "gold_win_rate": None, "reward_win_rate": None, "gold_gain": None} == policies["sft"]
+
+
+def test_the_responses_of_each_policy_are_written(compared):
+    heldout = [json.loads(line) for line in (DATA / "heldout_prompts.jsonl").read_text().splitlines()]
+    parts = {}
+    for name in ("sft", "twin", "ppo"):
+        parts[name] = [json.loads(line) for line in compared[1].with_name(f"{name}.jsonl").read_text().splitlines()]
+        assert [row["prompt"] for row in parts[name]] == [row["prompt"] for row in heldout]
+        assert all(set(row) == {"prompt", "response", "ended", "tokens"} for row in parts[name])
+    assert parts["sft"] == parts["twin"] != parts["ppo"]
+
+
+def test_a_second_call_skips_and_leaves_every_file(compared, capsys):
+    settings, summary = compared
+    before = {path.name: path.stat().st_mtime_ns for path in summary.parent.iterdir()}
+    assert evaluate(settings) == summary
+    assert capsys.readouterr().out == f"{summary.parent}: complete, nothing to do\n"
+    assert {path.name: path.stat().st_mtime_ns for path in summary.parent.iterdir()} == before
+
+
+def test_another_config_in_the_same_directory_is_refused_and_leaves_every_file(compared):
+    settings, summary = compared
+    before = {path.name: path.read_bytes() for path in summary.parent.iterdir()}
+    with pytest.raises(CheckpointError, match="holds the result of a run with another config"):
+        evaluate(settings.model_copy(update={"seed": 1}))
+    assert {path.name: path.read_bytes() for path in summary.parent.iterdir()} == before
+
+
+def test_one_policy_without_judges_is_summarised_too(policy_directory, tmp_path):
+    summary = evaluate(config(tmp_path / "evaluate", {"only": policy_directory(0)}))
+    numbers = json.loads(summary.with_name("comparison.json").read_text())["policies"]["only"]
+    assert numbers["gold"] is None and numbers["reward"] is None and numbers["kl"]["mean"] == 0.0
+
+
+def test_prompts_that_are_too_long_are_dropped_and_counted(policy_directory, tmp_path, capsys):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "To me"}\n{"prompt": "' + "the music " * 40 + '"}\n')
+    settings = config(
+        tmp_path / "evaluate", {"a": policy_directory(0)}, prompts={"path": str(prompts), "max_length": 32}
+    )
+    assert "| on 1 prompts |" in evaluate(settings).read_text()
+    assert f"{prompts}: read 2, kept 1, dropped_long 1\n" in capsys.readouterr().out
+
+
+def test_a_gold_judge_whose_two_files_share_a_text_is_refused(policy_directory, labelled, tmp_path):
+    gold = {"train": labelled["train"], "heldout": labelled["train"]}
+    with pytest.raises(DataError, match="human_texts must be held out"):
+        evaluate(config(tmp_path / "evaluate", {"a": policy_directory(0)}, gold=gold))
+    assert not (tmp_path / "evaluate" / "summary.md").exists()
+
+
+def test_a_reference_with_another_tokenizer_is_refused_with_both_sizes(
+    policy_directory, tiny_model, tiny_tokenizer, tmp_path
+):
+    other = tmp_path / "other"
+    tiny_model("llama").save_pretrained(other)
+    tiny_tokenizer.save_pretrained(other)
+    num_ids = len(AutoTokenizer.from_pretrained(policy_directory(0)))
+    with pytest.raises(
+        ConfigError, match=rf"^policies.a: .* another tokenizer \({num_ids} ids, .* \({len(tiny_tokenizer)} ids"
+    ):
+        evaluate(config(tmp_path / "evaluate", {"a": policy_directory(0)}, reference=str(other)))
+
+
+PLAIN = Prompt(text="The film", ids=(5,), raw="The film", columns={})
+CHAT = Prompt(text="U:hi\nA:", ids=(5,), raw=[{"role": "user", "content": "hi"}], columns={})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "ended", "judged"),
+    [
+        (PLAIN, " was warm and ri", False, "The film was warm and"),
+        (PLAIN, " was warm and rich.", True, "The film was warm and rich."),
+        (PLAIN, " was warm\nand ri", False, "The film was warm\nand"),
+        (PLAIN, " was", False, "The film was"),  # one word: nothing else would be left
+        (PLAIN, "", True, "The film"),
+        (CHAT, "It was war", False, "It was"),
+        (CHAT, "It was warm", True, "It was warm"),
+    ],
+)
+def test_a_judge_reads_prompt_and_response_without_an_unfinished_last_word(prompt, text, ended, judged):
+    assert judged_text(prompt, Response(text, (7,), ended)) == judged

@@ -1,0 +1,133 @@
+"""Tests of rlhf.evaluation.respond."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rlhf.config.evaluate import DecodingSection
+from rlhf.data.records import Row
+from rlhf.data.tokenization import prepare_prompts
+from rlhf.errors import ConfigError
+from rlhf.evaluation.respond import load_policy, respond, sequence_kl
+from rlhf.training.randomness import generator
+
+CPU = torch.device("cpu")
+TEXTS = ["At heart", "From the start the ending", "In the end the camera work was", "To me", "All in all the hero"]
+
+
+@pytest.fixture(scope="module")
+def policy(policy_directory):
+    return load_policy(str(policy_directory(0)), torch.float32, CPU)
+
+
+@pytest.fixture(scope="module")
+def other(policy_directory):
+    return load_policy(str(policy_directory(1)), torch.float32, CPU)
+
+
+@pytest.fixture(scope="module")
+def prompts(policy):
+    rows = [Row({"prompt": text}, f"prompts.jsonl:{number}") for number, text in enumerate(TEXTS, 1)]
+    return prepare_prompts(rows, policy.tokenizer, max_length=32).items
+
+
+def answers(policy, prompts, seed=0, **decoding):
+    return respond(policy, prompts, DecodingSection(**{"max_new_tokens": 12, **decoding}), generator(seed, "test"))
+
+
+def slow_logprob(policy, prompt, response, temperature):
+    """The whole forward pass of one sequence without padding, one token after the other."""
+    logits = policy.model(torch.tensor([[*prompt.ids, *response.ids]])).logits[0].double() / temperature
+    logprobs = logits.log_softmax(-1)
+    start = len(prompt.ids)
+    return sum(float(logprobs[start + step - 1, token]) for step, token in enumerate(response.ids))
+
+
+def test_a_seed_gives_the_same_responses_and_another_seed_gives_others(policy, prompts):
+    assert answers(policy, prompts) == answers(policy, prompts)
+    assert answers(policy, prompts) != answers(policy, prompts, seed=1)
+
+
+def test_responses_stand_in_the_order_of_the_prompts_for_any_number_of_rows(policy, prompts):
+    whole = answers(policy, prompts, temperature=0.0)
+    assert answers(policy, prompts, temperature=0.0, batch_rows=2) == whole
+    assert [answers(policy, [prompt], temperature=0.0)[0] for prompt in prompts] == whole
+
+
+def test_any_of_several_eos_tokens_ends_a_response(policy, prompts):
+    always_ends = replace(policy, eos_ids=tuple(range(len(policy.tokenizer))))
+    assert [(len(r.ids), r.ended) for r in answers(always_ends, prompts)] == [(1, True)] * len(prompts)
+
+    response = answers(always_ends, prompts)[0]
+    assert response.text == policy.tokenizer.decode(response.ids, skip_special_tokens=True)
+
+
+def test_the_eos_belongs_to_the_tokens_and_not_to_the_text(policy, prompts):
+    class Ends(torch.nn.Module):
+        """The policy, with EOS as the one token that it says."""
+
+        config, device = policy.model.config, CPU
+
+        def forward(self, *args, **options):
+            output = policy.model(*args, **options)
+            output.logits[..., 2] = 1e4
+            return output
+
+    assert {(r.text, r.ids, r.ended) for r in answers(replace(policy, model=Ends().eval()), prompts)} == {
+        ("", (2,), True)
+    }
+
+
+def test_a_response_without_eos_is_cut_and_did_not_end(policy, prompts):
+    never_ends = replace(policy, eos_ids=())
+    assert [(len(r.ids), r.ended) for r in answers(never_ends, prompts)] == [(12, False)] * len(prompts)
+
+
+def test_the_kl_of_a_policy_to_itself_is_exactly_0(policy, prompts, policy_directory):
+    responses = answers(policy, prompts)
+    twin = load_policy(str(policy_directory(0)), torch.float32, CPU)
+    assert sequence_kl(policy, twin, prompts, responses, temperature=1.0, max_tokens=40) == [0.0] * len(prompts)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_kl_is_the_difference_of_two_slow_forward_passes(policy, other, prompts, temperature):
+    responses = answers(policy, prompts, temperature=temperature)
+    kl = sequence_kl(policy, other, prompts, responses, temperature=temperature, max_tokens=10_000)
+    expected = [
+        slow_logprob(policy, *pair, temperature) - slow_logprob(other, *pair, temperature)
+        for pair in zip(prompts, responses, strict=True)
+    ]
+    assert kl == pytest.approx(expected, abs=1e-4)
+    assert sum(kl) > 1  # two random policies differ
+
+
+def test_the_kl_does_not_depend_on_how_the_rows_are_batched(policy, other, prompts):
+    responses = answers(policy, prompts)
+    one_by_one, together = (
+        sequence_kl(policy, other, prompts, responses, temperature=1.0, max_tokens=tokens) for tokens in (1, 10_000)
+    )
+    assert one_by_one == pytest.approx(together, abs=1e-4)
+
+
+def test_a_prompt_and_a_response_that_exceed_the_positions_are_refused_with_the_three_numbers(policy, prompts):
+    longest = max(len(prompt.ids) for prompt in prompts)
+    with pytest.raises(ConfigError) as caught:
+        answers(policy, prompts, max_new_tokens=129 - longest)
+    assert str(caught.value) == (
+        f"longest prompt ({longest} tokens) + decoding.max_new_tokens ({129 - longest}) exceed the 128 positions of "
+        f"{policy.path} - lower prompts.max_length or decoding.max_new_tokens"
+    )
+    assert len(answers(policy, prompts, max_new_tokens=128 - longest, temperature=0.0)) == len(prompts)
+
+
+def test_a_policy_is_frozen_and_computes_in_the_type_that_was_asked_for(policy_directory):
+    policy = load_policy(str(policy_directory(0)), torch.bfloat16, CPU)
+    assert {parameter.dtype for parameter in policy.model.parameters()} == {torch.bfloat16}
+    assert not any(parameter.requires_grad for parameter in policy.model.parameters())
+    assert policy.eos_ids == (2,)
+
+
+def test_a_directory_without_a_policy_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no tokenizer could be loaded"):
+        load_policy(str(tmp_path), torch.float32, CPU)

@@ -1,0 +1,110 @@
+"""Tests of rlhf.ppo.rollout."""
+
+import math
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from rlhf.errors import GuardStop
+
+
+@pytest.fixture
+def made(lab: ModuleType, workshop: Path) -> Any:
+    made = lab.parts(lab.ppo_config(workshop, sampling__temperature=0.7, score__missing_eos_penalty=10.0))
+    lab.stir(made.trainer, 0.02)
+    return made
+
+
+def test_a_rollout_holds_what_the_models_say_about_each_token(lab: ModuleType, made: Any) -> None:
+    rollout = lab.collected(made).rollout
+    lm, head = made.trainer.policy.lm, made.trainer.policy.value_head
+    reference = made.trainer.collector.reference._model
+    lengths = rollout.response_mask.sum(1).tolist()
+    assert len(set(lengths)) > 1
+    for row, length in enumerate(lengths):
+        prompt = rollout.prompt_ids[row][rollout.prompt_mask[row]]
+        response = rollout.response_ids[row, :length]
+        ids = torch.cat([prompt, response])[None]
+        with torch.no_grad():
+            said = lm(input_ids=ids, output_hidden_states=True)
+            ref = reference(input_ids=ids).logits
+            values = head(said.hidden_states[-1][0, len(prompt) - 1 : -1])
+        for found, logits in ((rollout.logprobs, said.logits), (rollout.ref_logprobs, ref)):
+            expected = (logits[0, len(prompt) - 1 : -1] / 0.7).log_softmax(-1).gather(1, response[:, None])[:, 0]
+            torch.testing.assert_close(found[row, :length], expected, rtol=1e-5, atol=1e-5)
+            assert not found[row, length:].any()
+        torch.testing.assert_close(rollout.values[row, :length], values, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(rollout.logprobs, rollout.ref_logprobs, atol=1e-3)
+
+
+def test_scores_and_episodes_belong_to_their_rows(lab: ModuleType, made: Any) -> None:
+    collected = lab.collected(made)
+    tokenizer = made.trainer.collector.tokenizer
+    assert len(set(collected.rollout.ended.tolist())) == 2, "some responses end, some are cut"
+    for row, episode in enumerate(collected.episodes):
+        ids = collected.rollout.response_ids[row][collected.rollout.response_mask[row]].tolist()
+        assert list(episode.response_ids) == ids
+        assert episode.completion == tokenizer.decode(ids, skip_special_tokens=True)
+        assert episode.prompt == made.prompts[row].raw and episode.columns == {"label": row}
+        raw = episode.completion.count("e") / max(len(episode.completion), 1)
+        assert collected.raw_scores[row] == pytest.approx(raw)
+        assert float(collected.rollout.scores[row]) == pytest.approx(
+            raw - (0 if collected.rollout.ended[row] else 10.0)
+        )
+
+
+def test_the_same_generator_state_gives_the_same_rollout(lab: ModuleType, made: Any) -> None:
+    trainer = made.trainer
+    state = trainer.generators.rollout.get_state()
+    first = lab.collected(made)
+    second = lab.collected(made)
+    trainer.generators.rollout.set_state(state)
+    again = lab.collected(made)
+    assert torch.equal(first.rollout.response_ids, again.rollout.response_ids)
+    assert [g.tolist() for g in first.microbatches.all()] == [g.tolist() for g in again.microbatches.all()]
+    assert first.episodes != second.episodes
+
+
+def test_responses_of_all_parts_are_joined_in_order(lab: ModuleType, made: Any) -> None:
+    """batch_rows 5 cuts 8 prompts into 5 and 3; the parts are of unequal width."""
+    starts = lab.starts(made, range(8))
+    samples = made.trainer.collector.respond(starts, torch.Generator().manual_seed(1))
+    lengths = samples.response_mask.sum(1)
+    assert len(samples.response_ids) == 8 and int(lengths.min()) >= 1
+    assert torch.equal(samples.response_mask, torch.arange(samples.response_ids.shape[1]) < lengths[:, None])
+    first = made.trainer.collector.respond(lab.starts(made, range(5)), torch.Generator().manual_seed(1))
+    width = first.response_ids.shape[1]
+    assert torch.equal(samples.response_ids[:5, :width], first.response_ids)
+
+
+def test_an_immediate_eos_is_a_response_of_one_token_with_the_score_on_it(lab: ModuleType, workshop: Path) -> None:
+    made = lab.parts(lab.ppo_config(workshop, reward="constant"))
+    trainer = made.trainer
+    trainer.collector.eos_ids = tuple(range(488))  # whatever comes first ends the response
+    collected = lab.collected(made)
+    assert collected.rollout.response_mask.tolist() == [[True]] * 8 and collected.rollout.ended.all()
+    assert torch.equal(lab.experience(trainer, collected.rollout).rewards, torch.full((8, 1), 0.1))
+    result = trainer.step(made.prompts)
+    assert all(math.isfinite(update.means["policy_loss"]) for update in result.updates)
+
+
+def test_a_policy_that_is_not_finite_stops_the_run(lab: ModuleType, made: Any) -> None:
+    with torch.no_grad():
+        made.trainer.policy.lm.model.norm.weight[0] = torch.nan
+    before = lab.weights(made.trainer)
+    with pytest.raises(GuardStop, match="not finite"):
+        made.trainer.step(made.prompts)
+    for name, weight in lab.weights(made.trainer).items():
+        torch.testing.assert_close(weight, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_microbatches_are_cut_over_prompt_and_response(lab: ModuleType, made: Any) -> None:
+    collected = lab.collected(made)
+    rollout = collected.rollout
+    lengths = rollout.prompt_mask.sum(1) + rollout.response_mask.sum(1)
+    for group in collected.microbatches.all():
+        assert len(group) == 1 or len(group) * int(lengths[group].max()) <= 24
+    assert sorted(int(row) for group in collected.microbatches.all() for row in group) == list(range(8))

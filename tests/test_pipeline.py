@@ -1,0 +1,132 @@
+import json
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlhf import pipeline
+from rlhf.cli import main
+from rlhf.config import RunConfig
+from rlhf.config.loader import load_config
+from rlhf.config.run import STAGES
+from rlhf.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = "configs/smoke/run.yaml"
+QUICK = ["sft.epochs=1", "sft.eval_every=null", "reward_model.epochs=1", "ppo.steps=2", "ppo.kl_coef=0.1", "seed=7"]
+QUICK += ["ppo.rollout_batch_size=8", "ppo.sampling.max_new_tokens=8", "evaluate.decoding.max_new_tokens=8"]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    """The names and configs of the stages that ran, in order."""
+    ran = []
+
+    def stage(name):
+        def record(config):
+            ran.append((name, config))
+            return Path(config.output_dir)
+
+        return record
+
+    monkeypatch.setattr(pipeline, "_FUNCTIONS", {name: stage(name) for name in STAGES})
+    monkeypatch.setattr(pipeline, "_show_summary", lambda config: None)
+    return ran
+
+
+def recipe(*overrides):
+    return load_config(RunConfig, Path(RECIPE), overrides)
+
+
+def test_stages_run_in_order_with_their_directories_and_inputs_of_earlier_stages(stages, tmp_path):
+    assert pipeline.run(recipe(f"output_dir={tmp_path}")) == tmp_path
+    assert [name for name, _ in stages] == ["sft", "reward_model", "ppo", "evaluate"]
+    configs = dict(stages)
+    assert [configs[name].output_dir for name in STAGES] == [str(tmp_path / name) for name in STAGES]
+    assert configs["reward_model"].model.path == f"{tmp_path}/sft/policy"
+    assert configs["ppo"].rewards[0].path == f"{tmp_path}/reward_model/reward_model"
+    assert configs["evaluate"].policies["ppo"] == f"{tmp_path}/ppo/policy"
+
+
+def test_the_seed_is_handed_to_every_stage_that_names_none(stages, tmp_path):
+    pipeline.run(recipe(f"output_dir={tmp_path}", "seed=7", "ppo.seed=3"))
+    assert {name: config.seed for name, config in stages} == {"sft": 7, "reward_model": 7, "ppo": 3, "evaluate": 7}
+
+
+def test_a_stage_without_a_section_does_not_run(stages, tmp_path):
+    pipeline.run(recipe(f"output_dir={tmp_path}", "ppo=null", "evaluate=null"))
+    assert [name for name, _ in stages] == ["sft", "reward_model"]
+
+
+def test_a_stage_that_fails_ends_the_run(stages, monkeypatch, tmp_path):
+    def fails(config):
+        raise DataError("pairs.jsonl:3: no chosen")
+
+    monkeypatch.setitem(pipeline._FUNCTIONS, "reward_model", fails)
+    with pytest.raises(DataError, match="pairs.jsonl:3"):
+        pipeline.run(recipe(f"output_dir={tmp_path}"))
+    assert [name for name, _ in stages] == ["sft"]
+
+
+def test_only_one_process_speaks(stages, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("RANK", "1")
+    pipeline.run(recipe(f"output_dir={tmp_path}"))
+    assert capsys.readouterr().out == ""
+
+
+def run_twice(path):
+    """Return the exit statuses of a run whose reward is broken, of the mended run, and of the same again."""
+    reward = path / "my.py"
+    arguments = ["run", "--config", RECIPE, f"output_dir={path / 'run'}", *QUICK]
+    arguments += [f"ppo.rewards=[{{kind: function, path: '{reward}:score'}}]"]
+    reward.write_text("def score(prompts, completions, **columns):\n    raise KeyError('broken')\n")
+    yield main(arguments)
+    reward.write_text("def score(prompts, completions, **columns):\n    return [float(len(c)) for c in completions]\n")
+    yield main(arguments)
+    yield main(arguments)
+
+
+@pytest.fixture(scope="module")
+def recipe_run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe")
+    seen = []
+    with chdir(ROOT):
+        for status in run_twice(path):
+            complete = [name for name in STAGES if (path / "run" / name / "complete.json").exists()]
+            times = {file: file.stat().st_mtime_ns for file in (path / "run").rglob("*") if file.is_file()}
+            seen.append((status, complete, times))
+    return path / "run", seen
+
+
+def test_a_broken_stage_leaves_the_earlier_ones_complete(recipe_run):
+    status, complete, _ = recipe_run[1][0]
+    assert status == 5
+    assert complete == ["sft", "reward_model"]
+
+
+def test_the_mended_run_goes_on_where_it_broke(recipe_run):
+    path, ((_, _, before), (status, complete, after), _) = recipe_run
+    assert status == 0 and complete == list(STAGES)
+    for name in ("sft", "reward_model"):
+        files = {file: time for file, time in before.items() if file.is_relative_to(path / name)}
+        assert files and all(after[file] == time for file, time in files.items())
+
+
+def test_a_complete_run_does_nothing_again(recipe_run):
+    _, (_, (_, _, before), (status, _, after)) = recipe_run
+    assert status == 0 and after == before
+
+
+def test_overrides_reach_the_stages(recipe_run):
+    path, _ = recipe_run
+    saved = yaml.safe_load((path / "ppo" / "config.yaml").read_text())
+    assert saved["kl_coef"] == 0.1 and saved["rewards"][0]["kind"] == "function" and saved["seed"] == 7
+    assert len((path / "ppo" / "metrics.jsonl").read_text().splitlines()) == 2
+    comparison = json.loads((path / "evaluate" / "comparison.json").read_text())
+    assert set(comparison["policies"]) == {"sft", "ppo"}

@@ -1,0 +1,148 @@
+import json
+import shutil
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+
+from rlhf.config import SftConfig
+from rlhf.config.loader import load_config
+from rlhf.errors import CheckpointError, ConfigError
+from rlhf.sft import train_sft
+from rlhf.stage import fingerprint
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def sft(output_dir, *overrides):
+    fixed = ["epochs=null", "eval_every=null", "checkpoints.every=2", f"output_dir={output_dir}"]
+    given = [*fixed, *([] if any(o.startswith("steps=") for o in overrides) else ["steps=3"]), *overrides]
+    return load_config(SftConfig, Path("configs/smoke/sft.yaml"), given)
+
+
+def mark(config):
+    return fingerprint(config, [config.model.path, config.data.path])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run with a checkpoint of step 2, and a copy of its data."""
+    path = tmp_path_factory.mktemp("stage")
+    with chdir(ROOT):
+        shutil.copy("data/sft_train.jsonl", path / "rows.jsonl")
+        train_sft(sft(path / "sft", f"data.path={path / 'rows.jsonl'}"))
+    return path
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """The same in a directory of its own; `run(...)` is the config with the same data."""
+    shutil.copytree(finished / "sft", tmp_path / "sft")
+    shutil.copy(finished / "rows.jsonl", tmp_path / "rows.jsonl")
+    return lambda *overrides: sft(tmp_path / "sft", f"data.path={finished / 'rows.jsonl'}", *overrides)
+
+
+@pytest.mark.parametrize(
+    "override", ["output_dir=elsewhere", "logging.every=7", "checkpoints.every=1", "expected_processes=4"]
+)
+def test_the_fingerprint_ignores_what_does_not_change_the_result(override):
+    assert mark(sft("here", override)) == mark(sft("here"))
+
+
+@pytest.mark.parametrize("override", ["seed=1", "optimizer.learning_rate=0.5", "loss_on=all", "steps=4"])
+def test_the_fingerprint_follows_the_config(override):
+    assert mark(sft("here", override)) != mark(sft("here"))
+
+
+def test_the_fingerprint_follows_the_content_of_the_data(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("one")
+    before = mark(sft("here", f"data.path={rows}"))
+    rows.write_text("two")
+    assert mark(sft("here", f"data.path={rows}")) != before
+
+
+def test_a_complete_run_is_left_alone(run, capsys):
+    config = run()
+    files = {path: path.stat().st_mtime_ns for path in Path(config.output_dir).rglob("*")}
+    assert train_sft(config) == Path(config.output_dir) / "policy"
+    assert capsys.readouterr().out.strip() == f"{config.output_dir}: complete, nothing to do"
+    assert {path: path.stat().st_mtime_ns for path in Path(config.output_dir).rglob("*")} == files
+
+
+def test_another_config_in_the_directory_of_a_complete_run_is_refused(run):
+    with pytest.raises(CheckpointError, match="another config; choose another output_dir, or remove the dir") as error:
+        train_sft(run("optimizer.learning_rate=0.5"))
+    assert error.value.exit_status == 4
+
+
+def test_another_config_in_the_directory_of_an_incomplete_run_is_refused_and_leaves_it_as_it_was(run):
+    directory = Path(run().output_dir)
+    (directory / "complete.json").unlink()
+    before = {path.name: path.read_bytes() for path in (directory / "config.yaml", directory / "metrics.jsonl")}
+    with pytest.raises(
+        CheckpointError,
+        match=r"differ: optimizer.learning_rate \(saved 0.01, now 0.5\); restore them or choose another output_dir",
+    ) as error:
+        train_sft(run("optimizer.learning_rate=0.5"))
+    assert error.value.exit_status == 4
+    assert {name: (directory / name).read_bytes() for name in before} == before
+
+
+def test_changed_data_in_the_same_file_is_refused(run, finished, tmp_path):
+    directory, rows = Path(run().output_dir), finished / "rows.jsonl"
+    (directory / "complete.json").unlink()
+    original = rows.read_text()
+    try:
+        rows.write_text(original.replace("clumsy", "clever"))
+        with pytest.raises(CheckpointError, match="differ: content of data and models") as error:
+            train_sft(run())
+        assert error.value.exit_status == 4
+    finally:
+        rows.write_text(original)
+
+
+def test_the_config_is_saved_and_loads_back_equal(run):
+    config = run()
+    assert load_config(SftConfig, Path(config.output_dir) / "config.yaml") == config
+
+
+def test_another_number_of_processes_than_expected_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError, match="expected_processes: 2, but 1 started") as error:
+        train_sft(sft(tmp_path / "sft", "expected_processes=2"))
+    assert error.value.exit_status == 2 and not (tmp_path / "sft").exists()
+
+
+def test_a_row_beyond_the_models_positions_is_refused_with_the_numbers(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"prompt": "In short the story", "completion": " was dull" * 100}) + "\n")
+    with pytest.raises(
+        ConfigError, match=r"has \d+ tokens, but the model has 128 positions - lower max_length \(999\)"
+    ):
+        train_sft(sft(tmp_path / "sft", f"data.path={rows}", "data.max_length=999"))
+
+
+def test_an_adapter_on_random_weights_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="lora on random_init would save an adapter without its base"):
+        train_sft(sft(tmp_path / "sft", "model.lora={r: 2}"))
+
+
+def test_tensorboard_receives_the_numbers(tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train_sft(sft(tmp_path / "sft", "logging.trackers=[tensorboard]"))
+    written = [path.parent for path in (tmp_path / "sft" / "events").rglob("events.out.tfevents.*")]
+    losses = {}
+    for folder in written:
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        if "loss" in events.Tags()["scalars"]:
+            losses = {event.step: event.value for event in events.Scalars("loss")}
+    rows = [json.loads(line) for line in (tmp_path / "sft" / "metrics.jsonl").read_text().splitlines()]
+    assert losses == pytest.approx({row["step"]: row["loss"] for row in rows})

@@ -1,0 +1,135 @@
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from rlhf.errors import CheckpointError, Terminated
+from rlhf.training.loop import Loop, LoopSettings
+from rlhf.training.processes import Processes
+from rlhf.training.run_directory import RunDirectory
+
+
+class Counting:
+    """Steps whose state is a number."""
+
+    def __init__(self, on_step=lambda index: None):
+        self.number = 0.0
+        self.on_step = on_step
+        self.num_evaluated = 0
+
+    def step(self, index):
+        self.on_step(index)
+        self.number = self.number * 1.5 + index
+        return {"number": self.number}
+
+    def evaluate(self):
+        self.num_evaluated += 1
+        return {"eval/number": -self.number}
+
+    def saved(self):
+        return {"state": {"number": torch.tensor(self.number, dtype=torch.float64)}}, {"note": "saved"}
+
+    def restore(self, checkpoint):
+        assert checkpoint.state == {"note": "saved"}
+        self.number = float(checkpoint.tensors("state")["number"])
+
+
+def run(path, steps, *, fingerprint=None, **changes):
+    values = {"num_steps": 10, "log_every": 1, "checkpoint_every": 3, "checkpoints_kept": 2, "eval_every": None}
+    settings = LoopSettings(**(values | changes), description="test", shown=("number",))
+    with RunDirectory(path, fingerprint="x") as directory:
+        loop = Loop(steps, settings, directory, Processes(), config={}, fingerprint=fingerprint or {})
+        loop.run(loop.resume())
+
+
+def rows(path):
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in lines]
+
+
+def stop_at(step):
+    def on_step(index):
+        if index == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return on_step
+
+
+def fail_at(step):
+    def on_step(index):
+        if index == step:
+            raise RuntimeError("power cut")
+
+    return on_step
+
+
+@pytest.fixture
+def whole(tmp_path):
+    run(tmp_path / "whole", Counting())
+    return rows(tmp_path / "whole")
+
+
+def test_every_step_has_a_row_and_the_last_is_evaluated(whole):
+    assert [row["step"] for row in whole] == list(range(1, 11))
+    assert [row["step"] for row in whole if "eval/number" in row] == [10]
+
+
+def test_an_evaluation_is_written_also_at_a_step_that_is_not_logged(tmp_path):
+    run(tmp_path / "run", Counting(), log_every=4, eval_every=3)
+    assert [row["step"] for row in rows(tmp_path / "run")] == [3, 4, 6, 8, 9, 10]
+    assert [row["step"] for row in rows(tmp_path / "run") if "eval/number" in row] == [3, 6, 9, 10]
+
+
+@pytest.mark.parametrize("step", [0, 4, 8])
+def test_a_signal_saves_at_the_step_boundary_and_the_next_run_goes_on_as_if_nothing_happened(tmp_path, whole, step):
+    path = tmp_path / "run"
+    with pytest.raises(Terminated, match=f"stopped by a signal after step {step + 1}") as stop:
+        run(path, Counting(stop_at(step)))
+    assert stop.value.exit_status == 143
+    assert (path / "checkpoints" / f"step-{step + 1:06d}").is_dir()
+    started = []
+    run(path, Counting(started.append))
+    assert started[0] == step + 1
+    assert rows(path) == whole
+
+
+def test_a_signal_during_the_last_step_lets_the_run_end(tmp_path, whole):
+    run(tmp_path / "run", Counting(stop_at(9)))
+    assert rows(tmp_path / "run") == whole
+
+
+def test_a_crash_goes_on_from_the_last_checkpoint_and_rows_are_not_doubled(tmp_path, whole):
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(tmp_path / "run", Counting(fail_at(8)))
+    assert [row["step"] for row in rows(tmp_path / "run")] == list(range(1, 9))
+    started = []
+    run(tmp_path / "run", Counting(started.append))
+    assert started == [6, 7, 8, 9]
+    assert rows(tmp_path / "run") == whole
+
+
+def test_a_changed_setting_is_refused_by_name_and_nothing_is_touched(tmp_path):
+    path = tmp_path / "run"
+    with pytest.raises(RuntimeError):
+        run(path, Counting(fail_at(4)), fingerprint={"optimizer.learning_rate": 0.1})
+    before = rows(path)
+    with pytest.raises(CheckpointError, match=r"differ: optimizer.learning_rate \(saved 0.1, now 0.2\); restore"):
+        run(path, Counting(), fingerprint={"optimizer.learning_rate": 0.2})
+    assert rows(path) == before
+
+
+def test_a_signal_that_reached_another_process_only_is_no_success(tmp_path, monkeypatch):
+    monkeypatch.setattr(Processes, "any", lambda self, condition: True)
+    monkeypatch.setattr(Loop, "_save", lambda self, done: None)
+    with pytest.raises(Terminated) as stop:
+        run(tmp_path / "run", Counting())
+    assert stop.value.exit_status == 143
+
+
+def test_a_failed_save_of_another_process_is_a_checkpoint_error_here(tmp_path, monkeypatch):
+    monkeypatch.setattr(Processes, "any", lambda self, condition: True)
+    with pytest.raises(CheckpointError, match="another process could not save") as error:
+        run(tmp_path / "run", Counting(), checkpoint_every=1)
+    assert error.value.exit_status == 4
