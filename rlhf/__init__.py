@@ -1,0 +1,1 @@
+"""RLHF with PPO in the Hugging Face ecosystem: behaviour cloning, a reward model, a value head, evaluation."""

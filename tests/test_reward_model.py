@@ -200,7 +200,13 @@ def test_trained_again_from_a_reward_model_the_old_mean_is_forgotten(whole, tmp_
 def test_with_an_adapter_a_whole_model_is_saved_that_loads_again_and_ranks(tmp_path):
     sft = ["epochs=null", "steps=1", "eval_data=null", f"output_dir={tmp_path / 'sft'}"]
     policy = train_sft(load_config(SftConfig, Path("configs/smoke/sft.yaml"), sft))
-    more = [f"model.path={policy}", "model.random_init=false", "model.lora={r: 4}", "optimizer.learning_rate=1e-2"]
+    more = [
+        f"model.path={policy}",
+        "model.random_init=false",
+        "model.lora={r: 4}",
+        "optimizer.learning_rate=1e-2",
+        "epochs=6",
+    ]
     directory = train_reward_model(config(tmp_path / "reward_model", *more))
     metrics = rows(tmp_path / "reward_model")
     assert metrics[-1]["eval/accuracy"] == 1.0

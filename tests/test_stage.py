@@ -107,9 +107,9 @@ def test_changed_data_in_the_same_file_is_refused(run, finished, tmp_path):
         rows.write_text(original)
 
 
-def test_the_config_is_saved_and_loads_back_equal(run):
-    config = run()
-    assert load_config(SftConfig, Path(config.output_dir) / "config.yaml") == config
+def test_the_config_is_saved_and_loads_back_equal(finished):
+    config = sft(finished / "sft", f"data.path={finished / 'rows.jsonl'}")
+    assert load_config(SftConfig, finished / "sft" / "config.yaml") == config
 
 
 def test_another_number_of_processes_than_expected_is_refused_before_anything_is_written(tmp_path):

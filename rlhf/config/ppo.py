@@ -48,7 +48,9 @@ class SamplingSection(Section):
 class KLSection(Section):
     """The controller of the KL coefficient."""
 
-    controller: Literal["fixed", "adaptive"] = Field("fixed", description="constant coefficient, or steered to a target")
+    controller: Literal["fixed", "adaptive"] = Field(
+        "fixed", description="constant coefficient, or steered to a target"
+    )
     target: Positive = Field(6.0, description="target KL in nats a sequence (adaptive)")
     horizon: Count = Field(10000, description="episodes over which the coefficient follows (adaptive)")
     max_kl: Positive | None = Field(None, description="nats a sequence beyond which the run stops with status 6")
@@ -66,10 +68,14 @@ class PPOConfig(StageConfig):
     """Proximal policy optimisation with a value head."""
 
     model: ModelSection = Field(description="the policy to start from; the reference is the same model, frozen")
-    critic: Literal["shared", "separate"] = Field("shared", description="value head on the policy's trunk, or a second model")
+    critic: Literal["shared", "separate"] = Field(
+        "shared", description="value head on the policy's trunk, or a second model"
+    )
     critic_model: ModelSection | None = Field(None, description="the separate critic's start, usually the reward model")
     prompts: DataSection = Field(description="prompts: text or messages")
-    rewards: list[RewardSection] = Field(min_length=1, description="what scores a response; the score is the weighted sum")
+    rewards: list[RewardSection] = Field(
+        min_length=1, description="what scores a response; the score is the weighted sum"
+    )
     sampling: SamplingSection = SamplingSection()
     score: ScoreSection = ScoreSection()
     value_optimizer: OptimizerSection = OptimizerSection(learning_rate=1e-3)
@@ -81,15 +87,21 @@ class PPOConfig(StageConfig):
     epochs: Count = Field(4, description="passes over each collected batch")
     microbatch_tokens: Count = Field(1024, description="padded tokens in one forward and backward pass of one process")
     kl_coef: NonNegative = Field(0.05, description="weight of the KL penalty in the reward, per nat")
-    kl_estimator: Literal["k1", "k2", "k3"] = Field("k1", description="estimator of the KL to the reference at each token")
+    kl_estimator: Literal["k1", "k2", "k3"] = Field(
+        "k1", description="estimator of the KL to the reference at each token"
+    )
     gamma: Fraction = Field(1.0, description="discount per token")
     gae_lambda: Fraction = Field(0.95, description="0 gives one-step TD errors, 1 gives Monte Carlo")
     clip_range: Positive = Field(0.2, description="the ratio is clipped to [1 - clip_range, 1 + clip_range]")
-    value_clip_range: Positive | None = Field(0.2, description="values may move this far from the old ones; null: no clip")
+    value_clip_range: Positive | None = Field(
+        0.2, description="values may move this far from the old ones; null: no clip"
+    )
     value_coef: NonNegative = Field(0.1, description="weight of the value loss on the shared trunk")
     entropy_coef: NonNegative = Field(0.0, description="weight of the entropy bonus, per nat")
     whiten_advantages: bool = Field(True, description="advantages to mean 0 and variance 1 over the global batch")
-    target_kl: Positive | None = Field(None, description="end the epochs early when KL(old || new) per token exceeds this")
+    target_kl: Positive | None = Field(
+        None, description="end the epochs early when KL(old || new) per token exceeds this"
+    )
     num_samples: Count = Field(8, description="responses written to samples/ each time")
     samples_every: Count = Field(5, description="PPO steps between writing samples")
 
@@ -103,7 +115,8 @@ class PPOConfig(StageConfig):
         if self.rollout_batch_size % self.minibatches:
             size, parts = self.rollout_batch_size, self.minibatches
             near = [n for n in range(1, size + 1) if size % n == 0]
-            below, above = max(n for n in near if n < parts or n == 1), min(n for n in near if n > parts)
+            below = max((n for n in near if n < parts), default=1)
+            above = min((n for n in near if n > parts), default=size)
             raise ValueError(
                 f"minibatches ({parts}) must divide rollout_batch_size ({size}); nearest valid: {below} or {above}"
             )

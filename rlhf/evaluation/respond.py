@@ -129,7 +129,7 @@ def _sampled(
             eos_ids=policy.eos_ids,
             generator=generator,
             stop_strings=tuple(decoding.stop_strings),
-            tokenizer=policy.tokenizer,  # type: ignore[arg-type]  # its signature admits more than is asked
+            tokenizer=policy.tokenizer,
         )
 
 

@@ -68,7 +68,7 @@ class _LinearHead(Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, with_entropy: bool, keeps_logits: bool
     ) -> tuple[Tensor, Tensor]:
         logprobs = torch.zeros(len(hidden), dtype=torch.float32, device=hidden.device)

@@ -118,7 +118,7 @@ class PPOTrainer:
         totals, largest, deviation = dict.fromkeys(SUMS, 0.0), 0.0, 0.0
         for rows in minibatch:
             loss, sums, ratio = self.loss(experience.rows(rows), num_tokens)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             totals = {name: totals[name] + sums[name] for name in SUMS}
             largest, deviation = max(largest, float(ratio.max())), max(deviation, float((ratio - 1).abs().max()))
         totals = dict(zip(SUMS, self.processes.sums([totals[name] for name in SUMS]), strict=True))

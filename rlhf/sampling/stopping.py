@@ -1,7 +1,7 @@
 """When a response is over: an end-of-sequence token, or a stop string in its text."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 class Decodes(Protocol):
     """What is asked of a tokenizer: turn token ids into text."""
 
-    def decode(self, token_ids: list[int], *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str:
+    def decode(self, token_ids: list[int], skip_special_tokens: bool = False, **kwargs: Any) -> Any:
         """Return the text of the tokens."""
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from rlhf.errors import DataError
 from rlhf.fetch import reviews
-from rlhf.fetch.reviews import MEMBER, build, read_reviews, split_files
+from rlhf.fetch.parts import Piece, Review
+from rlhf.fetch.reviews import MEMBER, _matched, build, read_reviews, split_files
 from rlhf.fetch.sentences import normalised
 
 PARTS = {
@@ -73,6 +74,17 @@ def test_the_chosen_text_is_the_one_whose_author_liked_the_film(table):
     for row in split_files(found)["preference_train.jsonl"]:
         first = {side: row[side].split(". ")[0].rstrip(".") + "." for side in ("chosen", "rejected")}
         assert (label[first["chosen"]], label[first["rejected"]]) == (1, 0)
+
+
+def test_each_piece_is_paired_once_with_one_of_like_length():
+    def pieces(*lengths):
+        review = Review(key="0" * 64, label=1, sentences=())
+        return [Piece(text=" ".join(["w"] * length), review=review, place=0) for length in lengths]
+
+    # 10 lies 5 words from 15, so it is passed over; 18 goes with 16 alone, though 17 is near too.
+    pairs = _matched(liked=pieces(15, 18, 22, 30), disliked=pieces(10, 15, 16, 17, 25, 27))
+    found = [(len(chosen.text.split()), len(rejected.text.split())) for chosen, rejected in pairs]
+    assert found == [(15, 15), (18, 16), (22, 25), (30, 27)]
 
 
 def test_evaluation_files_are_cut_to_their_size(table, monkeypatch):

@@ -55,6 +55,7 @@ def loss_and_gradient(steps, monkeypatch):
     return steps.step(0)["loss"], seen
 
 
+@torch.no_grad()
 def slow_loss(model):
     total, count = 0.0, 0
     for example in examples():
@@ -116,6 +117,7 @@ class DropoutObjective:
 
     def __init__(self, module):
         self.module = module
+        self.losses = []
 
     def lengths(self):
         return [10] * 8
@@ -124,7 +126,9 @@ class DropoutObjective:
         return float(len(items))
 
     def loss(self, items, total_weight):
-        return self.module(torch.ones(len(items), 16)).sum() / total_weight, {}
+        loss = self.module(torch.ones(len(items), 16)).sum() / total_weight
+        self.losses.append(float(loss.detach()))
+        return loss, {}
 
 
 def dropout_losses(rank_shares):
@@ -167,4 +171,5 @@ def test_dropout_follows_from_step_and_microbatch_not_from_history_or_number_of_
 def test_dropout_is_on_in_steps_and_off_in_evaluation():
     steps = steps_of_module(nn.Sequential(nn.Linear(16, 16), nn.Dropout(0.5), nn.Linear(16, 1)).eval())
     assert steps.step(0)["loss"] != steps.step(1)["loss"]
+    assert len(set(steps.objective.losses)) == 8  # two steps of four microbatches, each with noise of its own
     assert steps.evaluate() == {"training": 0.0}
