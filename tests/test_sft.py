@@ -178,7 +178,14 @@ def rows_so_far(path):
 
 
 # eps is large, so that the update lr * g / (|g| + eps) follows small differences of the gradient smoothly.
-TWO = ("optimizer.eps=1e-3", "optimizer.warmup_fraction=0", "optimizer.schedule=constant", "eval_data=null")
+# Small microbatches, so that each process has several of a batch.
+TWO = (
+    "microbatch_tokens=64",
+    "optimizer.eps=1e-3",
+    "optimizer.warmup_fraction=0",
+    "optimizer.schedule=constant",
+    "eval_data=null",
+)
 
 
 @pytest.fixture(scope="module")

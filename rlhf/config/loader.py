@@ -57,7 +57,8 @@ def validate(model: type[M], mapping: Mapping[str, object], source: str, *, over
     """Check a mapping against the schema: strictly, so that `"4"` or `true` is no number.
 
     A schema whose keys have values that follow from other keys has a class method `completed(mapping) -> mapping`,
-    which is called first. (A pydantic validator before the fields would make strict mode refuse JSON's lists as tuples.)
+    which is called first. (A pydantic validator before the fields would make strict mode refuse JSON's lists
+    as tuples.)
 
     Args:
         model: the schema.

@@ -17,7 +17,7 @@ def step_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
     """Return the metrics of a step over all processes. KL is in nats: `kl` a sequence, `kl_per_token` a token."""
     rollout, experience = result.experience.rollout, result.experience
     mask = rollout.response_mask
-    names = ("episodes", "tokens", "kl", "scores", "raw", "shaped", "ended", "surprise")
+    names = ("episodes", "tokens", "kl", "scores", "raw", "shaped", "ended", "surprise", "squares")
     local = [
         len(mask),
         int(mask.sum()),
@@ -27,6 +27,7 @@ def step_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
         float(experience.rewards.sum()),
         int(rollout.ended.sum()),
         -float(masked_sum(rollout.logprobs, mask)),
+        float(rollout.scores.double().square().sum()),
     ]
     total = dict(zip(names, processes.sums(local), strict=True))
     episodes, tokens = total["episodes"], total["tokens"]
@@ -36,6 +37,7 @@ def step_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
         "objective/kl_per_token": total["kl"] / tokens,
         "objective/kl_coef": result.kl_coef,
         "objective/scores": total["scores"] / episodes,
+        "objective/scores_std": max(total["squares"] / episodes - (total["scores"] / episodes) ** 2, 0.0) ** 0.5,
         "objective/raw_scores": total["raw"] / episodes,
         "objective/rlhf_reward": total["shaped"] / episodes,
         "objective/non_score_reward": (total["shaped"] - total["scores"]) / episodes,

@@ -10,6 +10,7 @@ from rlhf.data.records import Prompt
 from rlhf.ppo.report import step_metrics, write_samples
 from rlhf.ppo.start_states import PromptOrder
 from rlhf.ppo.trainer import PPOTrainer
+from rlhf.ppo.watch import Watch
 from rlhf.training.checkpoint import Checkpoint
 from rlhf.training.randomness import generator_state, global_rng_state, restore, restore_global_rng_state
 
@@ -22,6 +23,7 @@ class PPOSteps:
         self.trainer = trainer
         self.prompts = prompts
         self.samples = samples
+        self._watch = Watch()
         self._order = PromptOrder(len(prompts), trainer.config.rollout_batch_size, trainer.config.seed)
 
     def step(self, index: int) -> dict[str, float]:
@@ -35,7 +37,10 @@ class PPOSteps:
         is_due = done % config.samples_every == 0 or done in (1, config.steps)
         if trainer.processes.is_main and is_due:
             write_samples(result, self.samples / f"step-{done:06d}.jsonl", config.num_samples)
-        return {"episode": float(done * config.rollout_batch_size), **step_metrics(result, trainer.processes)}
+        metrics = step_metrics(result, trainer.processes)
+        for warning in self._watch.warnings(metrics):
+            trainer.processes.say(warning)
+        return {"episode": float(done * config.rollout_batch_size), **metrics}
 
     def evaluate(self) -> dict[str, float]:
         """Return nothing: `rlhf evaluate` compares policies after the run."""

@@ -15,7 +15,8 @@ from rlhf.ppo.trainer import StepResult
 from rlhf.training.processes import Processes
 
 NAMES = {
-    "objective/kl", "objective/kl_per_token", "objective/kl_coef", "objective/scores", "objective/raw_scores",
+    "objective/kl", "objective/kl_per_token", "objective/kl_coef", "objective/scores", "objective/scores_std",
+    "objective/raw_scores",
     "objective/rlhf_reward", "objective/non_score_reward", "objective/entropy", "val/num_eos_tokens", "val/share_ended",
     "val/response_length", "val/explained_variance", "val/first_ratio_deviation", "updates", "loss/policy_avg",
     "loss/value_avg", "policy/approxkl_avg", "policy/clipfrac_avg", "val/clipfrac_avg", "val/ratio", "val/ratio_var",
@@ -47,6 +48,7 @@ def test_metrics_agree_with_plain_sums(result: StepResult) -> None:
         "objective/kl": sum(per_row) / 8,
         "objective/kl_per_token": sum(per_row) / tokens,
         "objective/scores": float(rollout.scores.mean()),
+        "objective/scores_std": float(rollout.scores.std(unbiased=False)),
         "objective/raw_scores": sum(result.collected.raw_scores) / 8,
         "objective/rlhf_reward": float(batch.rewards[mask].sum()) / 8,
         "objective/non_score_reward": -result.kl_coef * sum(per_row) / 8,
