@@ -13,7 +13,7 @@ from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
-from rlhf.models.loading import context_length, load_causal_lm, load_scalar_lm
+from rlhf.models.loading import context_length, load_causal_lm, load_scalar_lm, scalar_head
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.reference import Reference
 from rlhf.models.setup import Trainable
@@ -120,6 +120,8 @@ def _critic(config: PPOConfig, tokenizer: PreTrainedTokenizerBase, prompts: list
             "trained on the policy's base"
         )
     _check_context(config, critic, prompts)
+    # The value head takes the place of the score: without a gradient, weight decay alone would move it.
+    scalar_head(critic.model).requires_grad_(False)
     return critic
 
 
