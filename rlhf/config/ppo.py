@@ -123,9 +123,16 @@ class PPOConfig(StageConfig):
         return self
 
     @model_validator(mode="after")
-    def _critic(self) -> Self:
+    def _parts_that_fit(self) -> Self:
         if (self.critic == "separate") != (self.critic_model is not None):
             raise ValueError("critic: separate needs critic_model, and critic: shared refuses it")
+        if self.kl_control.controller == "adaptive" and self.kl_coef == 0:
+            raise ValueError("kl_control.controller: adaptive multiplies kl_coef, and 0 stays 0 - start above 0")
+        if self.kl_control.controller == "adaptive" and self.kl_control.horizon < self.rollout_batch_size:
+            raise ValueError(
+                f"kl_control.horizon ({self.kl_control.horizon}) must be at least rollout_batch_size "
+                f"({self.rollout_batch_size}), else a single step overshoots"
+            )
         if self.model.lora is not None and self.model.lora.dropout > 0:
             raise ValueError("model.lora.dropout must be 0 in PPO: dropout makes the ratio noise")
         return self

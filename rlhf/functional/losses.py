@@ -128,7 +128,8 @@ def value_loss(
     clipped = unclipped
     if clip_range is not None:
         _check_positive("value clip_range", clip_range)
-        near = old_values + (values - old_values).clamp(-clip_range, clip_range)
+        # Not old + clamp(difference): that would round values that are not clipped at all.
+        near = values.clamp(old_values - clip_range, old_values + clip_range)
         clipped = (near - returns).square()
     loss = 0.5 * torch.maximum(unclipped, clipped).sum() / _divisor(mask, num_tokens)
     return ValueLoss(loss=loss, clip_fraction=masked_mean((clipped > unclipped).detach(), mask))
