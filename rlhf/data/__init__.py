@@ -1,6 +1,6 @@
 """Rows from files or the hub, as typed records of token ids, and batches of them."""
 
-from rlhf.data.batching import collate_examples, collate_pairs, collate_prompts, epoch_order, token_budget_batches
+from rlhf.data.batching import collate_examples, collate_pairs, collate_prompts
 from rlhf.data.dataset_type import DatasetType, detect_type
 from rlhf.data.records import Example, Message, Pair, Prepared, Prompt, Row
 from rlhf.data.sources import read_rows
@@ -18,10 +18,8 @@ __all__ = [
     "collate_pairs",
     "collate_prompts",
     "detect_type",
-    "epoch_order",
     "prepare_examples",
     "prepare_pairs",
     "prepare_prompts",
     "read_rows",
-    "token_budget_batches",
 ]

@@ -1,6 +1,5 @@
-"""Which rows make a batch, and the padded tensors of one."""
+"""The padded tensors of a batch of records."""
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -8,37 +7,6 @@ from torch import Tensor
 
 from rlhf.batches import PreferenceBatch, PromptBatch, TokenBatch
 from rlhf.data.records import Example, Pair, Prompt
-
-
-def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Cut rows, sorted by length, into batches of at most `max_tokens` padded tokens.
-
-    Args:
-        lengths: tokens of each row.
-        max_tokens: rows times the longest row; a single longer row is a batch of its own.
-
-    Returns:
-        The batches as lists of row numbers, shortest rows first; every row is in exactly one.
-    """
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1, found {max_tokens}")
-    if any(length < 1 for length in lengths):
-        raise ValueError("every length must be at least 1")
-    batches: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        # Rows come by rising length, so the next one is the longest of the batch that it joins.
-        if batches and (len(batches[-1]) + 1) * lengths[row] <= max_tokens:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return batches
-
-
-def epoch_order(num_items: int, seed: int, epoch: int) -> list[int]:
-    """Return a permutation that depends on seed and epoch alone."""
-    digest = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)  # torch takes 63 bits
-    return [int(row) for row in torch.randperm(num_items, generator=generator)]
 
 
 def collate_examples(examples: Sequence[Example], pad_id: int) -> TokenBatch:

@@ -1,39 +1,7 @@
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rlhf.data.batching import collate_examples, collate_pairs, collate_prompts, epoch_order, token_budget_batches
+from rlhf.data.batching import collate_examples, collate_pairs, collate_prompts
 from rlhf.data.records import Example, Pair, Prompt
-
-
-def test_batches_hold_as_many_rows_of_like_length_as_the_budget_allows():
-    # Sorted: 1 1 2 3 5 9. 3 rows of at most 2 make 6 <= 6; 3 alone, as 2 * 5 > 6; 9 > 6 is a batch of its own.
-    assert token_budget_batches([5, 1, 9, 2, 1, 3], 6) == [[1, 4, 3], [5], [0], [2]]
-
-
-@given(lengths=st.lists(st.integers(1, 50), max_size=60), budget=st.integers(1, 200))
-def test_every_row_is_in_one_batch_and_no_batch_of_several_exceeds_the_budget(lengths, budget):
-    batches = token_budget_batches(lengths, budget)
-    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
-
-
-def test_lengths_and_budgets_below_one_are_refused():
-    with pytest.raises(ValueError, match="max_tokens must be at least 1, found 0"):
-        token_budget_batches([1], 0)
-    with pytest.raises(ValueError, match="every length must be at least 1"):
-        token_budget_batches([1, 0], 4)
-
-
-def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone():
-    first = epoch_order(50, seed=1, epoch=0)
-    torch.manual_seed(99)
-    assert epoch_order(50, seed=1, epoch=0) == first
-    assert sorted(first) == list(range(50))
-    assert len({tuple(epoch_order(50, seed=s, epoch=e)) for s in (1, 2) for e in (0, 1)}) == 4
-    assert epoch_order(0, seed=1, epoch=0) == []
 
 
 def test_examples_are_padded_on_the_right():
