@@ -98,6 +98,7 @@ def _train(config: RewardModelConfig, run: Frame, target: Path) -> None:
     pad_id = int(tokenizer.pad_token_id)
     pairs = _pairs(config, run, config.data, tokenizer)
     heldout = _pairs(config, run, config.eval_data, tokenizer) if config.eval_data else []
+    run.warn_of_shared(pairs, heldout)
     trained = trainable(config.model, partial(load_scalar_lm, new_head=True, seed=config.seed), tokenizer)
     model = ScalarModel(trained.model).to(run.device)
     model.score_mean = 0.0  # that of an earlier reward model belongs to its head

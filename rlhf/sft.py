@@ -87,6 +87,7 @@ def _train(config: SftConfig, run: Frame, policy: Path) -> None:
     tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
     examples = _examples(config, run, config.data, tokenizer)
     heldout = _examples(config, run, config.eval_data, tokenizer) if config.eval_data else []
+    run.warn_of_shared(examples, heldout)
     trained = trainable(config.model, partial(load_causal_lm, seed=config.seed), tokenizer)
     trained.model.to(run.device)  # type: ignore[arg-type]  # transformers wraps the method out of its type
     weights = MasterWeights(trained.model, run.dtype)

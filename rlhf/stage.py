@@ -1,6 +1,6 @@
 """The frame of a training stage: processes, run directory, data, model, loop; what SFT, reward model and PPO share."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +82,13 @@ class Frame:
         """Print how many rows were taken and what happened to the others."""
         counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items() if count or name == "kept")
         self.processes.say(f"{what}: {counts}")
+
+    def warn_of_shared(self, training: Sequence[Hashable], heldout: Sequence[Hashable]) -> None:
+        """Say how many held-out records are in the training data too: they make a held-out number look too good."""
+        known = set(training)
+        shared = sum(record in known for record in heldout)
+        if shared:
+            self.processes.say(f"warning: {shared} of {len(heldout)} held-out records are also in the training data")
 
     def _resumable_with(self) -> dict[str, JSON]:
         """Return what a checkpoint must agree with, key by key, so that a refusal names what was changed."""

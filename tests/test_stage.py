@@ -146,3 +146,13 @@ def test_tensorboard_receives_the_numbers(tmp_path):
             losses = {event.step: event.value for event in events.Scalars("loss")}
     rows = [json.loads(line) for line in (tmp_path / "sft" / "metrics.jsonl").read_text().splitlines()]
     assert losses == pytest.approx({row["step"]: row["loss"] for row in rows})
+
+
+def test_held_out_records_that_are_in_the_training_data_are_counted(tmp_path, capsys):
+    rows = Path("data/sft_train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    fresh = Path("data/sft_eval.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "leaky.jsonl").write_text("".join([*rows[:3], *fresh[:2]]), encoding="utf-8")
+    train_sft(sft(tmp_path / "sft", "steps=1", f"eval_data.path={tmp_path / 'leaky.jsonl'}"))
+    assert "warning: 3 of 5 held-out records are also in the training data" in capsys.readouterr().out
+    train_sft(sft(tmp_path / "clean", "steps=1"))
+    assert "held-out records" not in capsys.readouterr().out
