@@ -17,7 +17,7 @@ from rlhf.config.help import describe
 from rlhf.config.loader import config_yaml, load_config
 from rlhf.config.overrides import is_override
 from rlhf.config.schema_files import SCHEMAS
-from rlhf.errors import ConfigError, RlhfError
+from rlhf.errors import ConfigError, DataError, RlhfError
 from rlhf.printable import printable
 
 DISTRIBUTION = "rlhf-ppo"
@@ -90,9 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in arguments:
             raise
-        if os.environ.get("RANK", "0") == "0":
-            for line in _error_lines(error):
-                print(printable(line), file=sys.stderr)
+        _report(error)
         return _status(error)
 
 
@@ -190,6 +188,15 @@ def _print_path(result: object) -> None:
     """Print where the results lie, once for all processes."""
     if result is not None and os.environ.get("RANK", "0") == "0":
         print(f"results: {printable(str(result))}")
+
+
+def _report(error: BaseException) -> None:
+    """Print an error once where every process meets it, and with its process where one alone may have met it."""
+    rank = os.environ.get("RANK", "0")
+    if rank != "0" and isinstance(error, ConfigError | DataError):
+        return
+    for line in _error_lines(error):
+        print(printable(line if rank == "0" else f"process {rank}: {line}"), file=sys.stderr)
 
 
 def _error_lines(error: BaseException) -> list[str]:

@@ -101,6 +101,15 @@ def test_only_the_first_process_prints(config, stage, capsys, monkeypatch) -> No
     assert (captured.out, captured.err) == ("", "")
 
 
+def test_an_error_that_one_process_alone_may_have_met_is_printed_with_its_process(
+    config, stage, capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    stage(_raising(errors.RewardError("the reward fell over")))
+    assert main(["sft", "--config", config]) == 5
+    assert capsys.readouterr().err == "process 1: error: the reward fell over\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
