@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -87,12 +87,25 @@ def _walk(model: type[BaseModel], prefix: str, instance: object) -> Iterator[Key
 
 
 def _walk_items(annotation: object, prefix: str) -> Iterator[Key]:
-    seen: set[str] = set()
+    keys: dict[str, Key] = {}
     for item in get_args(annotation):
         for option in unwrap(item):
             if isinstance(option, type) and issubclass(option, BaseModel):
-                yield from (key for key in _walk(option, prefix, None) if key.path not in seen)
-                seen |= {f"{prefix}{name}" for name in option.model_fields}
+                for key in _walk(option, prefix, None):
+                    keys[key.path] = _either(keys[key.path], key) if key.path in keys else key
+    yield from keys.values()
+
+
+def _either(one: Key, other: Key) -> Key:
+    """Return a key that two kinds of section share, with the types and meanings of both."""
+    type_names = dict.fromkeys((one.type_name, other.type_name))
+    meanings = dict.fromkeys(text for text in (one.description, other.description) if text)
+    return replace(
+        one,
+        type_name=(" | " if "'" in other.type_name else " or ").join(type_names),
+        required=one.required and other.required,
+        description="; or ".join(meanings),
+    )
 
 
 def _default(field: FieldInfo) -> object:

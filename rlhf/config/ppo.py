@@ -20,7 +20,7 @@ from rlhf.config.shared import (
 class FunctionRewardSection(Section):
     """A Python function with TRL's signature: fn(prompts, completions, **columns) -> list[float]."""
 
-    kind: Literal["function"]
+    kind: Literal["function"] = Field(description="function: a Python function")
     path: str = Field(description="`path/to/file.py:name` or `package.module:name`; this runs the code in that file")
     weight: float = Field(1.0, description="factor of this reward in the score")
 
@@ -28,7 +28,7 @@ class FunctionRewardSection(Section):
 class ModelRewardSection(Section):
     """A sequence classifier with one label, as `rlhf reward-model` saves it."""
 
-    kind: Literal["model"]
+    kind: Literal["model"] = Field(description="model: a reward model")
     path: str = Field(description="directory, `fetch:NAME` or hub name of the reward model")
     weight: float = Field(1.0, description="factor of this reward in the score")
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, Field
 
+from rlhf.config import PPOConfig
 from rlhf.config.keys import keys_of, section_keys
 
 
@@ -90,6 +91,14 @@ def test_a_key_has_the_default_that_its_section_gives_it() -> None:
 
 def test_a_key_without_default_is_required() -> None:
     assert {path for path, key in KEYS.items() if key.required} == {"steps", "rewards.N.kind", "rewards.N.path"}
+
+
+def test_a_key_that_kinds_of_section_share_has_the_types_and_meanings_of_all() -> None:
+    keys = {key.path: key for key in keys_of(PPOConfig)}
+    assert keys["rewards.N.kind"].type_name == "'function' | 'model'"
+    assert "py:name" in keys["rewards.N.path"].description
+    assert "reward model" in keys["rewards.N.path"].description
+    assert keys["rewards.N.weight"].description == "factor of this reward in the score"
 
 
 def test_sections_at_the_top_are_found() -> None:
