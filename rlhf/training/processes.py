@@ -45,7 +45,7 @@ class Processes:
         if expected is not None and expected != self.num:
             raise ConfigError(
                 f"expected_processes: {expected}, but {self.num} started - on a machine without GPU accelerate starts "
-                "one unless a config file says `distributed_type: MULTI_CPU` or --multi_gpu is given"
+                "one unless --multi_gpu is given or the config file says `distributed_type: MULTI_GPU`"
             )
 
     @property

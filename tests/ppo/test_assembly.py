@@ -117,8 +117,8 @@ def test_accelerate_launch_runs_two_processes_that_write_each_file_once(workshop
     output = tmp_path / "run"
     rewards = f"[{{kind: function, path: '{workshop}/rewards.py:length'}}]"
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+        sys.executable, "-m", "accelerate.commands.launch",
+        "--config_file", str(ROOT / "configs/accelerate/two_processes.yaml"),
         "--main_process_port", str(free_port()), "-m", "rlhf", "ppo", "--config", str(config),
         f"output_dir={output}", f"model.path={workshop}/policy", f"rewards={rewards}",
         "steps=2", "expected_processes=2", "checkpoints.every=1", "num_samples=50", "optimizer.learning_rate=1e-3",
