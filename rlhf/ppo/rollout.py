@@ -1,6 +1,7 @@
 """Ask the models once, without gradients: responses, logprobs, reference logprobs, values, scores."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ class Collected:
     episodes: list[Episode]
     raw_scores: list[float]
     """The weighted sum of the rewards, before penalty, clipping and normalisation."""
+    reward_metrics: dict[str, float]
+    """Of each reward, by its name; over all processes."""
 
 
 class Collector:
@@ -58,10 +61,11 @@ class Collector:
         """
         samples = self.respond(starts, generator)
         episodes = self.episodes(starts, samples)
-        raw = self.scorer.raw(episodes)
-        scores = self.scorer.shaped(raw, samples.ended.tolist())
+        scored = self.scorer.score(episodes)
+        samples = _without_dropped(samples, scored.kept)
+        scores = self.scorer.shaped(scored.scores, samples.ended.tolist(), scored.kept)
         lengths = (starts.batch.prompt_mask.sum(1) + samples.response_mask.sum(1)).tolist()
-        microbatches = self.cut(lengths, generator, processes)
+        microbatches = self.cut(lengths, generator, processes).only(torch.tensor(scored.kept))
         logprobs, ref_logprobs, values = self.forward(starts, samples, microbatches)
         rollout = Rollout(
             prompt_ids=starts.batch.prompt_ids,
@@ -73,10 +77,16 @@ class Collector:
             ref_logprobs=ref_logprobs,
             values=values,
             scores=torch.tensor(scores, dtype=torch.float32, device=logprobs.device),
-            token_scores=torch.zeros_like(logprobs),
+            token_scores=_placed(scored.token_scores, logprobs),
             ended=samples.ended,
         )
-        return Collected(rollout=rollout, microbatches=microbatches, episodes=episodes, raw_scores=raw)
+        return Collected(
+            rollout=rollout,
+            microbatches=microbatches,
+            episodes=episodes,
+            raw_scores=scored.raw,
+            reward_metrics=scored.metrics,
+        )
 
     def respond(self, starts: StartStates, generator: torch.Generator) -> Samples:
         """Sample responses, `sampling.batch_rows` prompts at a time."""
@@ -130,6 +140,30 @@ class Collector:
 def _sequences(starts: StartStates, samples: Samples, rows: Tensor) -> Sequences:
     prompts, responses = starts.batch.rows(rows), samples.rows(rows)
     return join(prompts.prompt_ids, prompts.prompt_mask, responses.response_ids, responses.response_mask)
+
+
+def _without_dropped(samples: Samples, kept: Sequence[bool]) -> Samples:
+    """Return the samples with no response where a reward dropped the episode: no token of it counts anywhere."""
+    if all(kept):
+        return samples
+    keep = torch.tensor(kept, device=samples.ended.device)
+    mask = samples.response_mask & keep[:, None]
+    return replace(
+        samples,
+        response_ids=samples.response_ids * mask,
+        response_mask=mask,
+        logprobs=samples.logprobs * mask,
+        ended=samples.ended & keep,
+    )
+
+
+def _placed(token_scores: Sequence[list[float] | None], like: Tensor) -> Tensor:
+    """Return scores of single tokens as a tensor of the shape of `like` [B, T], 0 where there is none."""
+    placed = torch.zeros_like(like)
+    for row, scores in enumerate(token_scores):
+        if scores is not None:
+            placed[row, : len(scores)] = torch.tensor(scores)
+    return placed
 
 
 def _joined(parts: list[Samples]) -> Samples:

@@ -40,14 +40,14 @@ class PPOSteps:
         metrics = step_metrics(result, trainer.processes)
         for warning in self._watch.warnings(metrics):
             trainer.processes.say(warning)
-        return {"episode": float(done * config.rollout_batch_size), **metrics}
+        return {"episode": float(done * config.rollout_batch_size), **metrics, **result.collected.reward_metrics}
 
     def evaluate(self) -> dict[str, float]:
         """Return nothing: `rlhf evaluate` compares policies after the run."""
         return {}
 
     def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-        """Return masters, moments, generators, the KL coefficient and the running scale.
+        """Return masters, moments, generators, the KL coefficient and the running scales.
 
         The global generators are among them: a user's reward may draw from them.
         """
@@ -61,8 +61,7 @@ class PPOSteps:
             "optimizer": trainer.optimizer.tensors(),
             "generators": generators,
         }
-        scale = trainer.collector.scorer.running.state()
-        return tensors, {"kl_coef": trainer.kl_control.coef, "running_scale": scale}
+        return tensors, {"kl_coef": trainer.kl_control.coef, **trainer.collector.scorer.state()}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Set what `saved` returned."""
@@ -76,4 +75,4 @@ class PPOSteps:
         restore(trainer.generators.rollout, own.pop("rollout"))
         restore_global_rng_state(own)
         trainer.kl_control.coef = float(checkpoint.state["kl_coef"])
-        trainer.collector.scorer.running.load(checkpoint.state["running_scale"])
+        trainer.collector.scorer.load(checkpoint.state)

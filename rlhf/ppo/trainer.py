@@ -103,18 +103,22 @@ class PPOTrainer:
         updates: list[Update] = []
         for _ in range(self.config.epochs):
             for minibatch in collected.microbatches.shuffled(self.generators.epochs):
-                updates.append(self.update(experience, minibatch))
-                if not updates[-1].stepped:
+                update = self.update(experience, minibatch)
+                updates += [] if update is None else [update]
+                if update is not None and not update.stepped:
                     return updates
         return updates
 
-    def update(self, experience: Experience, minibatch: Sequence[Tensor]) -> Update:
+    def update(self, experience: Experience, minibatch: Sequence[Tensor]) -> Update | None:
         """Step once on the clipped surrogate, the value loss and the entropy bonus of a minibatch.
 
-        Each loss is a mean over the response tokens of the global minibatch, however it is cut or shared out.
+        Each loss is a mean over the response tokens of the global minibatch, however it is cut or shared out. There is
+        nothing to do, and None is returned, where a reward dropped every episode of it.
         """
         tokens = float(sum(int(experience.rollout.response_mask[rows].sum()) for rows in minibatch))
         num_tokens = self.processes.sums([tokens])[0]
+        if not num_tokens:
+            return None
         totals, largest, deviation = dict.fromkeys(SUMS, 0.0), 0.0, 0.0
         for rows in minibatch:
             loss, sums, ratio = self.loss(experience.rows(rows), num_tokens)
@@ -160,7 +164,8 @@ class PPOTrainer:
 
     def sequence_kl(self, experience: Experience) -> float:
         """Return the KL to the reference in nats a sequence: sum over tokens, mean over episodes of all processes."""
-        total, episodes = self.processes.sums([float(experience.kl.sum()), len(experience.kl)])
+        num_episodes = int(experience.rollout.response_mask.any(1).sum())
+        total, episodes = self.processes.sums([float(experience.kl.sum()), num_episodes])
         return total / episodes
 
     def guard(self, experience: Experience) -> None:
