@@ -1,9 +1,10 @@
 """The schema of `rlhf ppo`."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from rlhf.config.rewards import RewardSection, check_names_and_gates
 from rlhf.config.shared import (
     Count,
     DataSection,
@@ -15,25 +16,6 @@ from rlhf.config.shared import (
     Section,
     StageConfig,
 )
-
-
-class FunctionRewardSection(Section):
-    """A Python function with TRL's signature: fn(prompts, completions, **columns) -> list[float]."""
-
-    kind: Literal["function"] = Field(description="function: a Python function")
-    path: str = Field(description="`path/to/file.py:name` or `package.module:name`; this runs the code in that file")
-    weight: float = Field(1.0, description="factor of this reward in the score")
-
-
-class ModelRewardSection(Section):
-    """A sequence classifier with one label, as `rlhf reward-model` saves it."""
-
-    kind: Literal["model"] = Field(description="model: a reward model")
-    path: str = Field(description="directory, `fetch:NAME` or hub name of the reward model")
-    weight: float = Field(1.0, description="factor of this reward in the score")
-
-
-RewardSection = Annotated[FunctionRewardSection | ModelRewardSection, Field(discriminator="kind")]
 
 
 class SamplingSection(Section):
@@ -120,6 +102,11 @@ class PPOConfig(StageConfig):
             raise ValueError(
                 f"minibatches ({parts}) must divide rollout_batch_size ({size}); nearest valid: {below} or {above}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _rewards_that_fit(self) -> Self:
+        check_names_and_gates(self.rewards)
         return self
 
     @model_validator(mode="after")
