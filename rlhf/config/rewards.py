@@ -10,6 +10,7 @@ from rlhf.config.shared import Count, NonNegative, Positive, Section
 Policy = Literal["stop", "drop_episode", "neutral"]
 Activation = Literal["none", "softmax", "log_softmax", "sigmoid", "log_sigmoid"]
 Unit = Literal["tokens", "words", "characters"]
+DEADLINE = "seconds that one call may take, of a server with all attempts and waits; null waits for ever"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 
 
@@ -40,7 +41,7 @@ class RewardOptions(Section):
         description="when it fails: stop the run, drop the episodes from the update, or give them its mean score",
     )
     on_nan: Policy = Field("stop", description="the same for a score that is NaN or infinite")
-    deadline: Positive | None = Field(None, description="seconds that one call may take; null waits for ever")
+    deadline: Positive | None = Field(None, description=DEADLINE)
 
 
 class FunctionRewardSection(RewardOptions):
@@ -48,7 +49,7 @@ class FunctionRewardSection(RewardOptions):
 
     kind: Literal["function"] = Field(description="function: a Python function, sync or async")
     path: str = Field(description="`path/to/file.py:name` or `package.module:name`; this runs the code in that file")
-    deadline: Positive | None = Field(60.0, description="seconds that one call may take; null waits for ever")
+    deadline: Positive | None = Field(60.0, description=DEADLINE)
 
 
 class ClassifierSection(Section):
@@ -84,13 +85,19 @@ class HttpRewardSection(RewardOptions):
     kind: Literal["http"] = Field(description="http: a server that answers OpenRLHF's requests")
     url: str = Field(description="http or https address to which requests are posted")
     timeout: Positive = Field(20.0, description="seconds of one attempt, from the connection to the last byte")
-    deadline: Positive = Field(60.0, description="seconds of all attempts of a call, with the waits between them")
+    deadline: Positive | None = Field(60.0, description=DEADLINE)
     retries: int = Field(3, ge=0, description="attempts after the first, on connection errors, 429 and 5xx")
     max_response_bytes: Count = Field(10_000_000, description="size of the largest answer in bytes that is read")
     label_column: str | None = Field(
         None, description="column of the data that is sent as labels; null sends empty ones"
     )
     token_env: str | None = Field(None, description="environment variable with a token, sent as Authorization: Bearer")
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Self:
+        if self.deadline is None:
+            raise ValueError("deadline must be a number for a server: a connection may stay silent for ever")
+        return self
 
 
 class LengthRewardSection(RewardOptions):

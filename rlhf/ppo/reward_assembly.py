@@ -109,6 +109,7 @@ def _model(section: ClassifierSection, surroundings: _Surroundings) -> ModelRewa
 
 
 def _server(section: HttpRewardSection, surroundings: _Surroundings) -> Reward:
+    assert section.deadline is not None
     return HttpReward(
         section.url,
         timeout=section.timeout,
