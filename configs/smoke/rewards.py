@@ -1,4 +1,4 @@
-"""Two rewards as a user would write them: one for whole responses, one for their steps."""
+"""Rewards as a user would write them: for whole responses, for their steps, and for a server."""
 
 
 async def names_a_film(completions: list[str], **columns: list[object]) -> list[float | None]:
@@ -12,6 +12,11 @@ class Steps:
     def __call__(self, completions: list[str], **columns: list[object]) -> list[list[tuple[int, int, float]]]:
         """Return spans of characters with their scores: longer sentences are worth more, up to 1."""
         return [[(0, end + 1, min(end / 40, 1.0)) for end in _ends(text)] for text in completions]
+
+
+def brief(completions: list[str], **columns: list[object]) -> list[float]:
+    """Prefer few words."""
+    return [1 / (1 + len(text.split())) for text in completions]
 
 
 def _ends(text: str) -> list[int]:

@@ -12,7 +12,7 @@ from rlhf.rewards.protocol import Episode
 Unit = Literal["tokens", "words", "characters"]
 
 SECONDS_PER_TEXT = 5.0
-"""How long a pattern may look at one response: `regex` can stop, unlike `re`."""
+"""How long a pattern may compute on one response: `regex` can stop, unlike `re`."""
 
 
 class LengthReward:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -58,12 +59,13 @@ def sentiment(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """A server that answers OpenRLHF's requests with the length of each response in units of 10 characters."""
+    """A server that answers OpenRLHF's requests with the number of characters / 10, and NaN where the label is 3."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            rewards = [len(query) / 10 for query in given["query"]]
+            pairs = zip(given["query"], given["labels"], strict=True)
+            rewards = [math.nan if label == 3 else len(query) / 10 for query, label in pairs]
             body = json.dumps({"rewards": rewards}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
@@ -120,6 +122,18 @@ def test_a_sentiment_classifier_with_another_tokenizer_plugs_in_by_configuration
     assert len(result.updates) == 4
 
 
+def test_a_server_reads_special_tokens_and_labels_and_may_answer_nan(
+    lab: ModuleType, workshop: Path, server: str
+) -> None:
+    section = {"kind": "http", "url": server, "label_column": "label", "on_nan": "drop_episode"}
+    made = lab.parts(lab.ppo_config(workshop, rewards=[section]))
+    collected = lab.collected(made)
+    assert collected.rollout.response_mask.any(1).tolist() == [index != 3 for index in range(8)]
+    texts = [made.trainer.collector.tokenizer.decode([*e.prompt_ids, *e.response_ids]) for e in collected.episodes]
+    expected = [0.0 if index == 3 else len(text) / 10 for index, text in enumerate(texts)]
+    assert collected.raw_scores == pytest.approx(expected)
+
+
 def test_scores_of_tokens_enter_the_rewards_of_their_tokens(lab: ModuleType, workshop: Path, mine: str) -> None:
     rewards = [{"kind": "function", "path": f"{mine}:tokens", "weight": 0.5}]
     made = lab.parts(lab.ppo_config(workshop, rewards=rewards))
@@ -144,6 +158,7 @@ def test_a_dropped_episode_leaves_the_update(lab: ModuleType, workshop: Path, mi
     """Rows 1, 4 and 7 of 8 are dropped; whatever they hold, the update is that of the others."""
     config = lab.ppo_config(workshop, rewards=dropping(mine), minibatches=1, score__normalise="running", epochs=1)
     made = lab.parts(config)
+    lab.stir(made.trainer, 0.02)
     collected = lab.collected(made)
     rollout, dropped = collected.rollout, torch.tensor([False, True, False, False, True, False, False, True])
     assert torch.equal(rollout.response_mask.any(1), ~dropped)
@@ -159,6 +174,7 @@ def test_a_dropped_episode_leaves_the_update(lab: ModuleType, workshop: Path, mi
     assert float(advantages.mean()) == pytest.approx(0, abs=1e-6)
     alone = lab.experience(made.trainer, rollout.rows(~dropped))
     assert torch.equal(alone.advantages, batch.advantages[~dropped])
+    assert made.trainer.sequence_kl(batch) == pytest.approx(made.trainer.sequence_kl(alone)) and batch.kl.any()
     before = lab.weights(made.trainer)
     update, gradients = lab.update(made.trainer, batch, collected.microbatches.all())
     made.trainer.optimizer.weights.load(before)
