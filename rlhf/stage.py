@@ -18,6 +18,7 @@ from rlhf.data.records import Prepared, Row
 from rlhf.data.sources import read_rows
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
+from rlhf.models.attention import use_short_row_attention
 from rlhf.models.loading import context_length
 from rlhf.models.setup import Trainable, make_trainable, save_adapter_base, save_model
 from rlhf.models.vocabulary import fit_vocabulary
@@ -155,6 +156,7 @@ def trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTra
     source = resolve(section.path)
     model = load(source, random_init=section.random_init, trust_remote_code=section.trust_remote_code)
     fit_vocabulary(model, tokenizer, source)
+    use_short_row_attention(model)
     lora = None if section.lora is None else section.lora.model_dump()
     return make_trainable(model, source, lora=lora, trainable_layers=section.trainable_layers)
 

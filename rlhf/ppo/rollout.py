@@ -25,6 +25,8 @@ class Collected:
 
     rollout: Rollout
     microbatches: Microbatches
+    frozen_states: dict[int, Tensor]
+    """By the first row of a microbatch: [N, S, H], what enters the policy's first trained block; empty if all are."""
     episodes: list[Episode]
     raw_scores: list[float]
     """The weighted sum of the rewards, before penalty, clipping and normalisation."""
@@ -62,7 +64,7 @@ class Collector:
         scores = self.scorer.shaped(raw, samples.ended.tolist())
         lengths = (starts.batch.prompt_mask.sum(1) + samples.response_mask.sum(1)).tolist()
         microbatches = self.cut(lengths, generator, processes)
-        logprobs, ref_logprobs, values = self.forward(starts, samples, microbatches)
+        logprobs, ref_logprobs, values, frozen_states = self.forward(starts, samples, microbatches)
         rollout = Rollout(
             prompt_ids=starts.batch.prompt_ids,
             prompt_mask=starts.batch.prompt_mask,
@@ -76,7 +78,13 @@ class Collector:
             token_scores=torch.zeros_like(logprobs),
             ended=samples.ended,
         )
-        return Collected(rollout=rollout, microbatches=microbatches, episodes=episodes, raw_scores=raw)
+        return Collected(
+            rollout=rollout,
+            microbatches=microbatches,
+            frozen_states=frozen_states,
+            episodes=episodes,
+            raw_scores=raw,
+        )
 
     def respond(self, starts: StartStates, generator: torch.Generator) -> Samples:
         """Sample responses, `sampling.batch_rows` prompts at a time."""
@@ -114,17 +122,24 @@ class Collector:
 
     def forward(
         self, starts: StartStates, samples: Samples, microbatches: Microbatches
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return [B, T] logprobs, reference logprobs and values, in two forward passes over each microbatch."""
+    ) -> tuple[Tensor, Tensor, Tensor, dict[int, Tensor]]:
+        """Return [B, T] logprobs, reference logprobs and values, and the states that every later pass starts from.
+
+        Blocks that are never trained are passed once for the policy, the reference and all epochs.
+        """
         logprobs = torch.zeros_like(samples.logprobs)
         ref_logprobs, values = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
         num_steps, temperature = logprobs.shape[1], self.config.sampling.temperature
+        kept: dict[int, Tensor] = {}
         for rows in microbatches.all():
             sequences = _sequences(starts, samples, rows)
-            output = self.policy(sequences, num_steps, temperature)
+            frozen = self.policy.frozen_states(sequences)
+            output = self.policy(sequences, num_steps, temperature, frozen_states=frozen)
             logprobs[rows], values[rows] = output.logprobs, output.values
-            ref_logprobs[rows] = self.reference.logprobs(sequences, num_steps, temperature)
-        return logprobs, ref_logprobs, values
+            ref_logprobs[rows] = self.reference.logprobs(sequences, num_steps, temperature, frozen)
+            if frozen is not None:
+                kept[int(rows[0])] = frozen
+        return logprobs, ref_logprobs, values, kept
 
 
 def _sequences(starts: StartStates, samples: Samples, rows: Tensor) -> Sequences:
