@@ -107,6 +107,8 @@ def frame(config: StageConfig, fingerprint: str) -> Iterator[Frame]:
     seed_everything(config.seed)
     directory = RunDirectory(path, fingerprint=fingerprint, resume=config.checkpoints.resume, is_main=processes.is_main)
     dtype = compute_dtype(config.model.precision, processes.device)
+    if processes.any(dtype == torch.float32):  # one that measured otherwise must not compute otherwise
+        dtype = torch.float32
     with directory:
         processes.say(f"{path}: {processes.num} process(es) on {processes.device}, computing in {_name(dtype)}")
         yield Frame(config, processes, directory, dtype)
