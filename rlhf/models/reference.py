@@ -16,10 +16,13 @@ class Reference:
     """What the policy was before PPO began."""
 
     def __init__(self, policy: Trainable) -> None:
-        """Take the reference from a policy that has not been trained yet; frozen weights are shared with it."""
+        """Take the reference from a policy that has not been trained yet; frozen weights are shared with it.
+
+        `model` is what it computes with: the policy's own where an adapter is trained.
+        """
         self._adapter = policy.adapter
-        self._model = policy.model if policy.adapter is not None else _frozen_copy(policy.model)
-        self._split = split_trunk(self._model, num_frozen_blocks(policy.model))
+        self.model = policy.model if policy.adapter is not None else _frozen_copy(policy.model)
+        self._split = split_trunk(self.model, num_frozen_blocks(policy.model))
 
     @torch.no_grad()
     def logprobs(
@@ -33,9 +36,9 @@ class Reference:
             hidden = None
             if frozen_states is not None and self._split is not None:
                 hidden = self._split.hidden_states(frozen_states)
-            return sequence_logprobs(self._model, sequences, num_steps, temperature, hidden)
+            return sequence_logprobs(self.model, sequences, num_steps, temperature, hidden)
         with self._adapter.disable_adapter():
-            return sequence_logprobs(self._model, sequences, num_steps, temperature)
+            return sequence_logprobs(self.model, sequences, num_steps, temperature)
 
 
 def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:

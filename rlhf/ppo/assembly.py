@@ -92,7 +92,9 @@ def assemble(config: PPOConfig, run: Frame) -> Parts:
     policy = PolicyWithValueHead(trained.model, None if critic is None else critic.model).to(run.device)
     optimizer = _optimizer(config, run, policy)
     scorer = Scorer(_rewards(config, run, tokenizer), config.score, run.processes)
-    collector = Collector(policy, Reference(trained), scorer, tokenizer, config, eos_ids(source, tokenizer))
+    reference = Reference(trained)
+    run.compile_for(_num_tokens(config, prompts), trained.model, reference.model, *([critic.model] if critic else []))
+    collector = Collector(policy, reference, scorer, tokenizer, config, eos_ids(source, tokenizer))
     trainer = PPOTrainer(policy, collector, optimizer, config, run.processes, _generators(config, run))
     return Parts(trainer=trainer, prompts=prompts, trained=trained, critic=critic)
 
@@ -106,6 +108,12 @@ def _train(config: PPOConfig, run: Frame, directory: Path) -> None:
         parts.trainer.collector.scorer.close()
     if run.processes.is_main:
         _save(parts, directory)
+
+
+def _num_tokens(config: PPOConfig, prompts: list[Prompt]) -> int:
+    """Return about how many tokens the run passes forward and back, over all processes."""
+    episode = sum(len(prompt.ids) for prompt in prompts) // len(prompts) + config.sampling.max_new_tokens
+    return config.steps * config.rollout_batch_size * config.epochs * episode
 
 
 def _critic(config: PPOConfig, tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt]) -> Trainable | None:

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlhf.batches import Rollout, Samples
 from rlhf.config import PPOConfig
+from rlhf.models.compiled import is_compiled
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.reference import Reference
 from rlhf.models.sequences import Sequences, join
@@ -134,8 +135,10 @@ class Collector:
         for rows in microbatches.all():
             sequences = _sequences(starts, samples, rows)
             frozen = self.policy.frozen_states(sequences)
-            output = self.policy(sequences, num_steps, temperature, frozen_states=frozen)
-            logprobs[rows], values[rows] = output.logprobs, output.values
+            # Compiled code rounds otherwise without gradients: these are to be the numbers of the update's own pass.
+            with torch.set_grad_enabled(is_compiled(self.policy.lm)):
+                output = self.policy(sequences, num_steps, temperature, frozen_states=frozen)
+            logprobs[rows], values[rows] = output.logprobs.detach(), output.values.detach()
             ref_logprobs[rows] = self.reference.logprobs(sequences, num_steps, temperature, frozen)
             if frozen is not None:
                 kept[int(rows[0])] = frozen
