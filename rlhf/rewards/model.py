@@ -32,7 +32,7 @@ class ModelReward:
         *,
         dtype: torch.dtype,
         device: torch.device,
-        max_tokens: int = 4096,
+        max_tokens: int = 1024,
     ) -> None:
         """Load the model, frozen.
 
