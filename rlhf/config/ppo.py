@@ -93,7 +93,7 @@ class PPOConfig(StageConfig):
     microbatch_tokens: Count = Field(1024, description="padded tokens in one forward and backward pass of one process")
     kl_coef: NonNegative = Field(0.05, description="weight of the KL penalty in the reward, per nat")
     kl_estimator: Literal["k1", "k2", "k3"] = Field(
-        "k1", description="estimator of the KL to the reference at each token"
+        "k1", description="estimator of the KL to the reference at each token; the penalty is unbiased with k1 alone"
     )
     advantage: Advantage = Field(
         "gae",
