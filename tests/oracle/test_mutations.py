@@ -91,7 +91,7 @@ MUTATIONS = [
     Mutation(
         "the update divides by the tokens of the microbatch",
         PPOTrainer.update,
-        {"rows(rows), num_tokens)": "rows(rows), float(experience.rollout.response_mask[rows].sum()))"},
+        {"rows(rows), num_tokens": "rows(rows), float(experience.rollout.response_mask[rows].sum())"},
         (UPDATE, TWO_PROCESSES),
     ),
     Mutation(
@@ -334,7 +334,7 @@ MUTATIONS = [
     Mutation(
         "forced tokens are not read",
         PPOTrainer.loss,
-        {"mask | rollout.forced)": "mask)"},
+        {"rollout.forced)": "torch.zeros_like(rollout.forced))"},
         (RESETS,),
     ),
 ]  # fmt: skip

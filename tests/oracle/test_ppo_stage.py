@@ -40,7 +40,7 @@ class TabularPolicy(nn.Module):
         self.logits = nn.Parameter(logits.float())
         self.values = nn.Parameter(values.float())
 
-    def forward(self, sequences, num_steps, temperature, *, with_entropy=False):
+    def forward(self, sequences, num_steps, temperature, *, with_entropy, **of_language_models):
         columns = zip(sequences.rows.tolist(), sequences.columns.tolist(), strict=True)
         states = [self.places[tuple(sequences.input_ids[row, 1:column].tolist())] for row, column in columns]
         distribution = (self.logits[states] / temperature).log_softmax(-1)
