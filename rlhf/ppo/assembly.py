@@ -1,5 +1,6 @@
 """Stage: puts the parts of PPO together, runs the steps, saves the policy with its value head."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -195,13 +196,15 @@ def _inputs(config: PPOConfig) -> list[str]:
 
 
 def _check_shares(config: PPOConfig, processes: Processes) -> None:
-    unit = processes.num * config.minibatches
+    samples = config.num_samples_per_prompt
+    unit = processes.num * math.lcm(config.minibatches, samples)
     if config.rollout_batch_size % unit:
         below = config.rollout_batch_size // unit * unit
         near = f"{below} or {below + unit}" if below else str(unit)
+        groups = f" and of processes x num_samples_per_prompt ({processes.num} x {samples})" if samples > 1 else ""
         raise ConfigError(
             f"rollout_batch_size ({config.rollout_batch_size}) must be a multiple of processes x minibatches "
-            f"({processes.num} x {config.minibatches}); nearest valid: {near}"
+            f"({processes.num} x {config.minibatches}){groups}; nearest valid: {near}"
         )
 
 

@@ -10,12 +10,13 @@ from rlhf.batches import Experience
 from rlhf.config import PPOConfig
 from rlhf.data.records import Prompt
 from rlhf.errors import GuardStop
-from rlhf.functional.losses import policy_loss, value_loss
+from rlhf.functional.losses import value_loss
 from rlhf.functional.masking import masked_sum
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.sequences import join
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.kl_control import KLControl
+from rlhf.ppo.ladder import policy_objective
 from rlhf.ppo.rollout import Collected, Collector
 from rlhf.ppo.start_states import draw_start_states
 from rlhf.training.optimizer import Optimizer
@@ -83,12 +84,13 @@ class PPOTrainer:
         self.kl_control = KLControl(config.kl_coef, config.kl_control)
 
     def step(self, prompts: Sequence[Prompt]) -> StepResult:
-        """Do one PPO step on this process's share of the prompts.
+        """Do one PPO step on this process's share of the prompts, `num_samples_per_prompt` episodes from each.
 
         Raises:
             RewardError: a reward failed.
             GuardStop: something is not finite, or the KL is beyond `kl_control.max_kl`.
         """
+        prompts = [prompt for prompt in prompts for _ in range(self.config.num_samples_per_prompt)]
         starts = draw_start_states(prompts, int(self.collector.tokenizer.pad_token_id), self.processes.device)
         collected = self.collector.collect(starts, self.generators.rollout, self.processes)
         kl_coef = self.kl_control.coef
@@ -150,14 +152,13 @@ class PPOTrainer:
             frozen_states=frozen_states,
             with_entropy=config.entropy_coef > 0,
         )
-        policy = policy_loss(
-            output.logprobs, rollout.logprobs, experience.advantages, mask, config.clip_range, num_tokens=num_tokens
-        )
+        policy = policy_objective(output.logprobs, rollout.logprobs, experience.advantages, mask, config, num_tokens)
         value = value_loss(
             output.values, rollout.values, experience.returns, mask, config.value_clip_range, num_tokens=num_tokens
         )
         entropy = masked_sum(output.entropy, mask)
-        loss = policy.loss + config.value_coef * value.loss - config.entropy_coef * entropy / num_tokens
+        value_coef = config.value_coef if config.has_critic else 0.0
+        loss = policy.loss + value_coef * value.loss - config.entropy_coef * entropy / num_tokens
         ratio = (output.logprobs.detach() - rollout.logprobs)[mask].exp()
         count = len(ratio)
         sums = {
