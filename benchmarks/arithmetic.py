@@ -53,7 +53,7 @@ def forward_flops(shape: ModelShape, tokens: int, predicted: int) -> float:
     return 2.0 * (shape.trunk * tokens + shape.head * predicted)
 
 
-def update_seconds(  # noqa: PLR0913 - one PPO update, keyword-only
+def update_seconds(
     shape: ModelShape,
     limits: Limits,
     *,

@@ -7,9 +7,9 @@ as many different weight matrices as the model has blocks, so that weights come 
 
 import time
 from collections.abc import Callable
-from statistics import median
 
 import torch
+
 from arithmetic import Limits
 from options import finish, parser
 from rows import Row, circumstances, markdown, save
@@ -25,7 +25,7 @@ STREAM_BYTES = 1 << 29
 
 
 def best_seconds(work: Callable[[], object], budget: float) -> float:
-    """Return the median time of `work`, repeated for about `budget` seconds after one call to warm up."""
+    """Return the shortest time of `work`, repeated for about `budget` seconds after one call to warm up."""
     work()
     times: list[float] = []
     started = time.perf_counter()
@@ -33,7 +33,7 @@ def best_seconds(work: Callable[[], object], budget: float) -> float:
         before = time.perf_counter()
         work()
         times.append(time.perf_counter() - before)
-    return median(times)
+    return min(times)
 
 
 def measure_limits(dtype: torch.dtype, budget: float = 0.5) -> Limits:
@@ -74,7 +74,9 @@ def product_rows(dtype: torch.dtype, limits: Limits, budget: float) -> list[Row]
     """Return a row for each product of the model at training and at decode shapes."""
     weights = [(HIDDEN, HIDDEN), (HIDDEN, INTERMEDIATE), (INTERMEDIATE, HIDDEN), (HIDDEN, VOCABULARY)]
     rows = [
-        _row("training", dtype, limits, (TRAINING_ROWS, *weight), _product_seconds(TRAINING_ROWS, *weight, dtype, budget))
+        _row(
+            "training", dtype, limits, (TRAINING_ROWS, *weight), _product_seconds(TRAINING_ROWS, *weight, dtype, budget)
+        )
         for weight in weights
     ]
     for num_rows in DECODE_ROWS:

@@ -2,13 +2,14 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 from materials import DEFAULT_MODEL
-
 from rlhf.config.overrides import parse_overrides
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, RlhfError
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,6 +39,17 @@ def add_turns(made: Parser) -> None:
     )
 
 
+@contextmanager
+def one_line_errors(made: Parser) -> Iterator[None]:
+    """Turn a model that cannot be used, a failed download and the like into one line and their exit status."""
+    try:
+        yield
+    except RlhfError as problem:
+        made.exit(problem.exit_status, f"{made.prog}: {problem}\n")
+    except (OSError, ValueError) as problem:
+        made.error(str(problem))
+
+
 def positive(text: str) -> int:
     """Read a whole number above 0."""
     if not text.isdecimal() or int(text) < 1:
@@ -60,6 +72,6 @@ def _writable(text: str) -> Path:
 def _override(text: str) -> str:
     try:
         parse_overrides([text])
-    except ConfigError as problem:
-        raise argparse.ArgumentTypeError(str(problem)) from None
+    except ConfigError:
+        raise argparse.ArgumentTypeError(f"expected path.to.key=value, with a value in YAML, found {text!r}") from None
     return text

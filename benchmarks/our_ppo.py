@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stopwatch import Stopwatch, serve
 
 from rlhf.config import PPOConfig
 from rlhf.config.overrides import apply_overrides, parse_overrides
 from rlhf.ppo.assembly import assemble
 from rlhf.ppo.trainer import PPOTrainer
 from rlhf.stage import frame
+from stopwatch import Stopwatch, serve
 
 FULL_PASS = 1 << 20
 """A token budget that no benchmark reaches: a minibatch is one pass, as at the peers."""

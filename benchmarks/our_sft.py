@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stopwatch import Stopwatch, serve
 
 from rlhf.config import SftConfig
 from rlhf.config.overrides import apply_overrides, parse_overrides
 from rlhf.sft import NextTokenObjective, train_sft
 from rlhf.training.optimizer import Optimizer
 from rlhf.training.supervised import SupervisedSteps
+from stopwatch import Stopwatch, serve
 
 
 def measure(work: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def measure(work: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
             watch.lap()
         return metrics
 
-    SupervisedSteps.step = timed  # type: ignore[method-assign]
+    setattr(SupervisedSteps, "step", timed)  # noqa: B010 - a method is replaced, which an assignment may not
     with tempfile.TemporaryDirectory() as directory:
         train_sft(_config(work, num_steps, directory))
     if learned != work["passes"] * sum(len(row) - 1 for row in work["rows"]):

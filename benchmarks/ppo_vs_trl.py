@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from arithmetic import shape_of, update_seconds
 from limits import measure_limits
 from materials import Texts, make_reward_model, model_directory, write_rows
-from options import Parser, add_turns, finish, parser, positive
+from options import Parser, add_turns, finish, one_line_errors, parser, positive
+from rlhf.training.precision import compute_dtype
 from rows import Row, comparison, markdown, save
 from sides import Side, in_turn
-
-from rlhf.training.precision import compute_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Size:
     minibatches: int = 1
 
 
-QUICK = Size(rows=8, prompt_tokens=16, new_tokens=16, epochs=2)
+QUICK = Size(rows=8, prompt_tokens=16, new_tokens=16, epochs=1)
 
 
 def arguments() -> Parser:
@@ -156,7 +156,7 @@ def main() -> None:
     size = QUICK if options.quick else Size(minibatches=options.minibatches)
     options.pairs = 1 if options.quick else options.pairs
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as directory:
+    with one_line_errors(made), tempfile.TemporaryDirectory() as directory:
         for row in measured(prepared(Path(directory), size, options), size, options):
             rows.append(row)
             save(rows, options.json)

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 import torch
+
 from sides import Figures
 
 Row = dict[str, Any]
@@ -22,13 +23,13 @@ COLUMNS = ("comparison", "theirs", "ours", "ratio", "of pairs", "goal", "peak me
 def comparison(benchmark: str, name: str, theirs: Figures, ours: Figures, **more: Any) -> Row:
     """Return the row of two sides: `ratio` is the median time of the other side divided by ours.
 
-    Without figures of both sides the ratio is None and `left_out` says why.
+    Without figures of both sides the ratio is None. `left_out` says why, and also why some pairs are missing.
     """
     row: Row = {"benchmark": benchmark, "name": name, **more, "ratio": None, **circumstances()}
     for side, figures in (("theirs", theirs), ("ours", ours)):
         if figures.seconds:
             row[side] = figures.summary()
-        elif figures.problem is not None:
+        if figures.problem is not None:
             row["left_out"] = f"{side}: {figures.problem}"
     if theirs.seconds and ours.seconds:
         row["ratio"] = row["theirs"]["seconds"] / row["ours"]["seconds"]

@@ -1,4 +1,4 @@
-"""Times a worker's rounds and the phases inside them; needs the standard library alone, so that every side can use it."""
+"""Times a worker's rounds and the phases inside them, with the standard library alone: every side can use it."""
 
 import functools
 import json

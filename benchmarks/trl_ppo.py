@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from stopwatch import Stopwatch, serve
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -14,8 +13,10 @@ from transformers import (
 )
 from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
+from stopwatch import Stopwatch, serve
 
-class Laps(TrainerCallback):  # type: ignore[misc]  # the peer's environment has another transformers
+
+class Laps(TrainerCallback):
     """Ends a round of the stopwatch with each PPO update."""
 
     def __init__(self, watch: Stopwatch) -> None:

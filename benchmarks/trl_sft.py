@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from stopwatch import Stopwatch, serve
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from stopwatch import Stopwatch, serve
 
-class Laps(TrainerCallback):  # type: ignore[misc]  # the peer's environment has another transformers
+
+class Laps(TrainerCallback):
     """Ends a round of the stopwatch with each pass over the rows."""
 
     def __init__(self, watch: Stopwatch) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stopwatch import Stopwatch, serve
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -13,6 +12,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from trl import AutoModelForCausalLMWithValueHead, PPOConfig, PPOTrainer
+
+from stopwatch import Stopwatch, serve
 
 
 def measure(work: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
