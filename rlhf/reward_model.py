@@ -13,6 +13,7 @@ from rlhf.config.shared import DataSection
 from rlhf.data.batching import collate_examples, collate_pairs
 from rlhf.data.records import Pair
 from rlhf.data.tokenization import prepare_examples, prepare_pairs
+from rlhf.data.unfinished import with_unfinished
 from rlhf.fetch import resolve
 from rlhf.functional.calibration import expected_calibration_error
 from rlhf.functional.losses import preference_loss
@@ -96,9 +97,10 @@ def _train(config: RewardModelConfig, run: Frame, target: Path) -> None:
     source = resolve(config.model.path)
     tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
     pad_id = int(tokenizer.pad_token_id)
-    pairs = _pairs(config, run, config.data, tokenizer)
+    human = _pairs(config, run, config.data, tokenizer)
     heldout = _pairs(config, run, config.eval_data, tokenizer) if config.eval_data else []
-    run.warn_of_shared(pairs, heldout)
+    run.warn_of_shared(human, heldout)
+    pairs = with_unfinished(human, config.unfinished_fraction, config.seed)
     trained = trainable(config.model, partial(load_scalar_lm, new_head=True, seed=config.seed), tokenizer)
     model = ScalarModel(trained.model).to(run.device)
     model.score_mean = 0.0  # that of an earlier reward model belongs to its head

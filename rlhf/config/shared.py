@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+
 def _on_or_off(value: Any) -> Any:
     """YAML reads the bare words on and off as truth values."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
