@@ -10,9 +10,9 @@ from rlhf.data.records import Pair
 def with_unfinished(pairs: Sequence[Pair], fraction: float, seed: int) -> list[Pair]:
     """Replace the rejected text of a share of the pairs by the chosen one, cut short.
 
-    A reward model that has only seen finished texts reads one that breaks off as it likes, often too kindly, and a policy
-    finds that out: it stops ending its responses. The cut lies after what both texts share (the prompt) and before the
-    last token (the EOS), each place equally probable; a pair without such a place stays as it is.
+    A reward model that has only seen finished texts reads one that breaks off as it likes, often too kindly, and a
+    policy finds that out: it stops ending its responses. The cut lies after what both texts share (the prompt) and
+    before the last token (the EOS), each place equally probable; a pair without such a place stays as it is.
 
     Args:
         pairs: human preferences.
