@@ -20,6 +20,8 @@ SQUARE = 2048
 TRAINING_ROWS = 1280
 """Tokens of the PPO update that `ppo_vs_trl.py` measures: 16 x (32 + 48)."""
 DECODE_ROWS = (16, 64, 128)
+BUDGET, QUICK_BUDGET = 0.5, 0.05
+"""Seconds for which each product is repeated."""
 STREAM_BYTES = 1 << 29
 """Read for the bandwidth: far more than a last-level cache."""
 
@@ -36,7 +38,7 @@ def best_seconds(work: Callable[[], object], budget: float) -> float:
     return min(times)
 
 
-def measure_limits(dtype: torch.dtype, budget: float = 0.5) -> Limits:
+def measure_limits(dtype: torch.dtype, budget: float = BUDGET) -> Limits:
     """Measure the best matrix product of a type (large and square, or at a training shape) and the memory bandwidth."""
     shapes = [(SQUARE, SQUARE, SQUARE), (TRAINING_ROWS, HIDDEN, INTERMEDIATE), (TRAINING_ROWS, HIDDEN, VOCABULARY)]
     best = max(_flops(*shape) / _product_seconds(*shape, dtype, budget) for shape in shapes)
@@ -105,7 +107,7 @@ def main() -> None:
     """Measure, print the table, write the JSON."""
     made = parser(__doc__)
     options = made.parse_args()
-    budget = 0.05 if options.quick else 0.5
+    budget = QUICK_BUDGET if options.quick else BUDGET
     rows: list[Row] = []
     for dtype in (torch.float32, torch.bfloat16):
         limits = measure_limits(dtype, budget)

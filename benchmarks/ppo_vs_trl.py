@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from arithmetic import shape_of, update_seconds
-from limits import measure_limits
+from limits import BUDGET, QUICK_BUDGET, measure_limits
 from materials import Texts, make_reward_model, model_directory, write_rows
 from options import Parser, add_turns, finish, one_line_errors, parser, positive
 from rlhf.training.precision import compute_dtype
@@ -89,7 +89,7 @@ def prepared(directory: Path, size: Size, options: Any) -> dict[str, Any]:
 def measured(work: dict[str, Any], size: Size, options: Any) -> Iterator[Row]:
     """Run each peer and ours in turn, and yield the rows of each peer as soon as they are there."""
     dtype = compute_dtype(options.dtype, torch.device("cpu"))
-    shape, limits = shape_of(work["policy"]), measure_limits(dtype)
+    shape, limits = shape_of(work["policy"]), measure_limits(dtype, QUICK_BUDGET if options.quick else BUDGET)
     ours = {
         critic: Side(
             name=f"ours, {critic} critic",

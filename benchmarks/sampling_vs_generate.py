@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from arithmetic import sampling_seconds, shape_of
-from limits import measure_limits
+from limits import BUDGET, QUICK_BUDGET, measure_limits
 from materials import Texts, model_directory
 from options import Parser, finish, one_line_errors, parser, positive
 from rlhf.batches import PromptBatch, Samples
@@ -136,7 +136,7 @@ def comparisons(options: Any) -> Iterator[Row]:
     """Load the model and yield a row for each number of rows, without and with early EOS."""
     directory, dtype = model_directory(options.model), compute_dtype(options.dtype, CPU)
     model, texts = load(directory, dtype), Texts(directory, options.seed)
-    shape, limits = shape_of(directory), measure_limits(dtype)
+    shape, limits = shape_of(directory), measure_limits(dtype, QUICK_BUDGET if options.quick else BUDGET)
     for num_rows in options.rows or ROWS:
         prompt_ids = torch.tensor(texts.of_lengths([options.prompt_tokens] * num_rows)[1])
         sizes = {"rows": num_rows, "prompt_tokens": options.prompt_tokens, "new_tokens": options.new_tokens}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from arithmetic import shape_of, training_seconds
-from limits import measure_limits
+from limits import BUDGET, QUICK_BUDGET, measure_limits
 from materials import Texts, model_directory, write_rows
 from options import Parser, add_turns, finish, one_line_errors, parser, positive
 from rlhf.training.precision import compute_dtype
@@ -80,7 +80,9 @@ def measured(case: Case, directory: Path, options: Any) -> Iterator[Row]:
     }
     found = in_turn([*theirs.values(), ours], options.pairs, options.timeout)
     tokens = sum(len(row) for row in ids)
-    limits = measure_limits(compute_dtype(options.dtype, torch.device("cpu")))
+    limits = measure_limits(
+        compute_dtype(options.dtype, torch.device("cpu")), QUICK_BUDGET if options.quick else BUDGET
+    )
     least = training_seconds(shape_of(policy), limits, tokens)
     for packed, side in theirs.items():
         row = comparison("sft_vs_trl", _name(case, packed), found[side.name], found["ours"])

@@ -11,7 +11,7 @@ from arithmetic import Limits
 
 @pytest.fixture
 def quick_limits(monkeypatch):
-    monkeypatch.setattr(benchmark, "measure_limits", lambda dtype: Limits(flops=1e9, bytes=1e9))
+    monkeypatch.setattr(benchmark, "measure_limits", lambda dtype, budget: Limits(flops=1e9, bytes=1e9))
 
 
 def test_both_sides_sample_every_token_without_eos(model_directory):
