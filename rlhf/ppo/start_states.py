@@ -34,10 +34,11 @@ class StartStates:
 
 
 def draw_start_states(
-    prompts: Sequence[Prompt], pad_id: int, device: torch.device, resets: Resets | None = None
+    prompts: Sequence[Prompt], pad_id: int, device: torch.device, resets: Resets | None = None, num_samples: int = 1
 ) -> StartStates:
-    """Begin one episode at each prompt, or where `resets` says."""
-    starts = [Start(prompt) for prompt in prompts] if resets is None else resets.draw(prompts)
+    """Begin at each prompt, or where `resets` says; `num_samples` episodes in a row begin at the same place."""
+    drawn = [Start(prompt) for prompt in prompts] if resets is None else resets.draw(prompts)
+    starts = [start for start in drawn for _ in range(num_samples)]
     taken, prefixes = [start.prompt for start in starts], [start.prefix for start in starts]
     batch = collate_prompts(taken, pad_id).to(device)
     states = [replace(prompt, ids=prompt.ids + prefix) for prompt, prefix in zip(taken, prefixes, strict=True)]
