@@ -267,10 +267,13 @@ def test_prompts_that_are_not_right_padded_are_refused(tiny_model: Factory, mask
         _sample(tiny_model("llama"), prompts)
 
 
+@pytest.mark.parametrize("share", [2.0, 1 / 8])
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3"])
 def test_forced_tokens_leave_a_row_fewer_to_write_and_change_nothing_else(
-    tiny_model: Factory, family: str, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Factory, family: str, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Rows that are over leave never, or as soon as one of eight is: one at its limit must not end afterwards."""
+    monkeypatch.setattr(sampler, "LEAVE_SHARE", share)
     model, prompts = tiny_model(family), _prompts(3, 12, 7, 5, 12, 20)
     _set_uniforms(monkeypatch, torch.rand(6, 16, dtype=torch.float64, generator=_generator(3)))
     free = _sample(model, prompts, eos_ids=tuple(range(3, 9)))
