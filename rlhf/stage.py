@@ -18,6 +18,8 @@ from rlhf.data.records import Prepared, Row
 from rlhf.data.sources import read_rows
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
+from rlhf.models.attention import use_short_row_attention
+from rlhf.models.compiled import compile_blocks, compiles
 from rlhf.models.loading import context_length
 from rlhf.models.setup import Trainable, make_trainable, save_adapter_base, save_model
 from rlhf.models.vocabulary import fit_vocabulary
@@ -33,7 +35,7 @@ from rlhf.training.randomness import seed_everything
 from rlhf.training.run_directory import RunDirectory, is_complete
 from rlhf.training.supervised import Objective, SupervisedSteps
 
-UNIMPORTANT = ("output_dir", "logging", "checkpoints", "expected_processes")
+UNIMPORTANT = ("output_dir", "logging", "checkpoints", "expected_processes", "compile")
 """Keys of a stage's config that do not change its result."""
 
 
@@ -90,6 +92,12 @@ class Frame:
         if shared:
             self.processes.say(f"warning: {shared} of {len(heldout)} held-out records are also in the training data")
 
+    def compile_for(self, num_tokens: int, *models: nn.Module) -> None:
+        """Compile the blocks of models as the config says, for a run of `num_tokens` over all processes; says so."""
+        if compiles(self.config.compile, num_tokens // self.processes.num, self.device):
+            compile_blocks(*models)
+            self.processes.say("transformer blocks are compiled at their first pass; the first step takes longer")
+
     def _resumable_with(self) -> dict[str, JSON]:
         """Return what a checkpoint must agree with, key by key, so that a refusal names what was changed."""
         content = {"content of data and models": self.directory.fingerprint.rpartition("-")[2]}
@@ -106,6 +114,8 @@ def frame(config: StageConfig, fingerprint: str) -> Iterator[Frame]:
     seed_everything(config.seed)
     directory = RunDirectory(path, fingerprint=fingerprint, resume=config.checkpoints.resume, is_main=processes.is_main)
     dtype = compute_dtype(config.model.precision, processes.device)
+    if processes.any(dtype == torch.float32):  # one that measured otherwise must not compute otherwise
+        dtype = torch.float32
     with directory:
         processes.say(f"{path}: {processes.num} process(es) on {processes.device}, computing in {_name(dtype)}")
         yield Frame(config, processes, directory, dtype)
@@ -155,6 +165,7 @@ def trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTra
     source = resolve(section.path)
     model = load(source, random_init=section.random_init, trust_remote_code=section.trust_remote_code)
     fit_vocabulary(model, tokenizer, source)
+    use_short_row_attention(model)
     lora = None if section.lora is None else section.lora.model_dump()
     return make_trainable(model, source, lora=lora, trainable_layers=section.trainable_layers)
 
@@ -182,6 +193,9 @@ def train_supervised(
     settings = optimizer_settings(config.optimizer)
     group = ParameterGroup(name=name, parameters=weights.parameters, settings=settings)
     optimizer = Optimizer(weights, [group], num_steps, run.processes)
+    lengths = objective.lengths()
+    num_tokens = num_steps * config.batch_size * sum(lengths) // len(lengths)
+    run.compile_for(num_tokens, weights.module)
     steps = SupervisedSteps(objective, plan, optimizer, run.processes, heldout)
     description = run.directory.path.name
     run.run(steps, num_steps=num_steps, eval_every=config.eval_every, description=description, shown=shown)

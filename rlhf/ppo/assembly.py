@@ -1,5 +1,6 @@
 """Stage: puts the parts of PPO together, runs the steps, saves the policy with its value head."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -96,7 +97,9 @@ def assemble(config: PPOConfig, run: Frame) -> Parts:
     policy = PolicyWithValueHead(trained.model, None if critic is None else critic.model).to(run.device)
     optimizer = _optimizer(config, run, policy)
     scorer = Scorer(_rewards(config, run, tokenizer), config.score, run.processes)
-    collector = Collector(policy, Reference(trained), scorer, tokenizer, config, ends)
+    reference = Reference(trained)
+    run.compile_for(_num_tokens(config, begun), trained.model, reference.model, *([critic.model] if critic else []))
+    collector = Collector(policy, reference, scorer, tokenizer, config, ends)
     trainer = PPOTrainer(policy, collector, optimizer, config, run.processes, _generators(config, run), resets)
     return Parts(trainer=trainer, prompts=prompts, trained=trained, critic=critic)
 
@@ -110,6 +113,12 @@ def _train(config: PPOConfig, run: Frame, directory: Path) -> None:
         parts.trainer.collector.scorer.close()
     if run.processes.is_main:
         _save(parts, directory)
+
+
+def _num_tokens(config: PPOConfig, prompts: list[Prompt]) -> int:
+    """Return about how many tokens the run passes forward and back, over all processes."""
+    episode = sum(len(prompt.ids) for prompt in prompts) // len(prompts) + config.sampling.max_new_tokens
+    return config.steps * config.rollout_batch_size * config.epochs * episode
 
 
 def _critic(config: PPOConfig, tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt]) -> Trainable | None:
@@ -191,13 +200,15 @@ def _inputs(config: PPOConfig) -> list[str]:
 
 
 def _check_shares(config: PPOConfig, processes: Processes) -> None:
-    unit = processes.num * config.minibatches
+    samples = config.num_samples_per_prompt
+    unit = processes.num * math.lcm(config.minibatches, samples)
     if config.rollout_batch_size % unit:
         below = config.rollout_batch_size // unit * unit
         near = f"{below} or {below + unit}" if below else str(unit)
+        groups = f" and of processes x num_samples_per_prompt ({processes.num} x {samples})" if samples > 1 else ""
         raise ConfigError(
             f"rollout_batch_size ({config.rollout_batch_size}) must be a multiple of processes x minibatches "
-            f"({processes.num} x {config.minibatches}); nearest valid: {near}"
+            f"({processes.num} x {config.minibatches}){groups}; nearest valid: {near}"
         )
 
 

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlhf.batches import Rollout, Samples
 from rlhf.config import PPOConfig
+from rlhf.models.compiled import is_compiled
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.reference import Reference
 from rlhf.models.sequences import Sequences, join
@@ -26,6 +27,8 @@ class Collected:
 
     rollout: Rollout
     microbatches: Microbatches
+    frozen_states: dict[int, Tensor]
+    """By the first row of a microbatch: [N, S, H], what enters the policy's first trained block; empty if all are."""
     episodes: list[Episode]
     raw_scores: list[float]
     """The weighted sum of the rewards, before penalty, clipping and normalisation."""
@@ -67,7 +70,7 @@ class Collector:
         scores = self.scorer.shaped(raw, responses.ended.tolist())
         lengths = (starts.batch.prompt_mask.sum(1) + responses.lengths).tolist()
         microbatches = self.cut(lengths, generator, processes)
-        logprobs, ref_logprobs, values = self.forward(starts, responses, microbatches)
+        logprobs, ref_logprobs, values, frozen_states = self.forward(starts, responses, microbatches)
         rollout = Rollout(
             prompt_ids=starts.batch.prompt_ids,
             prompt_mask=starts.batch.prompt_mask,
@@ -84,6 +87,7 @@ class Collector:
         return Collected(
             rollout=rollout,
             microbatches=microbatches,
+            frozen_states=frozen_states,
             episodes=episodes,
             raw_scores=raw,
             prefixes=self.tokenizer.batch_decode([list(ids) for ids in starts.prefixes], skip_special_tokens=True),
@@ -127,17 +131,26 @@ class Collector:
 
     def forward(
         self, starts: StartStates, responses: Responses, microbatches: Microbatches
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return [B, T] logprobs, reference logprobs and values, in two forward passes over each microbatch."""
+    ) -> tuple[Tensor, Tensor, Tensor, dict[int, Tensor]]:
+        """Return [B, T] logprobs, reference logprobs and values, and the states that every later pass starts from.
+
+        Blocks that are never trained are passed once for the policy, the reference and all epochs.
+        """
         logprobs = torch.zeros_like(responses.response_ids, dtype=torch.float32)
         ref_logprobs, values = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
         num_steps, temperature = logprobs.shape[1], self.config.sampling.temperature
+        kept: dict[int, Tensor] = {}
         for rows in microbatches.all():
             sequences = _sequences(starts, responses, rows)
-            output = self.policy(sequences, num_steps, temperature)
-            logprobs[rows], values[rows] = output.logprobs, output.values
-            ref_logprobs[rows] = self.reference.logprobs(sequences, num_steps, temperature)
-        return logprobs, ref_logprobs, values
+            frozen = self.policy.frozen_states(sequences)
+            # Compiled code rounds otherwise without gradients: these are to be the numbers of the update's own pass.
+            with torch.set_grad_enabled(is_compiled(self.policy.lm)):
+                output = self.policy(sequences, num_steps, temperature, frozen_states=frozen)
+            logprobs[rows], values[rows] = output.logprobs.detach(), output.values.detach()
+            ref_logprobs[rows] = self.reference.logprobs(sequences, num_steps, temperature, frozen)
+            if frozen is not None:
+                kept[int(rows[0])] = frozen
+        return logprobs, ref_logprobs, values, kept
 
 
 def _sequences(starts: StartStates, responses: Responses, rows: Tensor) -> Sequences:

@@ -25,7 +25,7 @@ class PPOSteps:
         self.prompts = prompts
         self.samples = samples
         self._watch = Watch()
-        self._order = PromptOrder(len(prompts), trainer.config.rollout_batch_size, trainer.config.seed)
+        self._order = PromptOrder(len(prompts), trainer.config.prompts_per_step, trainer.config.seed)
 
     def step(self, index: int) -> dict[str, float]:
         """Do PPO step `index` and return its metrics."""

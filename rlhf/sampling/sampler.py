@@ -13,6 +13,7 @@ from rlhf.batches import PromptBatch, Samples
 from rlhf.errors import GuardStop
 from rlhf.sampling.decoder import Decoder
 from rlhf.sampling.inverse_cdf import Draw, draw_tokens, most_probable_tokens
+from rlhf.sampling.packed import PackedDecoder, PackedModel, is_packable
 from rlhf.sampling.stopping import Decodes, StopRule
 
 LEAVE_SHARE = 1 / 8
@@ -74,7 +75,7 @@ def sample(  # noqa: PLR0913 - what a caller may ask of one batch, keyword-only
     ended = torch.zeros(num_rows, dtype=torch.bool, device=device)
     over = ended  # ended, or at its limit
 
-    decoder = Decoder(model, prompts, num_steps)
+    decoder = make_decoder(model, prompts, num_steps)
     rows = torch.arange(num_rows, device=device)  # the rows of the batch that the decoder still holds
     logits = decoder.read_prompts()
     for step in range(num_steps):
@@ -97,6 +98,13 @@ def sample(  # noqa: PLR0913 - what a caller may ask of one batch, keyword-only
             rows, next_ids = rows[index], next_ids[index]
         logits = decoder.read_tokens(next_ids)
     return _samples(response_ids, logprobs, lengths, ended)
+
+
+def make_decoder(model: Callable[..., Any], prompts: PromptBatch, max_new_tokens: int) -> Decoder | PackedDecoder:
+    """Return the fastest decoder that knows the model."""
+    if is_packable(model):
+        return PackedDecoder(PackedModel(model, len(prompts.prompt_ids)), prompts, max_new_tokens)
+    return Decoder(model, prompts, max_new_tokens)
 
 
 def _next_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> Draw:

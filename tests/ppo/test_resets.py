@@ -112,7 +112,7 @@ def test_a_rollout_after_resets_holds_what_the_models_say_about_each_sampled_tok
     starts, collected = collect(made)
     rollout = collected.rollout
     lm, head = made.trainer.policy.lm, made.trainer.policy.value_head
-    reference = made.trainer.collector.reference._model
+    reference = made.trainer.collector.reference.model
     assert len({len(prefix) for prefix in starts.prefixes}) > 2, "rows with several budgets"
     for row, (prompt, prefix) in enumerate(zip(starts.prompts, starts.prefixes, strict=True)):
         num_forced, mask = len(prefix), rollout.response_mask[row]
@@ -236,3 +236,21 @@ def test_the_first_update_after_resets_has_ratio_one_and_all_numbers_are_of_samp
         "reset/scores_at_resets": float(rollout.scores[is_reset].mean()),
         "reset/kl_at_resets": float(kl[is_reset].sum(1).mean()),
     })  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{}, {"model__trainable_layers": 1}])
+def test_the_responses_of_a_group_begin_in_one_state(lab: ModuleType, workshop: Path, changes: dict[str, Any]) -> None:
+    section = lab.reset_section(workshop, 0.5)
+    groups = {"num_samples_per_prompt": 4, "advantage": "rloo", "sampling__max_new_tokens": 6}
+    made = lab.parts(lab.ppo_config(workshop, reset=section, rollout_batch_size=16, **groups, **changes))
+    result = made.trainer.step(made.prompts[:4])
+    rollout = result.experience.rollout
+    states = [
+        (ids[mask].tolist(), said[forced].tolist())
+        for ids, mask, said, forced in zip(
+            rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, rollout.forced, strict=True
+        )
+    ]
+    assert all(state == states[row - row % 4] for row, state in enumerate(states))
+    assert len({str(state) for state in states}) > 2 and 0 < int(rollout.forced[:, 0].sum()) < 16
+    assert result.updates[0].ratio_deviation == 0.0

@@ -34,5 +34,5 @@ def test_forced_tokens_stand_before_what_was_emitted() -> None:
 
 
 def test_steps_saved_are_those_of_the_longest_row_of_each_batch() -> None:
-    """Of all four: 4, not the 3 emitted. In twos: 4, not 3, and 3, not 2. One by one: 3 in the first, 1 in the third."""
+    """Of all four: 4, not the 3 emitted. In twos: 4, not 3, and 3, not 2. One by one: 3 in the first, 1 in row 2."""
     assert [decode_steps_saved(responses(), rows) for rows in (4, 2, 1)] == [1, 2, 4]

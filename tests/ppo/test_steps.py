@@ -105,3 +105,19 @@ def test_steps_draw_their_prompts_in_the_order_of_the_epochs(lab: ModuleType, wo
     steps = PPOSteps(made.trainer, made.prompts, tmp_path)
     assert [steps.step(index)["episode"] for index in range(2)] == [4.0, 8.0]
     assert sorted(seen) == sorted(prompt.text for prompt in made.prompts)
+
+
+def test_a_step_draws_a_prompt_once_for_all_its_samples(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+    made = lab.parts(lab.ppo_config(workshop, num_samples_per_prompt=2))
+    seen: list[list[str]] = []
+    step = made.trainer.step
+
+    def watched(prompts: Any) -> Any:
+        seen.append([prompt.text for prompt in prompts])
+        return step(prompts)
+
+    made.trainer.step = watched
+    steps = PPOSteps(made.trainer, made.prompts, tmp_path)
+    assert [steps.step(index)["episode"] for index in range(2)] == [8.0, 16.0], "eight episodes, four prompts"
+    assert [len(prompts) for prompts in seen] == [4, 4]
+    assert sorted(seen[0] + seen[1]) == sorted(prompt.text for prompt in made.prompts)
