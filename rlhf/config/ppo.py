@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rlhf.config.resets import ResetSection
 from rlhf.config.shared import (
     Count,
     DataSection,
@@ -78,6 +79,7 @@ class PPOConfig(StageConfig):
         min_length=1, description="what scores a response; the score is the weighted sum"
     )
     sampling: SamplingSection = SamplingSection()
+    reset: ResetSection | None = Field(None, description="episodes that begin inside a demonstration; null: none")
     score: ScoreSection = ScoreSection()
     value_optimizer: OptimizerSection = OptimizerSection(learning_rate=1e-3)
     kl_control: KLSection = KLSection()
@@ -186,6 +188,8 @@ class PPOConfig(StageConfig):
                 f"kl_control.horizon ({self.kl_control.horizon}) must be at least rollout_batch_size "
                 f"({self.rollout_batch_size}), else a single step overshoots"
             )
+        if self.reset is not None and self.sampling.max_new_tokens == 1:
+            raise ValueError("reset needs sampling.max_new_tokens of at least 2: one token to force, one to sample")
         if self.model.lora is not None and self.model.lora.dropout > 0:
             raise ValueError("model.lora.dropout must be 0 in PPO: dropout makes the ratio noise")
         return self

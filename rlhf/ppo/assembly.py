@@ -19,6 +19,7 @@ from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.reference import Reference
 from rlhf.models.setup import Trainable
 from rlhf.models.tokenizer import eos_ids, load_tokenizer, tokenizer_fingerprint
+from rlhf.ppo.reset_assembly import make_resets, reset_inputs
 from rlhf.ppo.rollout import Collector
 from rlhf.ppo.scoring import Scorer
 from rlhf.ppo.steps import PPOSteps
@@ -87,16 +88,19 @@ def assemble(config: PPOConfig, run: Frame) -> Parts:
     source = resolve(config.model.path)
     tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
     prompts = _prompts(config, run, tokenizer)
+    ends = eos_ids(source, tokenizer)
+    resets = make_resets(config, run, tokenizer, prompts, ends)
+    begun = prompts if resets is None else [*prompts, *(each.prompt for each in resets.pool())]
     trained = trainable(config.model, partial(load_causal_lm, seed=config.seed), tokenizer)
-    _check_context(config, trained, prompts)
-    critic = _critic(config, tokenizer, prompts)
+    _check_context(config, trained, begun)
+    critic = _critic(config, tokenizer, begun)
     policy = PolicyWithValueHead(trained.model, None if critic is None else critic.model).to(run.device)
     optimizer = _optimizer(config, run, policy)
     scorer = Scorer(_rewards(config, run, tokenizer), config.score, run.processes)
     reference = Reference(trained)
-    run.compile_for(_num_tokens(config, prompts), trained.model, reference.model, *([critic.model] if critic else []))
-    collector = Collector(policy, reference, scorer, tokenizer, config, eos_ids(source, tokenizer))
-    trainer = PPOTrainer(policy, collector, optimizer, config, run.processes, _generators(config, run))
+    run.compile_for(_num_tokens(config, begun), trained.model, reference.model, *([critic.model] if critic else []))
+    collector = Collector(policy, reference, scorer, tokenizer, config, ends)
+    trainer = PPOTrainer(policy, collector, optimizer, config, run.processes, _generators(config, run), resets)
     return Parts(trainer=trainer, prompts=prompts, trained=trained, critic=critic)
 
 
@@ -192,7 +196,7 @@ def _inputs(config: PPOConfig) -> list[str]:
         section.path.split(":")[0] if isinstance(section, FunctionRewardSection) else section.path
         for section in config.rewards
     ]
-    return [*models, config.prompts.path, *rewards]
+    return [*models, config.prompts.path, *rewards, *reset_inputs(config)]
 
 
 def _check_shares(config: PPOConfig, processes: Processes) -> None:

@@ -13,6 +13,7 @@ from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.reference import Reference
 from rlhf.models.sequences import Sequences, join
 from rlhf.ppo.microbatches import Microbatches, cut_microbatches, num_strata_needed
+from rlhf.ppo.responses import Responses, decode_steps_saved, whole_responses
 from rlhf.ppo.scoring import Scorer
 from rlhf.ppo.start_states import StartStates
 from rlhf.rewards.protocol import Episode
@@ -31,6 +32,10 @@ class Collected:
     episodes: list[Episode]
     raw_scores: list[float]
     """The weighted sum of the rewards, before penalty, clipping and normalisation."""
+    prefixes: list[str]
+    """The text of the forced tokens with which each response begins."""
+    decode_steps_saved: int
+    """One-token steps of the sampler that were spared by reading forced tokens with the prompts."""
 
 
 class Collector:
@@ -59,25 +64,25 @@ class Collector:
         Old logprobs come from the same forward pass, on the same microbatches, as the update's: not from the sampler,
         whose one-token steps round differently in bfloat16.
         """
-        samples = self.respond(starts, generator)
-        episodes = self.episodes(starts, samples)
+        responses = whole_responses(starts, self.respond(starts, generator))
+        episodes = self.episodes(starts, responses)
         raw = self.scorer.raw(episodes)
-        scores = self.scorer.shaped(raw, samples.ended.tolist())
-        lengths = (starts.batch.prompt_mask.sum(1) + samples.response_mask.sum(1)).tolist()
+        scores = self.scorer.shaped(raw, responses.ended.tolist())
+        lengths = (starts.batch.prompt_mask.sum(1) + responses.lengths).tolist()
         microbatches = self.cut(lengths, generator, processes)
-        logprobs, ref_logprobs, values, frozen_states = self.forward(starts, samples, microbatches)
+        logprobs, ref_logprobs, values, frozen_states = self.forward(starts, responses, microbatches)
         rollout = Rollout(
             prompt_ids=starts.batch.prompt_ids,
             prompt_mask=starts.batch.prompt_mask,
-            response_ids=samples.response_ids,
-            response_mask=samples.response_mask,
-            forced=torch.zeros_like(samples.response_mask),
+            response_ids=responses.response_ids,
+            response_mask=responses.response_mask,
+            forced=responses.forced,
             logprobs=logprobs,
             ref_logprobs=ref_logprobs,
             values=values,
             scores=torch.tensor(scores, dtype=torch.float32, device=logprobs.device),
             token_scores=torch.zeros_like(logprobs),
-            ended=samples.ended,
+            ended=responses.ended,
         )
         return Collected(
             rollout=rollout,
@@ -85,34 +90,37 @@ class Collector:
             frozen_states=frozen_states,
             episodes=episodes,
             raw_scores=raw,
+            prefixes=self.tokenizer.batch_decode([list(ids) for ids in starts.prefixes], skip_special_tokens=True),
+            decode_steps_saved=decode_steps_saved(responses, self.config.sampling.batch_rows),
         )
 
     def respond(self, starts: StartStates, generator: torch.Generator) -> Samples:
-        """Sample responses, `sampling.batch_rows` prompts at a time."""
+        """Sample what follows the start states, `sampling.batch_rows` rows at a time."""
         settings = self.config.sampling
         parts = [
             sample(
                 self.policy.lm,
-                starts.batch.rows(rows),
+                starts.states.rows(rows),
                 max_new_tokens=settings.max_new_tokens,
                 temperature=settings.temperature,
                 eos_ids=self.eos_ids,
                 generator=generator,
                 stop_strings=tuple(settings.stop_strings),
                 tokenizer=self.tokenizer,
+                num_forced=starts.num_forced[rows],
             )
             for rows in torch.arange(len(starts.prompts)).split(settings.batch_rows)
         ]
         return _joined(parts)
 
-    def episodes(self, starts: StartStates, samples: Samples) -> list[Episode]:
-        """Return what the rewards read."""
-        lengths = samples.response_mask.sum(1).tolist()
-        responses = [tuple(ids[:n]) for ids, n in zip(samples.response_ids.tolist(), lengths, strict=True)]
-        texts = self.tokenizer.batch_decode([list(ids) for ids in responses], skip_special_tokens=True)
+    def episodes(self, starts: StartStates, responses: Responses) -> list[Episode]:
+        """Return what the rewards read: whole responses."""
+        lengths = responses.lengths.tolist()
+        whole = [tuple(ids[:n]) for ids, n in zip(responses.response_ids.tolist(), lengths, strict=True)]
+        texts = self.tokenizer.batch_decode([list(ids) for ids in whole], skip_special_tokens=True)
         return [
             Episode(prompt=prompt.raw, completion=text, columns=prompt.columns, prompt_ids=prompt.ids, response_ids=ids)
-            for prompt, text, ids in zip(starts.prompts, texts, responses, strict=True)
+            for prompt, text, ids in zip(starts.prompts, texts, whole, strict=True)
         ]
 
     def cut(self, lengths: list[int], generator: torch.Generator, processes: Processes) -> Microbatches:
@@ -122,18 +130,18 @@ class Collector:
         return cut_microbatches(lengths, self.config.minibatches, num_strata, generator)
 
     def forward(
-        self, starts: StartStates, samples: Samples, microbatches: Microbatches
+        self, starts: StartStates, responses: Responses, microbatches: Microbatches
     ) -> tuple[Tensor, Tensor, Tensor, dict[int, Tensor]]:
         """Return [B, T] logprobs, reference logprobs and values, and the states that every later pass starts from.
 
         Blocks that are never trained are passed once for the policy, the reference and all epochs.
         """
-        logprobs = torch.zeros_like(samples.logprobs)
+        logprobs = torch.zeros_like(responses.response_ids, dtype=torch.float32)
         ref_logprobs, values = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
         num_steps, temperature = logprobs.shape[1], self.config.sampling.temperature
         kept: dict[int, Tensor] = {}
         for rows in microbatches.all():
-            sequences = _sequences(starts, samples, rows)
+            sequences = _sequences(starts, responses, rows)
             frozen = self.policy.frozen_states(sequences)
             # Compiled code rounds otherwise without gradients: these are to be the numbers of the update's own pass.
             with torch.set_grad_enabled(is_compiled(self.policy.lm)):
@@ -145,9 +153,9 @@ class Collector:
         return logprobs, ref_logprobs, values, kept
 
 
-def _sequences(starts: StartStates, samples: Samples, rows: Tensor) -> Sequences:
-    prompts, responses = starts.batch.rows(rows), samples.rows(rows)
-    return join(prompts.prompt_ids, prompts.prompt_mask, responses.response_ids, responses.response_mask)
+def _sequences(starts: StartStates, responses: Responses, rows: Tensor) -> Sequences:
+    prompts, chosen = starts.batch.rows(rows), responses.rows(rows)
+    return join(prompts.prompt_ids, prompts.prompt_mask, chosen.response_ids, chosen.response_mask, chosen.forced)
 
 
 def _joined(parts: list[Samples]) -> Samples:

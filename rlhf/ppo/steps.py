@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rlhf.data.records import Prompt
 from rlhf.ppo.report import step_metrics, write_samples
+from rlhf.ppo.reset_report import reset_metrics
 from rlhf.ppo.start_states import PromptOrder
 from rlhf.ppo.trainer import PPOTrainer
 from rlhf.ppo.watch import Watch
@@ -38,6 +39,8 @@ class PPOSteps:
         if trainer.processes.is_main and is_due:
             write_samples(result, self.samples / f"step-{done:06d}.jsonl", config.num_samples)
         metrics = step_metrics(result, trainer.processes)
+        if trainer.resets is not None:
+            metrics |= reset_metrics(result, trainer.processes)
         for warning in self._watch.warnings(metrics):
             trainer.processes.say(warning)
         return {"episode": float(done * config.rollout_batch_size), **metrics}
@@ -47,12 +50,14 @@ class PPOSteps:
         return {}
 
     def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-        """Return masters, moments, generators, the KL coefficient and the running scale.
+        """Return masters, moments, generators, the KL coefficient, the running scale and the state of resets.
 
         The global generators are among them: a user's reward may draw from them.
         """
         trainer = self.trainer
         own = {"rollout": generator_state(trainer.generators.rollout), **global_rng_state()}
+        if trainer.resets is not None:
+            own["resets"] = generator_state(trainer.resets.generator)
         everyone = trainer.processes.gathered([own])
         generators = {f"{name}_{rank}": state for rank, states in enumerate(everyone) for name, state in states.items()}
         generators["epochs"] = generator_state(trainer.generators.epochs)
@@ -61,8 +66,8 @@ class PPOSteps:
             "optimizer": trainer.optimizer.tensors(),
             "generators": generators,
         }
-        scale = trainer.collector.scorer.running.state()
-        return tensors, {"kl_coef": trainer.kl_control.coef, "running_scale": scale}
+        state = {"kl_coef": trainer.kl_control.coef, "running_scale": trainer.collector.scorer.running.state()}
+        return tensors, state if trainer.resets is None else {**state, "resets": trainer.resets.state()}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Set what `saved` returned."""
@@ -74,6 +79,9 @@ class PPOSteps:
         ending = f"_{trainer.processes.rank}"
         own = {name.removesuffix(ending): state for name, state in generators.items() if name.endswith(ending)}
         restore(trainer.generators.rollout, own.pop("rollout"))
+        if trainer.resets is not None:
+            restore(trainer.resets.generator, own.pop("resets"))
+            trainer.resets.load(checkpoint.state["resets"])
         restore_global_rng_state(own)
         trainer.kl_control.coef = float(checkpoint.state["kl_coef"])
         trainer.collector.scorer.running.load(checkpoint.state["running_scale"])

@@ -17,6 +17,7 @@ from rlhf.models.sequences import join
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.kl_control import KLControl
 from rlhf.ppo.ladder import policy_objective
+from rlhf.ppo.resets import Resets
 from rlhf.ppo.rollout import Collected, Collector
 from rlhf.ppo.start_states import draw_start_states
 from rlhf.training.optimizer import Optimizer
@@ -74,6 +75,7 @@ class PPOTrainer:
         config: PPOConfig,
         processes: Processes,
         generators: Generators,
+        resets: Resets | None = None,
     ) -> None:
         self.policy = policy
         self.collector = collector
@@ -81,6 +83,7 @@ class PPOTrainer:
         self.config = config
         self.processes = processes
         self.generators = generators
+        self.resets = resets
         self.kl_control = KLControl(config.kl_coef, config.kl_control)
 
     def step(self, prompts: Sequence[Prompt]) -> StepResult:
@@ -90,14 +93,17 @@ class PPOTrainer:
             RewardError: a reward failed.
             GuardStop: something is not finite, or the KL is beyond `kl_control.max_kl`.
         """
-        prompts = [prompt for prompt in prompts for _ in range(self.config.num_samples_per_prompt)]
-        starts = draw_start_states(prompts, int(self.collector.tokenizer.pad_token_id), self.processes.device)
+        pad_id, samples = int(self.collector.tokenizer.pad_token_id), self.config.num_samples_per_prompt
+        starts = draw_start_states(prompts, pad_id, self.processes.device, self.resets, samples)
         collected = self.collector.collect(starts, self.generators.rollout, self.processes)
         kl_coef = self.kl_control.coef
         experience = make_experience(collected.rollout, kl_coef, self.config, self.processes)
         self.guard(experience)
         updates = self.optimise(experience, collected)
         self.kl_control.update(self.sequence_kl(experience), self.config.rollout_batch_size)
+        if self.resets is not None:
+            responses = [episode.response_ids for episode in collected.episodes]
+            self.resets.finish_step(starts.prompts, responses, collected.raw_scores, self.processes)
         return StepResult(collected=collected, experience=experience, updates=updates, kl_coef=kl_coef)
 
     def optimise(self, experience: Experience, collected: Collected) -> list[Update]:
@@ -144,7 +150,7 @@ class PPOTrainer:
         """Return a microbatch's share of the loss, its sums over real tokens, and its ratios [N]."""
         config, rollout = self.config, experience.rollout
         mask = rollout.response_mask
-        sequences = join(rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, mask | rollout.forced)
+        sequences = join(rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, mask, rollout.forced)
         output = self.policy(
             sequences,
             mask.shape[1],

@@ -115,7 +115,10 @@ MUTATIONS = [
     Mutation(
         "roll-in tokens enter the value loss",
         PPOTrainer.loss,
-        {"experience.returns, mask,": "experience.returns, mask | rollout.forced,"},
+        {
+            "rollout.response_ids, mask, rollout.forced)": "rollout.response_ids, mask | rollout.forced)",
+            "experience.returns, mask,": "experience.returns, mask | rollout.forced,",
+        },
         (ROLL_IN,),
     ),
     Mutation(

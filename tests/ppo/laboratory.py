@@ -62,6 +62,18 @@ def build_workshop(directory: Path) -> Path:
     beginnings += ["It was", "I"]
     rows = [{"prompt": text, "label": index} for index, text in enumerate(beginnings)]
     (directory / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # Without the stop strings of `ppo_config`, so that episodes can begin anywhere inside of them.
+    completions = [
+        " had no plot, no humor. I am out.",
+        " got it right. A good film to cry to.",
+        " hit.",
+        " ran on and on.",
+    ]
+    shown = [
+        {"prompt": prompt, "completion": text, "label": 9}
+        for prompt, text in zip(beginnings[:4], completions, strict=True)
+    ]
+    (directory / "demonstrations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shown))
     (directory / "rewards.py").write_text(REWARDS)
     return directory
 
@@ -93,6 +105,12 @@ def parts(config: PPOConfig, processes: Processes | None = None) -> Parts:
     dtype = compute_dtype(config.model.precision, processes.device)
     torch.manual_seed(config.seed)
     return assemble(config, Frame(config, processes, None, dtype))  # type: ignore[arg-type]
+
+
+def reset_section(workshop: Path, fraction: float, **changes: Any) -> dict[str, Any]:
+    """The section `reset:` with the demonstrations of the workshop."""
+    shown = {"kind": "data", "path": str(workshop / "demonstrations.jsonl")}
+    return {"fraction": fraction, "demonstrations": shown, **changes}
 
 
 def hand_rollout(lengths: Sequence[int], width: int, **given: Any) -> Rollout:
