@@ -12,7 +12,7 @@ NAME = "rlhf_short_rows"
 """What this attention is registered under in transformers."""
 LONGEST = 512
 """Keys up to which the products are taken: faster at 33 to 640 keys, but their memory grows with the square."""
-EXTRAS = ("dropout", "position_bias", "cache", "softcap", "s_aux")
+EXTRAS = ("position_bias", "cache", "softcap", "s_aux")
 """Arguments of transformers that the products know nothing of."""
 
 
@@ -28,21 +28,21 @@ def short_row_attention(
     """Compute softmax(scaling * Q K^T) V where keys are visible.
 
     Heads that share keys are rows of one product, so that keys are never repeated. The softmax adds up in float32
-    whatever the type of the scores. Long rows, other devices, and options in `EXTRAS` go to torch's own attention.
+    whatever the type of the scores. Long rows, other devices, dropout and `EXTRAS` go to torch's own attention.
 
     Args:
         module: the attention layer; its `is_causal` says what no mask means.
         query: [B, heads, S, D].
         key: [B, key heads, K, D].
-        value: as `key`.
+        value: [B, key heads, K, E], E = D in most models.
         attention_mask: [B or 1, 1, S, K] bool, True where a key is visible; None: the earlier ones, for one query all.
         options: `scaling` (D ** -0.5 when None) and `is_causal`, as transformers passes them.
 
     Returns:
-        [B, S, heads, D], and None in the place of attention weights.
+        [B, S, heads, E], and None in the place of attention weights.
     """
     is_plain = attention_mask is None or (attention_mask.dtype == torch.bool and attention_mask.shape[1] == 1)
-    has_extras = any(options.get(name) not in (None, 0.0) for name in EXTRAS)
+    has_extras = bool(options.get("dropout")) or any(options.get(name) is not None for name in EXTRAS)
     if query.device.type != "cpu" or key.shape[2] > LONGEST or not is_plain or has_extras:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     num_rows, heads, length, width = query.shape
@@ -55,7 +55,7 @@ def short_row_attention(
         # The smallest number in the place of -inf keeps a row that sees nothing, which is padding, free of NaN.
         scores = scores.masked_fill(invisible, torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1).view(num_rows, key_heads, -1, num_keys)
-    return (weights @ value).view(num_rows, heads, length, width).transpose(1, 2), None
+    return (weights @ value).view(num_rows, heads, length, -1).transpose(1, 2), None
 
 
 def _invisible(

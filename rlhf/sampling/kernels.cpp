@@ -23,11 +23,12 @@ inline void store(uint16_t* at, float x) {  // to nearest, ties to even; a NaN s
   *at = x != x ? uint16_t(0x7fc0) : rounded;
 }
 
-// exp in float without a call, so that loops over it become vector code: 2^n * 2^f with |f| <= 1/2, the series of
-// 2^f to the seventh power (relative error below 2e-7). Below -87 it yields about 1e-38, not 0; a NaN stays one.
+// exp in float without a call, so that loops over it become vector code: 2^n * e^f with |f| <= ln 2 / 2, the series of
+// e^f to the sixth power. x - n ln 2 is one fused step, so that its error does not grow with x (where there is none, by
+// |x| 2^-24). Below -87 it yields about 1e-38, not 0; above 88.4 infinity; a NaN stays one.
 inline float exponential(float x) {
-  x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-  float y = x * 1.44269504f, n = std::nearbyint(y), f = (y - n) * 0.693147181f;
+  x = x < -87.0f ? -87.0f : x > 89.0f ? 89.0f : x;
+  float n = std::nearbyint(x * 1.44269504f), f = x - n * 0.693147181f;
   float power = 1 + f * (1 + f * (0.5f + f * (1 / 6.0f + f * (1 / 24.0f + f * (1 / 120.0f + f * (1 / 720.0f))))));
   int32_t bits = (int32_t(n) + 127) << 23;
   float scale;

@@ -76,6 +76,7 @@ class Kernels:
     """The kernels for one number type: compiled where they can be, the plain twins elsewhere."""
 
     def __init__(self, dtype: torch.dtype, *, compiled: bool = True) -> None:
+        self._dtype = dtype
         found = library() if compiled and dtype in SUFFIXES else None
         self.is_compiled = found is not None
         if found is not None:
@@ -88,8 +89,9 @@ class Kernels:
         """Return [N, H] rows of `x` divided by their root mean square, rounded, and multiplied by `weight` [H]."""
         if not self.is_compiled:
             return plain_rms_norm(x, weight, eps)
+        x, weight = x.contiguous(), weight.contiguous()  # kept by name: an address does not keep a copy alive
         out = torch.empty_like(x)
-        self._rms_norm(x.data_ptr(), weight.data_ptr(), out.data_ptr(), *x.shape, eps)
+        self._rms_norm(*_addresses(self._dtype, x, weight, out), *x.shape, eps)
         return out
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
@@ -97,8 +99,9 @@ class Kernels:
         if not self.is_compiled:
             return plain_silu_mul(gate_up)
         num_rows, width = gate_up.shape[0], gate_up.shape[1] // 2
+        gate_up = gate_up.contiguous()
         out = gate_up.new_empty(num_rows, width)
-        self._silu_mul(gate_up.data_ptr(), out.data_ptr(), num_rows, width)
+        self._silu_mul(*_addresses(self._dtype, gate_up, out), num_rows, width)
         return out
 
     def attend(self, qkv: Tensor, rotation: tuple[Tensor, Tensor], layer: LayerCache, scale: float) -> Tensor:
@@ -112,22 +115,43 @@ class Kernels:
 
         Returns:
             [N, heads * D].
+
+        Raises:
+            ValueError: compiled code would read or write beyond a tensor, or numbers of another type.
         """
-        if not self.is_compiled:
-            return plain_attend(qkv, rotation, layer, scale)
         cos, sin = rotation
         _, key_heads, capacity, width = layer.keys.shape
         heads = qkv.shape[1] // width - 2 * key_heads
+        if layer.column >= min(capacity, len(cos)) or not len(qkv) == len(layer.slots) == len(layer.first):
+            raise ValueError(
+                f"{len(qkv)} tokens at column {layer.column} do not fit {len(layer.slots)} rows of {capacity} columns"
+            )
+        if not self.is_compiled:
+            return plain_attend(qkv, rotation, layer, scale)
+        qkv = qkv.contiguous()
         out = qkv.new_empty(qkv.shape[0], heads * width)
         shape = (ctypes.c_int64 * 5)(qkv.shape[0], heads, key_heads, width, capacity)
         self._attend(
-            *(tensor.data_ptr() for tensor in (qkv, cos, sin, layer.slots, layer.first)),
+            *_addresses(self._dtype, qkv),
+            *_addresses(torch.float32, cos, sin),
+            *_addresses(torch.int64, layer.slots, layer.first),
             layer.column,
-            *(tensor.data_ptr() for tensor in (layer.keys, layer.values, out)),
+            *_addresses(self._dtype, layer.keys, layer.values, out),
             shape,
             scale,
         )
         return out
+
+
+def _addresses(dtype: torch.dtype, *tensors: Tensor) -> list[int]:
+    """Return where the numbers of tensors begin, for code that takes them as numbers of `dtype` without a gap."""
+    for tensor in tensors:
+        if tensor.dtype != dtype or not tensor.is_contiguous() or not tensor.is_cpu:
+            raise ValueError(
+                f"kernels take contiguous {dtype} on a CPU, found {tensor.dtype} with strides {tensor.stride()} "
+                f"on {tensor.device}"
+            )
+    return [tensor.data_ptr() for tensor in tensors]
 
 
 def plain_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -151,7 +175,7 @@ def plain_attend(qkv: Tensor, rotation: tuple[Tensor, Tensor], layer: LayerCache
     layer.keys[layer.slots, :, layer.column], layer.values[layer.slots, :, layer.column] = rotated[:, heads:], values
     seen = slice(0, layer.column + 1)
     keys, values = layer.keys[layer.slots, :, seen], layer.values[layer.slots, :, seen]
-    queries = rotated[:, :heads].reshape(len(qkv), key_heads, -1, width)
+    queries = rotated[:, :heads].reshape(len(qkv), key_heads, heads // key_heads, width)
     scores = (queries @ keys.transpose(-1, -2)).float() * scale
     padding = torch.arange(layer.column + 1, device=qkv.device) < layer.first[:, None]
     weights = scores.masked_fill(padding[:, None, None], -torch.inf).softmax(-1).to(qkv.dtype)
@@ -164,7 +188,7 @@ def split_rotated(qkv: Tensor, heads: int, key_heads: int, rotation: tuple[Tenso
     Source: Su et al. 2021, arXiv:2104.09864, in the layout of transformers: the halves of a head turn together.
     """
     cos, sin = rotation[0][:, None], rotation[1][:, None]
-    split = qkv.view(len(qkv), heads + 2 * key_heads, -1)
+    split = qkv.reshape(len(qkv), heads + 2 * key_heads, cos.shape[-1])
     wide = split[:, : heads + key_heads].float()
     first, second = wide.chunk(2, dim=-1)
     rotated = wide * cos + torch.cat((-second, first), dim=-1) * sin

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.activations import ACT2FN
 
 from rlhf.batches import PromptBatch
 from rlhf.sampling.decoder import distinct_prompts, left_padded
@@ -15,6 +16,8 @@ FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 """Classes of transformers whose blocks are computed here: RMS norm, rotary positions, grouped keys, gated SiLU."""
 ROTARY_KINDS = ("default", "linear", "llama3")
 """Rotary positions that do not change with the length of a sequence."""
+PLAIN_MODULES = (nn.Linear, nn.Embedding, nn.ModuleList, type(ACT2FN["silu"]))
+"""What such a model is made of, besides the classes of its own file."""
 
 Attention = Callable[[int, Tensor], Tensor]
 """From the number of a layer and its [N, (heads + 2 key heads) * D] to [N, heads * D]."""
@@ -22,18 +25,28 @@ Attention = Callable[[int, Tensor], Tensor]
 
 def is_packable(model: Any) -> bool:
     """Say whether `PackedModel` computes what the model's own forward does: a known class, changed by nobody."""
-    known = type(model).__name__ in FAMILIES and type(model).__module__.startswith("transformers.models.")
-    if not known or model.device.type != "cpu" or model.dtype not in SUFFIXES:
+    home = type(model).__module__
+    if type(model).__name__ not in FAMILIES or not home.startswith("transformers.models."):
         return False
-    config = model.config
-    slides = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
-    rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if slides or config.hidden_act != "silu" or rotary not in ROTARY_KINDS:
+    slides = getattr(model.config, "sliding_window", None) is not None
+    rotary = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if slides or rotary not in ROTARY_KINDS or not _has_plain_weights(model):
         return False
-    linears = [linear for block in model.model.layers for linear in _linears(block)]
-    return all(type(linear) is nn.Linear for linear in (*linears, model.lm_head)) and not any(
-        module._forward_hooks or module._forward_pre_hooks for module in model.modules()
+    return all(
+        (type(module) in PLAIN_MODULES or type(module).__module__ == home)
+        and not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+        for module in model.modules()
     )
+
+
+def _has_plain_weights(model: Any) -> bool:
+    """Say whether all weights are ordinary tensors of one type that this CPU packs."""
+    kinds = {(type(weight.data), weight.dtype, weight.device.type) for weight in model.parameters()}
+    if kinds != {(Tensor, model.dtype, "cpu")} or model.dtype not in SUFFIXES:
+        return False
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return model.dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class PackedLinear:
@@ -43,8 +56,8 @@ class PackedLinear:
         """Stack linear maps of the same input into one, for products of about `num_rows` rows."""
         weights = [linear.weight.detach() for linear in linears]
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-        biases = [linear.bias.detach() for linear in linears if linear.bias is not None]
-        self._bias = torch.cat(biases) if biases else None
+        has_bias = any(linear.bias is not None for linear in linears)
+        self._bias = torch.cat([_bias(linear) for linear in linears]) if has_bias else None
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, num_rows)
         self._product = torch.ops.mkldnn._linear_pointwise
 
@@ -143,7 +156,11 @@ class PackedDecoder:
         return self._model.logits(hidden[columns == self._column - 1])[self._sources]
 
     def read_tokens(self, ids: Tensor) -> Tensor:
-        """Append the tokens `ids` [B] and return the logits [B, V] of the ones that follow."""
+        """Append the tokens `ids` [B] and return the logits [B, V] of the ones that follow.
+
+        Raises:
+            ValueError: no memory was reserved for a further token, or the rows are others.
+        """
         column, self._column = self._column, self._column + 1
 
         def attention(layer: int, qkv: Tensor) -> Tensor:
@@ -153,7 +170,13 @@ class PackedDecoder:
         return self._model.logits(self._model.hidden_states(ids, attention))
 
     def keep_rows(self, index: Tensor) -> None:
-        """Let all rows but those of `index` [N] leave the batch."""
+        """Let all rows but those of `index` [N] leave the batch.
+
+        Raises:
+            ValueError: a row is named twice; both would write to the same memory.
+        """
+        if len(index.unique()) < len(index):
+            raise ValueError(f"a row can be kept once, found {index.tolist()}")
         self._slots, self._first = self._slots[index], self._first[index]
 
     def _padded(self, states: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -166,6 +189,10 @@ def _linears(block: Any) -> list[nn.Linear]:
     attention, mlp = block.self_attn, block.mlp
     projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
     return [*projections, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+
+
+def _bias(linear: nn.Linear) -> Tensor:
+    return linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias.detach()
 
 
 def _packed(block: Any, num_rows: int) -> PackedBlock:

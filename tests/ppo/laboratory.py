@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,12 @@ def stir(trainer: PPOTrainer, scale: float, seed: int = 0) -> None:
                 parameter += scale * torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
 
 
-def update(trainer: PPOTrainer, batch: Experience, minibatch: Sequence[Tensor]) -> tuple[Update, dict[str, Tensor]]:
+def update(
+    trainer: PPOTrainer,
+    batch: Experience,
+    minibatch: Sequence[Tensor],
+    frozen_states: Mapping[int, Tensor] | None = None,
+) -> tuple[Update, dict[str, Tensor]]:
     """Do one update, and return it with the gradients that the optimizer used."""
     names = {id(master): name for name, master in trainer.optimizer.weights.masters.items()}
     found: dict[str, Tensor] = {}
@@ -163,7 +168,7 @@ def update(trainer: PPOTrainer, batch: Experience, minibatch: Sequence[Tensor]) 
 
     handle = trainer.optimizer._adam.register_step_pre_hook(look)
     try:
-        return trainer.update(batch, minibatch), found
+        return trainer.update(batch, minibatch, frozen_states), found
     finally:
         handle.remove()
 
