@@ -67,10 +67,15 @@ def causal_work(lengths: Sequence[int], predictions: int) -> Work:
 def product_flops(matrices: Matrices, work: Work) -> float:
     """Return the operations of multiplying once with each matrix.
 
-    2 trunk tokens + 2 head predictions + 4 scores pairs: a score is a product of query and key, its use one with a value.
+    2 trunk tokens + 2 head predictions + 4 scores pairs: a query meets a key, and the outcome a value.
     """
     of_weights = matrices.trunk * work.tokens + matrices.head * work.predictions
     return 2.0 * of_weights + 4.0 * matrices.scores * work.pairs
+
+
+def training_flops(model: ModelMatrices, work: Work) -> dict[str, float]:
+    """Return the operations of a pass forward and back, by direction."""
+    return {"forward": forward_flops(model, work), "backward": backward_flops(model, work)}
 
 
 def forward_flops(model: ModelMatrices, work: Work) -> float:

@@ -1,14 +1,15 @@
 """How fast this machine multiplies matrices, measured: what a utilisation is a share of."""
 
 import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-FIRST_ROWS = 256
-"""Tokens of the first product: small, so that a slow machine is done with a large matrix in time."""
+FIRST_FLOPS = 2**28
+"""Operations of the first product: 10 ms at 27 GFLOP/s."""
+MAX_WEIGHTS = 2**23
+"""Weights of the matrix at most: beyond, its size no longer changes the rate, only the time to measure it."""
 REPEATS = 3
 """Products of one size in a row; the fastest counts, since only disturbances make one slower."""
 
@@ -19,28 +20,31 @@ def matrix_rate(
     """Return the highest rate, in FLOP/s, of multiplying tokens with a weight matrix.
 
     Args:
-        shape: [O, I] of the matrix.
+        shape: [O, I] of the matrix; of a very large one, fewer outputs are taken.
         num_rows: tokens multiplied at once, at most; fewer are tried first.
         dtype: of both.
         device: where.
-        seconds: after which no further size is begun.
+        seconds: what all of it may take; one size is always measured.
     """
     numbers = torch.Generator(device).manual_seed(0)  # the global generator belongs to the run
-    weight = torch.rand(shape, generator=numbers, device=device).to(dtype)
-    deadline, rows, best = time.perf_counter() + seconds, min(FIRST_ROWS, num_rows), 0.0
-    while best == 0.0 or time.perf_counter() < deadline:
-        tokens = torch.rand(rows, shape[1], generator=numbers, device=device).to(dtype)
-        fastest = min(_seconds(lambda: functional.linear(tokens, weight), device) for _ in range(REPEATS))  # noqa: B023
+    outputs, inputs = min(shape[0], MAX_WEIGHTS // shape[1]), shape[1]
+    weight = torch.rand(outputs, inputs, generator=numbers, device=device).to(dtype)
+    deadline = time.perf_counter() + seconds
+    rows, best = max(1, min(num_rows, FIRST_FLOPS // (2 * weight.numel()))), 0.0
+    while True:
+        tokens = torch.rand(rows, inputs, generator=numbers, device=device).to(dtype)
+        fastest = min(_seconds(tokens, weight) for _ in range(REPEATS))
         best = max(best, 2.0 * rows * weight.numel() / fastest)
-        rows = min(2 * rows, num_rows)
-    return best
+        rows, growth = min(2 * rows, num_rows), min(2.0, num_rows / rows)
+        if time.perf_counter() + REPEATS * growth * fastest > deadline:
+            return best
 
 
-def _seconds(product: Callable[[], Tensor], device: torch.device) -> float:
-    _wait(device)
+def _seconds(tokens: Tensor, weight: Tensor) -> float:
+    _wait(tokens.device)
     started = time.perf_counter()
-    product()
-    _wait(device)
+    functional.linear(tokens, weight)
+    _wait(tokens.device)
     return time.perf_counter() - started
 
 

@@ -39,10 +39,6 @@ class Phases:
         """Return a context whose time belongs to the phase `name`."""
         return self._phase(name) if self.enabled else _NOTHING
 
-    def restart(self) -> None:
-        """Forget what was measured so far."""
-        self.taken()
-
     def taken(self) -> dict[str, float]:
         """Return the seconds of each phase since the last call, with what no phase covers as `other`, and start anew.
 

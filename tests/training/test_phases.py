@@ -61,9 +61,13 @@ def test_taking_starts_anew(clock):
 
 def test_a_phase_that_fails_is_closed(clock):
     phases = Phases(clock=clock)
-    with pytest.raises(RuntimeError, match="power cut"), phases("forward"):
+
+    def fail():
         clock.wait(3)
         raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"), phases("forward"):
+        fail()
     assert phases.taken() == {"forward": 3, "other": 0}
 
 
