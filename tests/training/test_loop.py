@@ -145,6 +145,7 @@ class Slow(Counting):
         self.now = 0.0
         self.phases = Phases(clock=lambda: self.now)
         profile.phases = self.phases
+        self.now += 32.0  # loading and resuming are not the loop's
 
     def step(self, index):
         self.now += 1.0

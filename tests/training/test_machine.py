@@ -27,6 +27,12 @@ def test_the_rate_is_that_of_the_fastest_product_by_hand(clock):
     assert clock["products"] == [(4, 5, 6, torch.bfloat16)] * machine.REPEATS
 
 
+def test_a_disturbed_product_does_not_count(clock, monkeypatch):
+    seconds = iter([4.0, 2.0, 8.0])
+    monkeypatch.setattr(machine.functional, "linear", lambda *_: clock.update(now=clock["now"] + next(seconds)))
+    assert matrix_rate((6, 5), 4, torch.float32, CPU, seconds=0.0) == 240.0 / 2
+
+
 def test_products_grow_to_the_tokens_of_training_and_stop_in_time(clock, monkeypatch):
     monkeypatch.setattr(machine, "FIRST_FLOPS", 2 * 30 * 3)
     # Sizes 3, 6, 10, 10 take 3 s each; after these 12 s a fifth would end at 15 s.
