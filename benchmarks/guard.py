@@ -40,7 +40,7 @@ from rlhf.training.run_directory import RunDirectory
 TINY = Path(__file__).resolve().parents[1] / "data" / "tiny_model"
 TEXT = "the film was long and the end of it came as no surprise to any of us"
 BOUNDS = {"sampler": 0.6, "update": 0.65}
-"""Smallest ratio, their time / ours, that passes: half of the smallest that was seen, 1.20 and 1.31, on two cores with
+"""Smallest ratio, their time / ours, that passes: half of the smallest that was seen, 1.15 and 1.31, on two cores with
 four times as much to do as they could."""
 
 
