@@ -42,27 +42,29 @@ class Stage:
     """Name of that function; it takes the configuration and returns the path of its results, or None."""
     summary: str
     """One line for the help."""
+    is_profiled: bool = False
+    """Whether it takes `--profile`."""
 
     @property
     def model(self) -> type[BaseModel]:
         """The schema."""
         return SCHEMAS[self.config]
 
-    def run(self, path: Path, overrides: Sequence[str]) -> object:
+    def run(self, path: Path, overrides: Sequence[str], **options: bool) -> object:
         """Check the configuration, then run the stage."""
         config = load_config(self.model, path, overrides)
-        return getattr(importlib.import_module(self.module), self.function)(config)
+        return getattr(importlib.import_module(self.module), self.function)(config, **options)
 
 
 STAGES = {
-    "sft": Stage("sft", "rlhf.sft", "train_sft", "supervised finetuning on demonstrations (behaviour cloning)"),
+    "sft": Stage("sft", "rlhf.sft", "train_sft", "supervised finetuning on demonstrations (behaviour cloning)", True),
     "reward-model": Stage(
-        "reward_model", "rlhf.reward_model", "train_reward_model", "train a reward model on preference pairs"
+        "reward_model", "rlhf.reward_model", "train_reward_model", "train a reward model on preference pairs", True
     ),
-    "ppo": Stage("ppo", "rlhf.ppo", "train_ppo", "optimise a policy with PPO against rewards"),
+    "ppo": Stage("ppo", "rlhf.ppo", "train_ppo", "optimise a policy with PPO against rewards", True),
     "generate": Stage("generate", "rlhf.evaluation.generate", "generate", "answer prompts, as JSONL"),
     "evaluate": Stage("evaluate", "rlhf.evaluation", "evaluate", "compare policies on the same held-out prompts"),
-    "run": Stage("run", "rlhf.pipeline", "run", "run a whole recipe, skipping the stages that are complete"),
+    "run": Stage("run", "rlhf.pipeline", "run", "run a whole recipe, skipping the stages that are complete", True),
 }
 """The verbs that take a configuration."""
 
@@ -133,6 +135,9 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     verbs["validate"].add_argument(
         "--verb", choices=STAGES, help="whose configuration it is (default: the file's name)"
     )
+    for name in (name for name, stage in STAGES.items() if stage.is_profiled):
+        verbs[name].usage = str(verbs[name].usage).replace("[--debug]", "[--profile] [--debug]")
+        verbs[name].add_argument("--profile", action="store_true", help="measure where the time of training goes")
     verbs["fetch"] = group.add_parser("fetch", help="download models and data by name; without a name, list them")
     verbs["fetch"].add_argument("names", nargs="*", metavar="NAME", help="what to download")
     for verb in verbs.values():
@@ -155,7 +160,8 @@ def _dispatch(arguments: Sequence[str]) -> None:
         stage = STAGES[options.verb or verb_of(options.config)]
         print(config_yaml(load_config(stage.model, options.config, overrides)), end="")
     else:
-        _print_path(STAGES[command].run(options.config, overrides))
+        chosen = {"profile": True} if getattr(options, "profile", False) else {}
+        _print_path(STAGES[command].run(options.config, overrides, **chosen))
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

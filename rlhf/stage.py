@@ -21,6 +21,7 @@ from rlhf.fetch import resolve
 from rlhf.models.attention import use_short_row_attention
 from rlhf.models.compiled import compile_blocks, compiles
 from rlhf.models.loading import context_length
+from rlhf.models.matrices import largest_matrix
 from rlhf.models.setup import Trainable, make_trainable, save_adapter_base, save_model
 from rlhf.models.vocabulary import fit_vocabulary
 from rlhf.training.atomic import atomic_directory
@@ -31,6 +32,7 @@ from rlhf.training.loop import Loop, LoopSettings, Steps
 from rlhf.training.optimizer import MasterWeights, Optimizer, OptimizerSettings, ParameterGroup
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes, is_main_by_launch
+from rlhf.training.profile import NO_PROFILE, Profile
 from rlhf.training.randomness import seed_everything
 from rlhf.training.run_directory import RunDirectory, is_complete
 from rlhf.training.supervised import Objective, SupervisedSteps
@@ -48,6 +50,8 @@ class Frame:
     directory: RunDirectory
     dtype: torch.dtype
     """What models compute in."""
+    profile: Profile = NO_PROFILE
+    """Where the time goes, when that was asked for."""
 
     @property
     def device(self) -> torch.device:
@@ -74,11 +78,18 @@ class Frame:
             self.processes,
             config=self.config.model_dump(mode="json"),
             fingerprint=self._resumable_with(),
+            profile=self.profile,
         )
         start = loop.resume()
         if self.processes.is_main:  # not earlier: a run that is refused here leaves the files of the other as they are
             save_config(self.config, self.directory.path / "config.yaml")
         loop.run(start)
+        self.profile.finish(self.directory.path / "profile.json", description)
+
+    def measure_machine(self, model: PreTrainedModel, microbatch_tokens: int) -> None:
+        """Measure, for the profile, how fast this machine multiplies a microbatch with the model's largest matrix."""
+        if self.profile.enabled:
+            self.profile.measure_machine(largest_matrix(model), microbatch_tokens, self.dtype)
 
     def report(self, what: str, prepared: Prepared[Any]) -> None:
         """Print how many rows were taken and what happened to the others."""
@@ -105,8 +116,11 @@ class Frame:
 
 
 @contextmanager
-def frame(config: StageConfig, fingerprint: str) -> Iterator[Frame]:
-    """Start a stage: join the processes, seed, lock the run directory; mark it complete and leave it at the end."""
+def frame(config: StageConfig, fingerprint: str, *, profile: bool = False) -> Iterator[Frame]:
+    """Start a stage: join the processes, seed, lock the run directory; mark it complete and leave it at the end.
+
+    `profile` measures where the time goes.
+    """
     path = Path(config.output_dir)
     processes = Processes(
         trackers=config.logging.trackers, expected=config.expected_processes, project_dir=str(path / "events")
@@ -118,7 +132,7 @@ def frame(config: StageConfig, fingerprint: str) -> Iterator[Frame]:
         dtype = torch.float32
     with directory:
         processes.say(f"{path}: {processes.num} process(es) on {processes.device}, computing in {_name(dtype)}")
-        yield Frame(config, processes, directory, dtype)
+        yield Frame(config, processes, directory, dtype, Profile(processes) if profile else NO_PROFILE)
         processes.wait()
         directory.mark_complete()
 
@@ -196,7 +210,7 @@ def train_supervised(
     lengths = objective.lengths()
     num_tokens = num_steps * config.batch_size * sum(lengths) // len(lengths)
     run.compile_for(num_tokens, weights.module)
-    steps = SupervisedSteps(objective, plan, optimizer, run.processes, heldout)
+    steps = SupervisedSteps(objective, plan, optimizer, run.processes, heldout, run.profile)
     description = run.directory.path.name
     run.run(steps, num_steps=num_steps, eval_every=config.eval_every, description=description, shown=shown)
 

@@ -52,6 +52,20 @@ def test_a_stage_gets_its_configuration_and_the_place_of_its_results_is_printed(
     assert capsys.readouterr().out == "results: runs/x\n"
 
 
+def test_a_profile_is_asked_for_on_the_command_line(config, stage) -> None:
+    seen = []
+    stage(lambda config, **options: seen.append(options))
+    assert main(["sft", "--profile", "--config", config]) == 0
+    assert main(["sft", "--config", config]) == 0
+    assert seen == [{"profile": True}, {}]
+
+
+@pytest.mark.parametrize("verb", ["generate", "evaluate", "validate"])
+def test_a_verb_that_trains_nothing_has_no_profile(verb, config, capsys) -> None:
+    assert main([verb, "--profile", "--config", config]) == 2
+    assert "unrecognized arguments: --profile" in capsys.readouterr().err
+
+
 def test_a_stage_without_results_prints_nothing(config, stage, capsys) -> None:
     stage(lambda config: None)
     assert main(["sft", "--config", config]) == 0

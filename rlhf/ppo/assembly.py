@@ -46,8 +46,8 @@ from rlhf.training.randomness import generator
 SHOWN = ("objective/kl", "objective/scores", "policy/clipfrac_avg", "val/explained_variance")
 
 
-def train_ppo(config: PPOConfig) -> Path:
-    """Optimise the policy against the rewards and save it.
+def train_ppo(config: PPOConfig, *, profile: bool = False) -> Path:
+    """Optimise the policy against the rewards and save it; `profile` measures where the time goes.
 
     Returns:
         The directory of the policy, an ordinary `AutoModelForCausalLM` (or adapter) directory with
@@ -60,7 +60,7 @@ def train_ppo(config: PPOConfig) -> Path:
     mark = fingerprint(config, _inputs(config))
     if completed(config, mark):
         return policy
-    with frame(config, mark) as run:
+    with frame(config, mark, profile=profile) as run:
         _train(config, run, policy)
     return policy
 
@@ -97,16 +97,17 @@ def assemble(config: PPOConfig, run: Frame) -> Parts:
     policy = PolicyWithValueHead(trained.model, None if critic is None else critic.model).to(run.device)
     optimizer = _optimizer(config, run, policy)
     scorer = Scorer(_rewards(config, run, tokenizer), config.score, run.processes)
-    reference = Reference(trained)
+    phases, reference = run.profile.phases, Reference(trained)
     run.compile_for(_num_tokens(config, begun), trained.model, reference.model, *([critic.model] if critic else []))
-    collector = Collector(policy, reference, scorer, tokenizer, config, ends)
+    collector = Collector(policy, reference, scorer, tokenizer, config, ends, phases)
     trainer = PPOTrainer(policy, collector, optimizer, config, run.processes, _generators(config, run), resets)
     return Parts(trainer=trainer, prompts=prompts, trained=trained, critic=critic)
 
 
 def _train(config: PPOConfig, run: Frame, directory: Path) -> None:
     parts = assemble(config, run)
-    steps = PPOSteps(parts.trainer, parts.prompts, run.directory.samples)
+    run.measure_machine(parts.trained.model, config.microbatch_tokens)
+    steps = PPOSteps(parts.trainer, parts.prompts, run.directory.samples, run.profile)
     try:
         run.run(steps, num_steps=config.steps, eval_every=None, description="ppo", shown=SHOWN)
     finally:

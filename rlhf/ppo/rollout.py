@@ -18,6 +18,7 @@ from rlhf.ppo.scoring import Scorer
 from rlhf.ppo.start_states import StartStates
 from rlhf.rewards.protocol import Episode
 from rlhf.sampling.sampler import sample
+from rlhf.training.phases import NO_PHASES, Phases
 from rlhf.training.processes import Processes
 
 
@@ -49,6 +50,7 @@ class Collector:
         tokenizer: PreTrainedTokenizerBase,
         config: PPOConfig,
         eos_ids: tuple[int, ...],
+        phases: Phases = NO_PHASES,
     ) -> None:
         self.policy = policy
         self.reference = reference
@@ -56,6 +58,7 @@ class Collector:
         self.tokenizer = tokenizer
         self.config = config
         self.eos_ids = eos_ids
+        self.phases = phases
 
     @torch.no_grad()
     def collect(self, starts: StartStates, generator: torch.Generator, processes: Processes) -> Collected:
@@ -64,9 +67,11 @@ class Collector:
         Old logprobs come from the same forward pass, on the same microbatches, as the update's: not from the sampler,
         whose one-token steps round differently in bfloat16.
         """
-        responses = whole_responses(starts, self.respond(starts, generator))
+        with self.phases("generation"):
+            responses = whole_responses(starts, self.respond(starts, generator))
         episodes = self.episodes(starts, responses)
-        raw = self.scorer.raw(episodes)
+        with self.phases("reward"):
+            raw = self.scorer.raw(episodes)
         scores = self.scorer.shaped(raw, responses.ended.tolist())
         lengths = (starts.batch.prompt_mask.sum(1) + responses.lengths).tolist()
         microbatches = self.cut(lengths, generator, processes)
@@ -142,12 +147,14 @@ class Collector:
         kept: dict[int, Tensor] = {}
         for rows in microbatches.all():
             sequences = _sequences(starts, responses, rows)
-            frozen = self.policy.frozen_states(sequences)
-            # Compiled code rounds otherwise without gradients: these are to be the numbers of the update's own pass.
-            with torch.set_grad_enabled(is_compiled(self.policy.lm)):
-                output = self.policy(sequences, num_steps, temperature, frozen_states=frozen)
+            with self.phases("forward"):
+                frozen = self.policy.frozen_states(sequences)
+                # Compiled code rounds otherwise without gradients: this is to be the update's own pass.
+                with torch.set_grad_enabled(is_compiled(self.policy.lm)):
+                    output = self.policy(sequences, num_steps, temperature, frozen_states=frozen)
             logprobs[rows], values[rows] = output.logprobs.detach(), output.values.detach()
-            ref_logprobs[rows] = self.reference.logprobs(sequences, num_steps, temperature, frozen)
+            with self.phases("reference"):
+                ref_logprobs[rows] = self.reference.logprobs(sequences, num_steps, temperature, frozen)
             if frozen is not None:
                 kept[int(rows[0])] = frozen
         return logprobs, ref_logprobs, values, kept

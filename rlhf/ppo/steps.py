@@ -7,23 +7,29 @@ from typing import Any
 from torch import Tensor
 
 from rlhf.data.records import Prompt
+from rlhf.ppo.cost import step_cost
 from rlhf.ppo.report import step_metrics, write_samples
 from rlhf.ppo.reset_report import reset_metrics
 from rlhf.ppo.start_states import PromptOrder
 from rlhf.ppo.trainer import PPOTrainer
 from rlhf.ppo.watch import Watch
 from rlhf.training.checkpoint import Checkpoint
+from rlhf.training.profile import NO_PROFILE, Profile
 from rlhf.training.randomness import generator_state, global_rng_state, restore, restore_global_rng_state
 
 
 class PPOSteps:
     """Feeds the trainer with prompts and writes down what it did."""
 
-    def __init__(self, trainer: PPOTrainer, prompts: Sequence[Prompt], samples: Path) -> None:
+    def __init__(
+        self, trainer: PPOTrainer, prompts: Sequence[Prompt], samples: Path, profile: Profile = NO_PROFILE
+    ) -> None:
         """Take the prompts of the whole data set; each process draws its share of every batch from them."""
         self.trainer = trainer
         self.prompts = prompts
         self.samples = samples
+        self.profile = profile
+        self._cost = step_cost(trainer) if profile.enabled else None
         self._watch = Watch()
         self._order = PromptOrder(len(prompts), trainer.config.prompts_per_step, trainer.config.seed)
 
@@ -34,6 +40,8 @@ class PPOSteps:
         trainer.optimizer.num_done = index * config.epochs * config.minibatches
         share = self._order.batch(index)[trainer.processes.rank :: trainer.processes.num]
         result = trainer.step([self.prompts[prompt] for prompt in share])
+        if self._cost is not None:
+            self.profile.add(*self._cost.of(result))
         done = index + 1
         is_due = done % config.samples_every == 0 or done in (1, config.steps)
         if trainer.processes.is_main and is_due:

@@ -84,6 +84,7 @@ class PPOTrainer:
         self.processes = processes
         self.generators = generators
         self.resets = resets
+        self.phases = collector.phases
         self.kl_control = KLControl(config.kl_coef, config.kl_control)
 
     def step(self, prompts: Sequence[Prompt]) -> StepResult:
@@ -133,15 +134,18 @@ class PPOTrainer:
         totals, largest, deviation = dict.fromkeys(SUMS, 0.0), 0.0, 0.0
         for rows in minibatch:
             known = (frozen_states or {}).get(int(rows[0]))
-            loss, sums, ratio = self.loss(experience.rows(rows), num_tokens, known)
-            loss.backward()
+            with self.phases("forward"):
+                loss, sums, ratio = self.loss(experience.rows(rows), num_tokens, known)
+            with self.phases("backward"):
+                loss.backward()
             totals = {name: totals[name] + sums[name] for name in SUMS}
             largest, deviation = max(largest, float(ratio.max())), max(deviation, float((ratio - 1).abs().max()))
         totals = dict(zip(SUMS, self.processes.sums([totals[name] for name in SUMS]), strict=True))
         means = {name: total if name.endswith("_loss") else total / num_tokens for name, total in totals.items()}
         self._check_finite(means)
         stepped = self.config.target_kl is None or means["approx_kl"] <= self.config.target_kl
-        report = self.optimizer.step() if stepped else self.optimizer.discard()
+        with self.phases("optimizer"):
+            report = self.optimizer.step() if stepped else self.optimizer.discard()
         return Update(means=means, ratio_max=largest, ratio_deviation=deviation, stepped=stepped, optimizer=report)
 
     def loss(

@@ -9,6 +9,7 @@ Every proof is a plain function without arguments, so that `test_mutations.py` c
 
 import dataclasses
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from rlhf.oracle.process import random_logits
 from rlhf.oracle.trajectories import enumerate_trajectories
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.trainer import PPOTrainer
+from rlhf.training.phases import NO_PHASES
 
 ACCURACY = 2e-6
 """A few hundred float32 terms of size below 1, whose sum is below 1: some tens of eps (6e-8)."""
@@ -131,7 +133,7 @@ class Scene:
             "rewards": [{"kind": "function", "path": "r.py:r"}], "whiten_advantages": False, **changes,
         })  # fmt: skip
         policy = TabularPolicy(self.language, self.logits, self.critic)
-        return PPOTrainer(policy, None, NoStep(), config, processes or Alone(), None)
+        return PPOTrainer(policy, SimpleNamespace(phases=NO_PHASES), NoStep(), config, processes or Alone(), None)
 
     def rollout(self, values=None, num_padding=2):
         """All responses, forced prefixes included, with padding after the longest."""
