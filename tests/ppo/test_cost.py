@@ -33,7 +33,7 @@ class Counting:
 
 def step(trainer: PPOTrainer, prompt: Any, **changes: Any) -> tuple[StepResult, dict[str, float]]:
     """Do a step on equal prompts; no response ends early, so that nothing is padded."""
-    models = [trainer.policy.lm, trainer.policy.critic, trainer.collector.reference._model]
+    models = [trainer.policy.lm, trainer.policy.critic, trainer.collector.reference.model]
     models += [
         getattr(getattr(reward, "model", None), "classifier", None) for reward, _ in trainer.collector.scorer.rewards
     ]

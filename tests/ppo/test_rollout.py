@@ -22,7 +22,7 @@ def made(lab: ModuleType, workshop: Path) -> Any:
 def test_a_rollout_holds_what_the_models_say_about_each_token(lab: ModuleType, made: Any) -> None:
     rollout = lab.collected(made).rollout
     lm, head = made.trainer.policy.lm, made.trainer.policy.value_head
-    reference = made.trainer.collector.reference._model
+    reference = made.trainer.collector.reference.model
     lengths = rollout.response_mask.sum(1).tolist()
     assert len(set(lengths)) > 1
     for row, length in enumerate(lengths):

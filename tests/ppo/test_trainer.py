@@ -128,7 +128,7 @@ def test_an_update_equals_a_slow_implementation(lab: ModuleType, workshop: Path)
     trainer = made.trainer
     batch = lab.experience(trainer, collected.rollout)
     slow = SlowPPO(lab, made, collected.rollout)
-    slow.experience(trainer.collector.reference._model, collected.rollout.scores.tolist())
+    slow.experience(trainer.collector.reference.model, collected.rollout.scores.tolist())
     mask = collected.rollout.response_mask
     for name, tensor, rows in [
         ("logprobs", collected.rollout.logprobs, slow.old), ("values", collected.rollout.values, slow.old_values),
