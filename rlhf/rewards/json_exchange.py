@@ -5,9 +5,7 @@ answers (a small one can unfold without bound), and connections that outlive a c
 """
 
 import asyncio
-import contextlib
 import json
-import math
 import ssl
 import threading
 import time
@@ -210,15 +208,19 @@ def _named(error: BaseException) -> str:
 
 def _retry_after(header: str) -> float:
     """Return the seconds that a server asks to wait: its header holds seconds or a date (RFC 9110, 10.2.3)."""
-    seconds = math.nan
-    with contextlib.suppress(ValueError):
+    try:
         seconds = float(header)
-    if math.isnan(seconds):
-        with contextlib.suppress(ValueError):
-            date = parsedate_to_datetime(header)
-            date = date if date.tzinfo else date.replace(tzinfo=UTC)
-            seconds = (date - datetime.now(UTC)).total_seconds()
-    return max(seconds, 0.0)
+    except ValueError:
+        seconds = _seconds_until(header)
+    return seconds if seconds > 0 else 0.0  # also when it is NaN
+
+
+def _seconds_until(date: str) -> float:
+    try:
+        then = parsedate_to_datetime(date)
+    except ValueError:
+        return 0.0
+    return ((then if then.tzinfo else then.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
 
 
 async def _excerpt(response: httpx2.Response) -> str:
