@@ -18,9 +18,6 @@ from rlhf.rewards.checks import checked_scores, quoted
 from rlhf.rewards.json_exchange import Answer, ExchangeFailed, Limits, post_json, shown_url, trust_of
 from rlhf.rewards.protocol import Episode
 
-REDACTED = "REDACTED"
-"""What stands in a message in the place of the token."""
-
 
 class HttpReward:
     """Posts all episodes of a call to one address, in one request.
@@ -80,17 +77,12 @@ class HttpReward:
         """
         if not episodes:
             return []
-        headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         try:
-            answer = post_json(self._url, self._body(episodes), headers, self._limits, self._trust)
-            where = f"{self._where} ({_times(answer.attempts)})"
-            return checked_scores(_rewards(answer, where), len(episodes), where, [e.prompt for e in episodes])
+            answer = post_json(self._url, self._body(episodes), self._token, self._limits, self._trust)
         except ExchangeFailed as failure:
-            problem = f"{self._where} ({_times(failure.attempts)}): {failure}"
-        except RewardError as error:
-            problem = str(error)
-        # A server may send back what it was sent.
-        raise RewardError(problem.replace(self._token, REDACTED) if self._token else problem)
+            raise RewardError(f"{self._where} ({_times(failure.attempts)}): {failure}") from None
+        where = f"{self._where} ({_times(answer.attempts)})"
+        return checked_scores(_rewards(answer, where), len(episodes), where, [episode.prompt for episode in episodes])
 
     def close(self) -> None:
         """Hold nothing that needs closing."""

@@ -24,6 +24,8 @@ FIRST_WAIT = 0.1
 """Seconds before the second attempt, before jitter; doubled for each further one."""
 LONGEST_WAIT = 10.0
 """Seconds that doubling stops at; a server may ask for more by Retry-After."""
+REDACTED = b"REDACTED"
+"""What stands in the place of the token in an answer."""
 _GRACE = 0.5
 # Seconds beyond the deadline in which a cancelled request may end by itself; a name look-up cannot be cancelled.
 _EXCERPT_BYTES = 512
@@ -74,8 +76,10 @@ class _Final(Exception):
     """A failure that another attempt would meet again."""
 
 
-def post_json(url: str, body: bytes, headers: dict[str, str], limits: Limits, trust: ssl.SSLContext) -> Answer:
+def post_json(url: str, body: bytes, token: str | None, limits: Limits, trust: ssl.SSLContext) -> Answer:
     """Send `body` to `url` and return the answer.
+
+    The token goes along as `Authorization: Bearer`, and is taken out of what the server sends back.
 
     Another attempt is made after a connection that failed or broke off, an answer that was not complete within
     `limits.timeout`, and the statuses 429 and 5xx; waits double, with jitter, and a server's Retry-After is honoured.
@@ -84,7 +88,7 @@ def post_json(url: str, body: bytes, headers: dict[str, str], limits: Limits, tr
     Raises:
         ExchangeFailed: within `limits.deadline` no answer of status 200 came that is JSON and small enough.
     """
-    exchange = _Exchange(url, body, headers, limits, trust)
+    exchange = _Exchange(url, body, token, limits, trust)
     outcome: Future[Answer] = Future()
     # A daemon: what the deadline leaves behind (a name look-up) keeps no process alive.
     threading.Thread(target=lambda: asyncio.run(exchange.run(outcome)), name="json-exchange", daemon=True).start()
@@ -95,12 +99,15 @@ def post_json(url: str, body: bytes, headers: dict[str, str], limits: Limits, tr
 
 
 class _Exchange:
-    def __init__(self, url: str, body: bytes, headers: dict[str, str], limits: Limits, trust: ssl.SSLContext) -> None:
+    def __init__(self, url: str, body: bytes, token: str | None, limits: Limits, trust: ssl.SSLContext) -> None:
         self.attempts = 0
         self._trust = trust
         self._url = url
         self._body = body
-        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **headers}
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._secret = (token or "").encode()
         self._limits = limits
         self._end = time.monotonic() + limits.deadline
 
@@ -145,13 +152,16 @@ class _Exchange:
                 target = shown_url(response.headers["location"])
                 raise _Final(f"status {status} redirects to {target}; redirects are not followed - give that address")
             if status != httpx2.codes.OK:
-                cause = f"status {status} {quoted(await _excerpt(response))}"
+                cause = f"status {status} {quoted(_text(self._cleared(await _beginning(response))))}"
                 if status == httpx2.codes.TOO_MANY_REQUESTS or status >= httpx2.codes.INTERNAL_SERVER_ERROR:
                     raise _Temporary(cause, _retry_after(response.headers.get("retry-after", "")))
                 raise _Final(cause)
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise _Final("the answer is compressed; expected plain JSON")
-            return await self._capped(response)
+            return self._cleared(await self._capped(response))
+
+    def _cleared(self, content: bytes) -> bytes:
+        return content.replace(self._secret, REDACTED) if self._secret else content
 
     async def _capped(self, response: httpx2.Response) -> bytes:
         content, cap = bytearray(), self._limits.max_response_bytes
@@ -223,22 +233,22 @@ def _seconds_until(date: str) -> float:
     return ((then if then.tzinfo else then.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
 
 
-async def _excerpt(response: httpx2.Response) -> str:
-    """Return the beginning of an error's body."""
+async def _beginning(response: httpx2.Response) -> bytes:
+    """Return at least the first bytes of an error's body."""
     content = bytearray()
     async for chunk in response.aiter_raw():
         content += chunk
         if len(content) >= _EXCERPT_BYTES:
             break
-    return content[:_EXCERPT_BYTES].decode("utf-8", "replace").strip()
+    return bytes(content)
 
 
 def _parsed(content: bytes) -> object:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise _Final(f"the answer is not JSON ({type(error).__name__}): {quoted(_start(content))}") from None
+        raise _Final(f"the answer is not JSON ({type(error).__name__}): {quoted(_text(content))}") from None
 
 
-def _start(content: bytes) -> str:
-    return content[:_EXCERPT_BYTES].decode("utf-8", "replace")
+def _text(content: bytes) -> str:
+    return content[:_EXCERPT_BYTES].decode("utf-8", "replace").strip()
