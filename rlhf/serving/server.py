@@ -62,6 +62,7 @@ def _serve(options: ServingOptions, source: Source, token: str | None, listener:
     )
     _log_to_stderr()
     _end_on_signals(server)
+    listener.listen(socket.SOMAXCONN)  # from here on connections wait instead of being refused
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(
@@ -77,7 +78,7 @@ def _source(options: ServingOptions) -> Source:
 
 
 def _listener(options: ServingOptions) -> socket.socket:
-    """Take the address; nobody is answered before uvicorn listens on it."""
+    """Take the address; connections are refused until the reward is there."""
     try:
         found = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
