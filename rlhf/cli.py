@@ -19,6 +19,7 @@ from rlhf.config.overrides import is_override
 from rlhf.config.schema_files import SCHEMAS
 from rlhf.errors import ConfigError, DataError, RlhfError
 from rlhf.printable import printable
+from rlhf.serving.options import ServingOptions, add_options
 
 DISTRIBUTION = "rlhf-ppo"
 """The name under which the package is installed."""
@@ -140,6 +141,10 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         verbs[name].add_argument("--profile", action="store_true", help="measure where the time of training goes")
     verbs["fetch"] = group.add_parser("fetch", help="download models and data by name; without a name, list them")
     verbs["fetch"].add_argument("names", nargs="*", metavar="NAME", help="what to download")
+    verbs["serve-reward"] = group.add_parser(
+        "serve-reward", help="score responses over HTTP, for PPO on other machines"
+    )
+    add_options(verbs["serve-reward"])
     for verb in verbs.values():
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser, verbs
@@ -152,6 +157,8 @@ def _dispatch(arguments: Sequence[str]) -> None:
     command: str = options.command
     if command == "fetch":
         _fetch([*options.names, *overrides])
+    elif command == "serve-reward":
+        importlib.import_module("rlhf.serving").serve(ServingOptions.of(options))
     elif options.help:
         _show_help(command, verbs[command])
     elif options.config is None:
@@ -165,7 +172,9 @@ def _dispatch(arguments: Sequence[str]) -> None:
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate the overrides, which may stand anywhere, from what argparse reads."""
+    """Separate the overrides, which may stand anywhere, from what argparse reads; a server has none."""
+    if arguments[:1] == ["serve-reward"]:
+        return list(arguments), []
     rest: list[str] = []
     overrides: list[str] = []
     for argument in arguments:
