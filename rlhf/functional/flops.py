@@ -7,7 +7,7 @@ arXiv:2204.02311, appendix B, which counts the masked half of the scores as well
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,12 @@ class ModelMatrices:
     trained: Matrices
     """Of `used`: those that receive a gradient; for scores, whose both sides are activations, the same as `crossed`."""
 
+    @property
+    def above_frozen(self) -> "ModelMatrices":
+        """What remains of a pass that starts from the states that enter the lowest trained block."""
+        kept = Matrices(trunk=self.crossed.trunk, scores=self.crossed.scores, head=self.used.head)
+        return replace(self, used=kept)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
@@ -57,10 +63,27 @@ class Work:
 def causal_work(lengths: Sequence[int], predictions: int) -> Work:
     """Return the work of sequences of `lengths` real tokens, each token attending to itself and all before it.
 
-    It is the same whether the tokens are read at once or, with a cache, one after the other.
+    It is the same whether they are read at once or, with a cache, one after the other.
     """
     return Work(
         tokens=sum(lengths), pairs=sum(length * (length + 1) // 2 for length in lengths), predictions=predictions
+    )
+
+
+def sampling_work(distinct_prompts: Sequence[int], prompts: Sequence[int], responses: Sequence[int]) -> Work:
+    """Return the work of sampling with a cache: equal prompts are read once, the last token of a response never.
+
+    Args:
+        distinct_prompts: tokens of the prompts, each taken once.
+        prompts: tokens of the prompt of each response.
+        responses: tokens of each response, at least 1.
+    """
+    first = causal_work(distinct_prompts, len(distinct_prompts))
+    steps = [step for start, num in zip(prompts, responses, strict=True) for step in range(start, start + num - 1)]
+    return Work(
+        tokens=first.tokens + len(steps),
+        pairs=first.pairs + sum(step + 1 for step in steps),
+        predictions=first.predictions + len(steps),
     )
 
 

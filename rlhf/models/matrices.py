@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.functional.flops import Matrices, ModelMatrices
-from rlhf.models.anatomy import blocks
+from rlhf.models.anatomy import blocks, trunk
+from rlhf.models.frozen import num_frozen_blocks
 
 
 def model_matrices(model: PreTrainedModel, heads: Sequence[nn.Module]) -> ModelMatrices:
@@ -22,8 +23,7 @@ def model_matrices(model: PreTrainedModel, heads: Sequence[nn.Module]) -> ModelM
         ConfigError: no stack of blocks was found.
     """
     stack = list(blocks(model))
-    start = _lowest_trained(model, stack)
-    crossed = stack[start:]
+    crossed = stack[num_frozen_blocks(model) :] if any(p.requires_grad for p in trunk(model).parameters()) else []
     scores = _query_width(model) * len(crossed)
     trains_trunk = bool(crossed)
     return ModelMatrices(
@@ -46,14 +46,6 @@ def largest_matrix(model: PreTrainedModel) -> tuple[int, int]:
     """Return the shape of the largest matrix of a block."""
     rows, columns = max((p.shape for p in blocks(model)[0].parameters() if p.ndim == 2), key=lambda each: each.numel())
     return int(rows), int(columns)
-
-
-def _lowest_trained(model: PreTrainedModel, stack: Sequence[nn.Module]) -> int:
-    """Return the first block through which a gradient must pass; all of them when embeddings are trained."""
-    if any(parameter.requires_grad for parameter in model.get_input_embeddings().parameters()):
-        return 0
-    trained = (place for place, block in enumerate(stack) if any(p.requires_grad for p in block.parameters()))
-    return next(trained, len(stack))
 
 
 def _query_width(model: PreTrainedModel) -> int:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rlhf.functional.flops import ModelMatrices, Work, backward_flops, causal_work, forward_flops
+from rlhf.batches import Rollout
+from rlhf.functional.flops import ModelMatrices, Work, backward_flops, causal_work, forward_flops, sampling_work
 from rlhf.models.loading import scalar_head
 from rlhf.models.matrices import frozen_matrices, model_matrices
-from rlhf.models.policy import PolicyWithValueHead
 from rlhf.ppo.trainer import PPOTrainer, StepResult
 from rlhf.rewards.model import ModelReward
 
@@ -17,8 +17,10 @@ class StepCost:
 
     sampling: ModelMatrices
     """The policy's language model."""
-    reading: tuple[ModelMatrices, ...]
-    """The policy with its value head; a separate critic is a second one."""
+    policy: ModelMatrices
+    """The same, and the value head where it sits on the policy's trunk."""
+    critics: tuple[ModelMatrices, ...]
+    """The separate critic with the value head, when there is one."""
     reference: ModelMatrices
     rewards: tuple[ModelMatrices, ...]
     num_minibatches: int
@@ -27,19 +29,22 @@ class StepCost:
     def of(self, result: StepResult) -> tuple[int, dict[str, float]]:
         """Return the real tokens of a step on this process, prompts and responses, and its operations by phase.
 
-        The last token of a response is sampled but not read by the sampler. An update counts as a mean minibatch, and a
-        reward model as if it had the policy's tokenizer.
+        An update counts as a mean minibatch, and a reward model as if it had the policy's tokenizer.
         """
         rollout = result.experience.rollout
         lengths = (rollout.prompt_mask.sum(1) + (rollout.response_mask | rollout.forced).sum(1)).tolist()
-        num_sampled = int(rollout.response_mask.sum())
-        read, passes = causal_work(lengths, num_sampled), len(result.updates) / self.num_minibatches
+        read = causal_work(lengths, int(rollout.response_mask.sum()))
+        passes = len(result.updates) / self.num_minibatches
+        again, reference = self.policy, self.reference
+        if result.collected.frozen_states:  # the frozen blocks were passed once, for the old logprobs
+            again, reference = self.policy.above_frozen, self.sampling.above_frozen
+        first = _total(forward_flops, (self.policy, *self.critics), read)
         return read.tokens, {
-            "generation": forward_flops(self.sampling, causal_work([length - 1 for length in lengths], num_sampled)),
+            "generation": forward_flops(self.sampling, _sampled(rollout)),
             "reward": _total(forward_flops, self.rewards, causal_work(lengths, len(lengths))),
-            "reference": forward_flops(self.reference, read),
-            "forward": (1 + passes) * _total(forward_flops, self.reading, read),  # 1 for the old logprobs and values
-            "backward": passes * _total(backward_flops, self.reading, read),
+            "reference": forward_flops(reference, read),
+            "forward": first + passes * _total(forward_flops, (again, *self.critics), read),
+            "backward": passes * _total(backward_flops, (self.policy, *self.critics), read),
         }
 
 
@@ -49,22 +54,23 @@ def step_cost(trainer: PPOTrainer) -> StepCost:
     Raises:
         ConfigError: a model keeps its blocks in an unknown way.
     """
-    policy, collector = trainer.policy, trainer.collector
-    rewards = [reward.model.classifier for reward, _ in collector.scorer.rewards if isinstance(reward, ModelReward)]
+    policy, reference = trainer.policy, trainer.collector.reference.model
+    head, rewards = policy.lm.get_output_embeddings(), trainer.collector.scorer.rewards
+    judges = [reward.model.classifier for reward, _ in rewards if isinstance(reward, ModelReward)]
     return StepCost(
-        sampling=model_matrices(policy.lm, [policy.lm.get_output_embeddings()]),
-        reading=_reading(policy),
-        reference=frozen_matrices(collector.reference.model, [collector.reference.model.get_output_embeddings()]),
-        rewards=tuple(frozen_matrices(model, [scalar_head(model)]) for model in rewards),
+        sampling=model_matrices(policy.lm, [head]),
+        policy=model_matrices(policy.lm, [head, policy.value_head] if policy.critic is None else [head]),
+        critics=() if policy.critic is None else (model_matrices(policy.critic, [policy.value_head]),),
+        reference=frozen_matrices(reference, [reference.get_output_embeddings()]),
+        rewards=tuple(frozen_matrices(model, [scalar_head(model)]) for model in judges),
         num_minibatches=trainer.config.minibatches,
     )
 
 
-def _reading(policy: PolicyWithValueHead) -> tuple[ModelMatrices, ...]:
-    head = policy.lm.get_output_embeddings()
-    if policy.critic is None:
-        return (model_matrices(policy.lm, [head, policy.value_head]),)
-    return model_matrices(policy.lm, [head]), model_matrices(policy.critic, [policy.value_head])
+def _sampled(rollout: Rollout) -> Work:
+    lengths = rollout.prompt_mask.sum(1).tolist()
+    distinct = {tuple(ids[:length]) for ids, length in zip(rollout.prompt_ids.tolist(), lengths, strict=True)}
+    return sampling_work([len(ids) for ids in distinct], lengths, rollout.response_mask.sum(1).tolist())
 
 
 def _total(flops: Callable[[ModelMatrices, Work], float], models: Sequence[ModelMatrices], work: Work) -> float:

@@ -1,22 +1,17 @@
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-SMALL = {"hidden": 32, "blocks": 1, "vocabulary": 488, "rows": 8, "new_tokens": 4, "turns": 1}
+import guard as guard_script
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def guard():
-    path = Path(__file__).parents[2] / "benchmarks" / "guard.py"
-    spec = importlib.util.spec_from_file_location("guard", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["guard"] = module
-    spec.loader.exec_module(module)
-    return module
+    return guard_script
+
+
+SMALL = {"hidden": 32, "blocks": 1, "vocabulary": 488, "rows": 8, "new_tokens": 4, "turns": 1}
 
 
 @pytest.fixture
@@ -68,7 +63,7 @@ def test_only_a_gross_loss_has_a_verdict(guard, monkeypatch):
 
 def test_the_plain_update_minimises_the_same_loss_as_ours(guard, parts):
     trainer = parts.trainer
-    plain = guard.PlainUpdate(guard.copy.deepcopy(trainer.policy.lm), SMALL["hidden"], trainer.config)
+    plain = guard.PlainUpdate(guard.as_transformers_has_it(trainer.policy.lm), SMALL["hidden"], trainer.config)
     with torch.no_grad():  # away from the weights that sampled: ratios and values are clipped in part
         for mine, theirs in zip(trainer.policy.lm.parameters(), plain.lm.parameters(), strict=True):
             mine += 0.05 * torch.randn(mine.shape, generator=torch.Generator().manual_seed(mine.numel()))
@@ -94,7 +89,7 @@ def test_the_plain_update_minimises_the_same_loss_as_ours(guard, parts):
 
 def test_the_plain_update_takes_every_step_of_every_epoch(guard, parts, monkeypatch):
     trainer = parts.trainer
-    plain = guard.PlainUpdate(guard.copy.deepcopy(trainer.policy.lm), SMALL["hidden"], trainer.config)
+    plain = guard.PlainUpdate(guard.as_transformers_has_it(trainer.policy.lm), SMALL["hidden"], trainer.config)
     before = [parameter.clone() for parameter in plain.lm.parameters()]
     experience, collected = guard.experienced(parts)
     taken = []

@@ -6,6 +6,7 @@ from rlhf.functional.flops import (
     causal_work,
     forward_flops,
     product_flops,
+    sampling_work,
 )
 
 NOTHING = Matrices(trunk=0, scores=0, head=0)
@@ -27,6 +28,20 @@ def test_reading_token_by_token_with_a_cache_is_the_same_work():
     for step in steps:
         total += step
     assert total == causal_work([9], 9)
+
+
+def test_sampling_reads_equal_prompts_once_and_the_last_token_never():
+    # Two responses, 3 tokens and 1, to one prompt of 2: its pairs are 1 + 2, then 2 steps see 3 and 4 tokens.
+    assert sampling_work([2], [2, 2], [3, 1]) == Work(tokens=4, pairs=10, predictions=3)
+    # A response alone is a pass over all but its last token.
+    assert sampling_work([5], [5], [4]) == Work(tokens=8, pairs=causal_work([8], 0).pairs, predictions=4)
+
+
+def test_a_pass_from_the_states_of_frozen_blocks_multiplies_what_is_above_and_the_whole_head():
+    used, crossed = Matrices(trunk=10, scores=6, head=5), Matrices(trunk=4, scores=2, head=5)
+    model = ModelMatrices(used=used, crossed=crossed, trained=NOTHING)
+    assert model.above_frozen.used == Matrices(trunk=4, scores=2, head=5)
+    assert backward_flops(model.above_frozen, causal_work([3], 1)) == backward_flops(model, causal_work([3], 1))
 
 
 def test_a_model_trained_in_full_costs_twice_as_much_backward_as_forward():
