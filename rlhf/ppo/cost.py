@@ -68,9 +68,12 @@ def step_cost(trainer: PPOTrainer) -> StepCost:
 
 
 def _sampled(rollout: Rollout) -> Work:
-    lengths = rollout.prompt_mask.sum(1).tolist()
-    distinct = {tuple(ids[:length]) for ids, length in zip(rollout.prompt_ids.tolist(), lengths, strict=True)}
-    return sampling_work([len(ids) for ids in distinct], lengths, rollout.response_mask.sum(1).tolist())
+    """Return what the sampler read: prompts with their forced tokens, then its own tokens."""
+    prompts, forced = rollout.prompt_mask.sum(1).tolist(), rollout.forced.sum(1).tolist()
+    rows = zip(rollout.prompt_ids.tolist(), prompts, rollout.response_ids.tolist(), forced, strict=True)
+    starts = [(*prompt[:num], *response[:start]) for prompt, num, response, start in rows]
+    sampled = rollout.response_mask.sum(1).tolist()
+    return sampling_work([len(ids) for ids in set(starts)], [len(ids) for ids in starts], sampled)
 
 
 def _total(flops: Callable[[ModelMatrices, Work], float], models: Sequence[ModelMatrices], work: Work) -> float:

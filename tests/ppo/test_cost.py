@@ -2,13 +2,14 @@
 
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from rlhf.functional.flops import Work, forward_flops
 from rlhf.ppo.cost import step_cost
 from rlhf.ppo.trainer import PPOTrainer, StepResult
 from rlhf.sampling import sampler
@@ -100,6 +101,26 @@ def test_each_phase_has_the_operations_that_torch_counts(
         inputs = sum(p.numel() for name, p in sizes if p.ndim == 2 and "lora_B" not in name)
         expected["backward"] -= passes * 2 * tokens * inputs
     assert seen == expected
+
+
+def test_the_sampler_reads_forced_tokens_with_the_prompt_and_equal_beginnings_once(
+    lab: ModuleType, workshop: Path
+) -> None:
+    # Prompts of 2 tokens; responses of 4 and 3 tokens of which 2 and 2 are forced, the same ones, and of 1 and none.
+    forced = torch.tensor([[True, True, False, False], [True, True, False, False], [False] * 4])
+    mask = torch.tensor([[False, False, True, True], [False, False, True, False], [True, False, False, False]])
+    rollout = lab.hand_rollout([4, 3, 1], 4, forced=forced, response_mask=mask)
+    result = SimpleNamespace(
+        experience=SimpleNamespace(rollout=rollout), collected=SimpleNamespace(frozen_states={}), updates=[]
+    )
+    cost = step_cost(lab.parts(lab.ppo_config(workshop)).trainer)
+    tokens, flops = cost.of(result)  # type: ignore[arg-type]
+    # Read: 4 tokens and 2, which attend to 10 and 3; then one step that sees 5. Sampled: 2 beginnings and the step.
+    assert flops["generation"] == forward_flops(cost.sampling, Work(tokens=7, pairs=18, predictions=3))
+    # Sequences of 6, 5 and 3 tokens; logits for the 4 that the policy emitted.
+    assert (tokens, flops["reference"]) == (
+        14, forward_flops(cost.reference, Work(tokens=14, pairs=21 + 15 + 6, predictions=4))
+    )  # fmt: skip
 
 
 def test_rewards_that_are_no_model_of_ours_cost_no_operations(lab: ModuleType, workshop: Path) -> None:
