@@ -63,6 +63,7 @@ STAGES = {
         "reward_model", "rlhf.reward_model", "train_reward_model", "train a reward model on preference pairs", True
     ),
     "ppo": Stage("ppo", "rlhf.ppo", "train_ppo", "optimise a policy with PPO against rewards", True),
+    "doctor": Stage("ppo", "rlhf.doctor", "examine", "examine a PPO run before it starts; writes nothing"),
     "generate": Stage("generate", "rlhf.evaluation.generate", "generate", "answer prompts, as JSONL"),
     "evaluate": Stage("evaluate", "rlhf.evaluation", "evaluate", "compare policies on the same held-out prompts"),
     "run": Stage("run", "rlhf.pipeline", "run", "run a whole recipe, skipping the stages that are complete", True),
