@@ -1,6 +1,7 @@
 # make demo   install what the demo needs, then run configs/quickstart: SFT, reward model, PPO, evaluation
 # make test   install what the tests need, then run the whole test suite
 # make check  formatting, lint, types and import rules
+# make guard  stop when sampling or the PPO update has become far slower than their plain counterparts
 # make clean  remove the environment and the caches (never runs/)
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ INPUTS := pyproject.toml constraints.txt
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo test check guard clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -29,6 +30,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+guard: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/guard.py
 
 clean:
 	rm -rf $(VENV) *.egg-info build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

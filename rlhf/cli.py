@@ -19,6 +19,7 @@ from rlhf.config.overrides import is_override
 from rlhf.config.schema_files import SCHEMAS
 from rlhf.errors import ConfigError, DataError, RlhfError
 from rlhf.printable import printable
+from rlhf.serving.options import ServingOptions, add_options
 
 DISTRIBUTION = "rlhf-ppo"
 """The name under which the package is installed."""
@@ -42,27 +43,30 @@ class Stage:
     """Name of that function; it takes the configuration and returns the path of its results, or None."""
     summary: str
     """One line for the help."""
+    is_profiled: bool = False
+    """Whether it takes `--profile`."""
 
     @property
     def model(self) -> type[BaseModel]:
         """The schema."""
         return SCHEMAS[self.config]
 
-    def run(self, path: Path, overrides: Sequence[str]) -> object:
+    def run(self, path: Path, overrides: Sequence[str], **options: bool) -> object:
         """Check the configuration, then run the stage."""
         config = load_config(self.model, path, overrides)
-        return getattr(importlib.import_module(self.module), self.function)(config)
+        return getattr(importlib.import_module(self.module), self.function)(config, **options)
 
 
 STAGES = {
-    "sft": Stage("sft", "rlhf.sft", "train_sft", "supervised finetuning on demonstrations (behaviour cloning)"),
+    "sft": Stage("sft", "rlhf.sft", "train_sft", "supervised finetuning on demonstrations (behaviour cloning)", True),
     "reward-model": Stage(
-        "reward_model", "rlhf.reward_model", "train_reward_model", "train a reward model on preference pairs"
+        "reward_model", "rlhf.reward_model", "train_reward_model", "train a reward model on preference pairs", True
     ),
-    "ppo": Stage("ppo", "rlhf.ppo", "train_ppo", "optimise a policy with PPO against rewards"),
+    "ppo": Stage("ppo", "rlhf.ppo", "train_ppo", "optimise a policy with PPO against rewards", True),
+    "doctor": Stage("ppo", "rlhf.doctor", "examine", "examine a PPO run before it starts; writes nothing"),
     "generate": Stage("generate", "rlhf.evaluation.generate", "generate", "answer prompts, as JSONL"),
     "evaluate": Stage("evaluate", "rlhf.evaluation", "evaluate", "compare policies on the same held-out prompts"),
-    "run": Stage("run", "rlhf.pipeline", "run", "run a whole recipe, skipping the stages that are complete"),
+    "run": Stage("run", "rlhf.pipeline", "run", "run a whole recipe, skipping the stages that are complete", True),
 }
 """The verbs that take a configuration."""
 
@@ -133,8 +137,15 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     verbs["validate"].add_argument(
         "--verb", choices=STAGES, help="whose configuration it is (default: the file's name)"
     )
+    for name in (name for name, stage in STAGES.items() if stage.is_profiled):
+        verbs[name].usage = str(verbs[name].usage).replace("[--debug]", "[--profile] [--debug]")
+        verbs[name].add_argument("--profile", action="store_true", help="measure where the time of training goes")
     verbs["fetch"] = group.add_parser("fetch", help="download models and data by name; without a name, list them")
     verbs["fetch"].add_argument("names", nargs="*", metavar="NAME", help="what to download")
+    verbs["serve-reward"] = group.add_parser(
+        "serve-reward", help="score responses over HTTP, for PPO on other machines"
+    )
+    add_options(verbs["serve-reward"])
     for verb in verbs.values():
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser, verbs
@@ -147,6 +158,8 @@ def _dispatch(arguments: Sequence[str]) -> None:
     command: str = options.command
     if command == "fetch":
         _fetch([*options.names, *overrides])
+    elif command == "serve-reward":
+        importlib.import_module("rlhf.serving").serve(ServingOptions.of(options))
     elif options.help:
         _show_help(command, verbs[command])
     elif options.config is None:
@@ -155,11 +168,14 @@ def _dispatch(arguments: Sequence[str]) -> None:
         stage = STAGES[options.verb or verb_of(options.config)]
         print(config_yaml(load_config(stage.model, options.config, overrides)), end="")
     else:
-        _print_path(STAGES[command].run(options.config, overrides))
+        chosen = {"profile": True} if getattr(options, "profile", False) else {}
+        _print_path(STAGES[command].run(options.config, overrides, **chosen))
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate the overrides, which may stand anywhere, from what argparse reads."""
+    """Separate the overrides, which may stand anywhere, from what argparse reads; a server has none."""
+    if arguments[:1] == ["serve-reward"]:
+        return list(arguments), []
     rest: list[str] = []
     overrides: list[str] = []
     for argument in arguments:

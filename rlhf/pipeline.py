@@ -20,10 +20,12 @@ _FUNCTIONS: dict[str, Callable[..., Path]] = {
     "ppo": train_ppo,
     "evaluate": evaluate,
 }
+PROFILED = ("sft", "reward_model", "ppo")
+"""Stages that tell where their time goes when they are asked."""
 
 
-def run(config: RunConfig) -> Path:
-    """Run the stages of a recipe in order, and print how long each took.
+def run(config: RunConfig, *, profile: bool = False) -> Path:
+    """Run the stages of a recipe in order, and print how long each took; `profile` is handed to those that train.
 
     Returns:
         The recipe's output directory.
@@ -37,7 +39,8 @@ def run(config: RunConfig) -> Path:
             continue
         _say(f"== {name}")
         started = time.perf_counter()
-        result = _FUNCTIONS[name](section)
+        options = {"profile": True} if profile and name in PROFILED else {}
+        result = _FUNCTIONS[name](section, **options)
         seconds, gib = time.perf_counter() - started, peak_memory_bytes() / 2**30
         _say(f"== {name}: {result} after {seconds:.0f} s, peak memory of the run so far {gib:.1f} GiB")
     _show_summary(config)

@@ -13,11 +13,14 @@ from rlhf.config.shared import DataSection
 from rlhf.data.batching import collate_examples, collate_pairs
 from rlhf.data.records import Pair
 from rlhf.data.tokenization import prepare_examples, prepare_pairs
+from rlhf.data.unfinished import with_unfinished
 from rlhf.fetch import resolve
 from rlhf.functional.calibration import expected_calibration_error
+from rlhf.functional.flops import causal_work, training_flops
 from rlhf.functional.losses import preference_loss
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.loading import load_scalar_lm, scalar_head
+from rlhf.models.matrices import model_matrices
 from rlhf.models.scalar import ScalarModel
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.stage import (
@@ -71,9 +74,18 @@ class PreferenceObjective:
         statistics = {"accuracy": float((lead > 0).sum()), "margin": float(lead.sum())}
         return loss * (len(items) / total_weight), statistics
 
+    def cost(self, items: Sequence[int]) -> tuple[int, dict[str, float]]:
+        """Return the pairs' tokens, and the operations of a pass `forward` and `backward` over them."""
+        pairs, classifier = [self.pairs[item] for item in items], self.model.classifier
+        lengths = [len(ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
+        work = causal_work(lengths, len(lengths))
+        return work.tokens, training_flops(model_matrices(classifier, [scalar_head(classifier)]), work)
 
-def train_reward_model(config: RewardModelConfig) -> Path:
+
+def train_reward_model(config: RewardModelConfig, *, profile: bool = False) -> Path:
     """Train on preference pairs, set the mean score of demonstrations to 0, and save the model.
+
+    `profile` measures where the time goes.
 
     Returns:
         The directory of the model, an `AutoModelForSequenceClassification` with one label; `score_mean` in its
@@ -87,7 +99,7 @@ def train_reward_model(config: RewardModelConfig) -> Path:
     mark = fingerprint(config, [config.model.path, *(section.path for section in sections)])
     if completed(config, mark):
         return target
-    with frame(config, mark) as run:
+    with frame(config, mark, profile=profile) as run:
         _train(config, run, target)
     return target
 
@@ -96,9 +108,10 @@ def _train(config: RewardModelConfig, run: Frame, target: Path) -> None:
     source = resolve(config.model.path)
     tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
     pad_id = int(tokenizer.pad_token_id)
-    pairs = _pairs(config, run, config.data, tokenizer)
+    human = _pairs(config, run, config.data, tokenizer)
     heldout = _pairs(config, run, config.eval_data, tokenizer) if config.eval_data else []
-    run.warn_of_shared(pairs, heldout)
+    run.warn_of_shared(human, heldout)
+    pairs = with_unfinished(human, config.unfinished_fraction, config.seed)
     trained = trainable(config.model, partial(load_scalar_lm, new_head=True, seed=config.seed), tokenizer)
     model = ScalarModel(trained.model).to(run.device)
     model.score_mean = 0.0  # that of an earlier reward model belongs to its head
@@ -106,6 +119,7 @@ def _train(config: RewardModelConfig, run: Frame, target: Path) -> None:
     objective = PreferenceObjective(model, pairs, pad_id, config.centring_coef)
     held = PreferenceObjective(model, heldout, pad_id, 0.0)
     _check_lengths(config, model, objective, held)
+    run.measure_machine(trained.model, config.microbatch_tokens)
     train_supervised(
         config,
         run,

@@ -15,11 +15,13 @@ from rlhf.data.batching import collate_examples
 from rlhf.data.records import Example
 from rlhf.data.tokenization import prepare_examples
 from rlhf.fetch import resolve
+from rlhf.functional.flops import causal_work, training_flops
 from rlhf.functional.losses import next_token_loss
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.anatomy import hidden_states
 from rlhf.models.head import head_logprobs
 from rlhf.models.loading import load_causal_lm
+from rlhf.models.matrices import model_matrices
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.stage import (
     Frame,
@@ -62,9 +64,14 @@ class NextTokenObjective:
         logprobs, _ = head_logprobs(self.lm, hidden[rows, columns - 1], batch.input_ids[rows, columns], 1.0)
         return next_token_loss(logprobs, torch.ones_like(logprobs, dtype=torch.bool), num_tokens=total_weight), {}
 
+    def cost(self, items: Sequence[int]) -> tuple[int, dict[str, float]]:
+        """Return the examples' tokens, and the operations of a pass `forward` and `backward` over them."""
+        work = causal_work([len(self.examples[item].input_ids) for item in items], int(self.weight(items)))
+        return work.tokens, training_flops(model_matrices(self.lm, [self.lm.get_output_embeddings()]), work)
 
-def train_sft(config: SftConfig) -> Path:
-    """Train on demonstrations and save the policy.
+
+def train_sft(config: SftConfig, *, profile: bool = False) -> Path:
+    """Train on demonstrations and save the policy; `profile` measures where the time goes.
 
     Returns:
         The directory of the policy, an ordinary `AutoModelForCausalLM` (or adapter) directory.
@@ -77,7 +84,7 @@ def train_sft(config: SftConfig) -> Path:
     mark = fingerprint(config, inputs)
     if completed(config, mark):
         return policy
-    with frame(config, mark) as run:
+    with frame(config, mark, profile=profile) as run:
         _train(config, run, policy)
     return policy
 
@@ -96,6 +103,7 @@ def _train(config: SftConfig, run: Frame, policy: Path) -> None:
     check_lengths(trained.model, objective.lengths(), config.data)
     if config.eval_data is not None:
         check_lengths(trained.model, held.lengths(), config.eval_data)
+    run.measure_machine(trained.model, config.microbatch_tokens)
     train_supervised(
         config,
         run,

@@ -18,7 +18,10 @@ from rlhf.data.records import Prepared, Row
 from rlhf.data.sources import read_rows
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
+from rlhf.models.attention import use_short_row_attention
+from rlhf.models.compiled import compile_blocks, compiles
 from rlhf.models.loading import context_length
+from rlhf.models.matrices import largest_matrix
 from rlhf.models.setup import Trainable, make_trainable, save_adapter_base, save_model
 from rlhf.models.vocabulary import fit_vocabulary
 from rlhf.training.atomic import atomic_directory
@@ -29,11 +32,12 @@ from rlhf.training.loop import Loop, LoopSettings, Steps
 from rlhf.training.optimizer import MasterWeights, Optimizer, OptimizerSettings, ParameterGroup
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes, is_main_by_launch
+from rlhf.training.profile import NO_PROFILE, Profile
 from rlhf.training.randomness import seed_everything
 from rlhf.training.run_directory import RunDirectory, is_complete
 from rlhf.training.supervised import Objective, SupervisedSteps
 
-UNIMPORTANT = ("output_dir", "logging", "checkpoints", "expected_processes")
+UNIMPORTANT = ("output_dir", "logging", "checkpoints", "expected_processes", "compile")
 """Keys of a stage's config that do not change its result."""
 
 
@@ -46,6 +50,8 @@ class Frame:
     directory: RunDirectory
     dtype: torch.dtype
     """What models compute in."""
+    profile: Profile = NO_PROFILE
+    """Where the time goes, when that was asked for."""
 
     @property
     def device(self) -> torch.device:
@@ -72,11 +78,18 @@ class Frame:
             self.processes,
             config=self.config.model_dump(mode="json"),
             fingerprint=self._resumable_with(),
+            profile=self.profile,
         )
         start = loop.resume()
         if self.processes.is_main:  # not earlier: a run that is refused here leaves the files of the other as they are
             save_config(self.config, self.directory.path / "config.yaml")
         loop.run(start)
+        self.profile.finish(self.directory.path / "profile.json", description)
+
+    def measure_machine(self, model: PreTrainedModel, microbatch_tokens: int) -> None:
+        """Measure, for the profile, how fast this machine multiplies a microbatch with the model's largest matrix."""
+        if self.profile.enabled:
+            self.profile.measure_machine(largest_matrix(model), microbatch_tokens, self.dtype)
 
     def report(self, what: str, prepared: Prepared[Any]) -> None:
         """Print how many rows were taken and what happened to the others."""
@@ -90,6 +103,12 @@ class Frame:
         if shared:
             self.processes.say(f"warning: {shared} of {len(heldout)} held-out records are also in the training data")
 
+    def compile_for(self, num_tokens: int, *models: nn.Module) -> None:
+        """Compile the blocks of models as the config says, for a run of `num_tokens` over all processes; says so."""
+        if compiles(self.config.compile, num_tokens // self.processes.num, self.device):
+            compile_blocks(*models)
+            self.processes.say("transformer blocks are compiled at their first pass; the first step takes longer")
+
     def _resumable_with(self) -> dict[str, JSON]:
         """Return what a checkpoint must agree with, key by key, so that a refusal names what was changed."""
         content = {"content of data and models": self.directory.fingerprint.rpartition("-")[2]}
@@ -97,8 +116,11 @@ class Frame:
 
 
 @contextmanager
-def frame(config: StageConfig, fingerprint: str) -> Iterator[Frame]:
-    """Start a stage: join the processes, seed, lock the run directory; mark it complete and leave it at the end."""
+def frame(config: StageConfig, fingerprint: str, *, profile: bool = False) -> Iterator[Frame]:
+    """Start a stage: join the processes, seed, lock the run directory; mark it complete and leave it at the end.
+
+    `profile` measures where the time goes.
+    """
     path = Path(config.output_dir)
     processes = Processes(
         trackers=config.logging.trackers, expected=config.expected_processes, project_dir=str(path / "events")
@@ -106,9 +128,11 @@ def frame(config: StageConfig, fingerprint: str) -> Iterator[Frame]:
     seed_everything(config.seed)
     directory = RunDirectory(path, fingerprint=fingerprint, resume=config.checkpoints.resume, is_main=processes.is_main)
     dtype = compute_dtype(config.model.precision, processes.device)
+    if processes.any(dtype == torch.float32):  # one that measured otherwise must not compute otherwise
+        dtype = torch.float32
     with directory:
         processes.say(f"{path}: {processes.num} process(es) on {processes.device}, computing in {_name(dtype)}")
-        yield Frame(config, processes, directory, dtype)
+        yield Frame(config, processes, directory, dtype, Profile(processes) if profile else NO_PROFILE)
         processes.wait()
         directory.mark_complete()
 
@@ -155,6 +179,7 @@ def trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTra
     source = resolve(section.path)
     model = load(source, random_init=section.random_init, trust_remote_code=section.trust_remote_code)
     fit_vocabulary(model, tokenizer, source)
+    use_short_row_attention(model)
     lora = None if section.lora is None else section.lora.model_dump()
     return make_trainable(model, source, lora=lora, trainable_layers=section.trainable_layers)
 
@@ -182,7 +207,10 @@ def train_supervised(
     settings = optimizer_settings(config.optimizer)
     group = ParameterGroup(name=name, parameters=weights.parameters, settings=settings)
     optimizer = Optimizer(weights, [group], num_steps, run.processes)
-    steps = SupervisedSteps(objective, plan, optimizer, run.processes, heldout)
+    lengths = objective.lengths()
+    num_tokens = num_steps * config.batch_size * sum(lengths) // len(lengths)
+    run.compile_for(num_tokens, weights.module)
+    steps = SupervisedSteps(objective, plan, optimizer, run.processes, heldout, run.profile)
     description = run.directory.path.name
     run.run(steps, num_steps=num_steps, eval_every=config.eval_every, description=description, shown=shown)
 

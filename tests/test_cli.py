@@ -52,6 +52,20 @@ def test_a_stage_gets_its_configuration_and_the_place_of_its_results_is_printed(
     assert capsys.readouterr().out == "results: runs/x\n"
 
 
+def test_a_profile_is_asked_for_on_the_command_line(config, stage) -> None:
+    seen = []
+    stage(lambda config, **options: seen.append(options))
+    assert main(["sft", "--profile", "--config", config]) == 0
+    assert main(["sft", "--config", config]) == 0
+    assert seen == [{"profile": True}, {}]
+
+
+@pytest.mark.parametrize("verb", ["generate", "evaluate", "validate"])
+def test_a_verb_that_trains_nothing_has_no_profile(verb, config, capsys) -> None:
+    assert main([verb, "--profile", "--config", config]) == 2
+    assert "unrecognized arguments: --profile" in capsys.readouterr().err
+
+
 def test_a_stage_without_results_prints_nothing(config, stage, capsys) -> None:
     stage(lambda config: None)
     assert main(["sft", "--config", config]) == 0
@@ -178,6 +192,23 @@ def test_fetch_lists_the_catalogue_and_downloads_by_name(monkeypatch, capsys) ->
         "results: cache/reviews",
         "results: cache/model",
     ]
+
+
+def test_a_server_gets_its_options_and_has_no_overrides(monkeypatch, capsys) -> None:
+    seen = []
+    module = ModuleType("rlhf.serving")
+    module.serve = seen.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "rlhf.serving", module)
+    assert main(["serve-reward", "--port=0", "--max-items=7", "--model", "runs/lr=1e-5/rm"]) == 0
+    assert (seen[0].port, seen[0].max_items, seen[0].model, seen[0].function) == (0, 7, "runs/lr=1e-5/rm", None)
+    assert main(["serve-reward"]) == 2
+    assert main(["serve-reward", "--function", "r.py:f", "timeout=3"]) == 2
+    assert main(["serve-reward", "--function", "r.py:f", "--timeout", "0"]) == 2
+    problems = capsys.readouterr().err.splitlines()
+    assert problems[0].startswith("error: one of the arguments --model --function is required")
+    assert problems[1].startswith("error: unrecognized arguments: timeout=3")
+    assert problems[2] == "error: serve-reward: --timeout: must be above 0, got 0.0"
+    assert len(seen) == 1
 
 
 def test_the_version_is_that_of_the_distribution(capsys) -> None:

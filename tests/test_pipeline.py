@@ -64,6 +64,21 @@ def test_a_stage_without_a_section_does_not_run(stages, tmp_path):
     assert [name for name, _ in stages] == ["sft", "reward_model"]
 
 
+def test_a_profile_is_handed_to_the_stages_that_train(monkeypatch, tmp_path):
+    given = {}
+
+    def stage(name):
+        return lambda config, **options: given.update({name: options}) or Path(config.output_dir)
+
+    monkeypatch.setattr(pipeline, "_FUNCTIONS", {name: stage(name) for name in STAGES})
+    monkeypatch.setattr(pipeline, "_show_summary", lambda config: None)
+    pipeline.run(recipe(f"output_dir={tmp_path}"), profile=True)
+    asked = {"profile": True}
+    assert given == {"sft": asked, "reward_model": asked, "ppo": asked, "evaluate": {}}
+    pipeline.run(recipe(f"output_dir={tmp_path}"))
+    assert given == {name: {} for name in STAGES}
+
+
 def test_a_stage_that_fails_ends_the_run(stages, monkeypatch, tmp_path):
     def fails(config):
         raise DataError("pairs.jsonl:3: no chosen")

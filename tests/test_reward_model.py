@@ -15,7 +15,9 @@ from rlhf.config import RewardModelConfig, SftConfig
 from rlhf.config.loader import load_config
 from rlhf.data.records import Pair
 from rlhf.errors import Terminated
+from rlhf.functional.flops import Work, training_flops
 from rlhf.models.loading import load_scalar_lm
+from rlhf.models.matrices import model_matrices
 from rlhf.models.scalar import ScalarModel
 from rlhf.reward_model import PreferenceObjective, heldout_scores, train_reward_model
 from rlhf.sft import train_sft
@@ -88,6 +90,15 @@ def test_losses_of_microbatches_add_up_to_the_mean_over_the_global_batch():
 
 def test_a_pair_costs_twice_its_longer_side():
     assert PreferenceObjective(LastToken(), PAIRS, 0, 0.0).lengths() == [8, 6]
+
+
+def test_the_cost_of_pairs_counts_both_sides_without_padding_and_a_score_each():
+    model = ScalarModel(load_scalar_lm(str(ROOT / "data/tiny_model"), random_init=True, new_head=True))
+    matrices = model_matrices(model.classifier, [model.classifier.score])
+    # Sequences of 2, 4, 3 and 1 tokens, which attend to 3 + 10 + 6 + 1.
+    expected = training_flops(matrices, Work(tokens=10, pairs=20, predictions=4))
+    assert PreferenceObjective(model, PAIRS, 0, 0.0).cost([0, 1]) == (10, expected)
+    assert expected["backward"] == 2 * expected["forward"] > 0
 
 
 def test_loss_and_gradient_do_not_depend_on_the_cut_or_on_padding():

@@ -267,3 +267,17 @@ def test_bfloat16_learns_and_saves_the_float32_masters(tmp_path):
     saved = load_file(policy / "model.safetensors")
     assert all(tensor.dtype == torch.float32 for tensor in saved.values())
     assert any(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in saved.values())
+
+
+def test_a_profile_tells_where_the_time_went_and_changes_nothing_else(whole, tmp_path, capsys):
+    train_sft(sft(tmp_path / "sft"), profile=True)
+    assert contents(tmp_path / "sft" / "policy") == contents(whole / "policy")
+    told = [{name for name in row if name.startswith(("time/", "profile/"))} for row in rows(tmp_path / "sft")]
+    assert {"time/forward", "time/backward", "time/optimizer", "time/other", "profile/flop_utilisation"} <= told[0]
+    plain = [
+        {name: row[name] for name in row.keys() - new} for row, new in zip(rows(tmp_path / "sft"), told, strict=True)
+    ]
+    assert plain == rows(whole)
+    phases = json.loads((tmp_path / "sft" / "profile.json").read_text())["phases"]
+    assert all(phases[name]["flops"] > 0 for name in ("forward", "backward"))
+    assert "sft: profile of" in capsys.readouterr().out and not (whole / "profile.json").exists()

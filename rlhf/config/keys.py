@@ -79,20 +79,20 @@ def _walk(model: type[BaseModel], prefix: str, instance: object) -> Iterator[Key
             description=" ".join((field.description or "").split()),
             is_section=any(map(_is_model, options)),
         )
+        yield from _walk_options(options, f"{path}.", default)
         for option in options:
-            if isinstance(option, type) and issubclass(option, BaseModel):
-                yield from _walk(option, f"{path}.", default)
-            elif get_origin(option) in (list, tuple, Sequence):
-                yield from _walk_items(option, f"{path}.{INDEX}.")
+            if get_origin(option) in (list, tuple, Sequence):
+                items = [each for item in get_args(option) for each in unwrap(item)]
+                yield from _walk_options(items, f"{path}.{INDEX}.", None)
 
 
-def _walk_items(annotation: object, prefix: str) -> Iterator[Key]:
+def _walk_options(options: Sequence[object], prefix: str, instance: object) -> Iterator[Key]:
+    """Yield the keys of every kind of section that may stand in one place, each key once."""
     keys: dict[str, Key] = {}
-    for item in get_args(annotation):
-        for option in unwrap(item):
-            if isinstance(option, type) and issubclass(option, BaseModel):
-                for key in _walk(option, prefix, None):
-                    keys[key.path] = _either(keys[key.path], key) if key.path in keys else key
+    for option in options:
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            for key in _walk(option, prefix, instance):
+                keys[key.path] = _either(keys[key.path], key) if key.path in keys else key
     yield from keys.values()
 
 

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from rlhf.config.resets import ResetSection
 from rlhf.config.rewards import RewardSection, check_names_and_gates
 from rlhf.config.shared import (
     Count,
@@ -16,6 +17,8 @@ from rlhf.config.shared import (
     Section,
     StageConfig,
 )
+
+Advantage = Literal["trajectory", "reward_to_go", "baseline", "gae", "rloo", "group"]
 
 
 class SamplingSection(Section):
@@ -59,22 +62,38 @@ class PPOConfig(StageConfig):
         min_length=1, description="what scores a response; the score is the weighted sum"
     )
     sampling: SamplingSection = SamplingSection()
+    reset: ResetSection | None = Field(None, description="episodes that begin inside a demonstration; null: none")
     score: ScoreSection = ScoreSection()
     value_optimizer: OptimizerSection = OptimizerSection(learning_rate=1e-3)
     kl_control: KLSection = KLSection()
 
     steps: Count = Field(description="PPO steps: collect a batch, update on it")
     rollout_batch_size: Count = Field(64, description="episodes a PPO step, over all processes")
+    num_samples_per_prompt: Count = Field(
+        1,
+        description="episodes from each prompt of a step, a divisor of rollout_batch_size; at least 2 for rloo, group",
+    )
     minibatches: Count = Field(2, description="optimizer steps an epoch; must divide rollout_batch_size")
     epochs: Count = Field(4, description="passes over each collected batch")
     microbatch_tokens: Count = Field(1024, description="padded tokens in one forward and backward pass of one process")
     kl_coef: NonNegative = Field(0.05, description="weight of the KL penalty in the reward, per nat")
     kl_estimator: Literal["k1", "k2", "k3"] = Field(
-        "k1", description="estimator of the KL to the reference at each token"
+        "k1", description="estimator of the KL to the reference at each token; the penalty is unbiased with k1 alone"
+    )
+    advantage: Advantage = Field(
+        "gae",
+        description="what weighs each token: return of the whole response, reward to go, reward to go less the value "
+        "(baseline), GAE, or without a critic the return against those of the other responses to the prompt (rloo, "
+        "group); rungs other than baseline and gae train no value head",
+    )
+    objective: Literal["policy_gradient", "ppo"] = Field(
+        "ppo", description="plain policy gradient, or the importance-weighted clipped surrogate"
     )
     gamma: Fraction = Field(1.0, description="discount per token")
-    gae_lambda: Fraction = Field(0.95, description="0 gives one-step TD errors, 1 gives Monte Carlo")
-    clip_range: Positive = Field(0.2, description="the ratio is clipped to [1 - clip_range, 1 + clip_range]")
+    gae_lambda: Fraction = Field(0.95, description="0 gives one-step TD errors, 1 gives Monte Carlo (gae)")
+    clip_range: Positive | None = Field(
+        0.2, description="the ratio is clipped to [1 - clip_range, 1 + clip_range]; null: no clip (ppo)"
+    )
     value_clip_range: Positive | None = Field(
         0.2, description="values may move this far from the old ones; null: no clip"
     )
@@ -92,6 +111,16 @@ class PPOConfig(StageConfig):
         """Episodes an optimizer step, over all processes."""
         return self.rollout_batch_size // self.minibatches
 
+    @property
+    def prompts_per_step(self) -> int:
+        """Prompts of a PPO step, over all processes."""
+        return self.rollout_batch_size // self.num_samples_per_prompt
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether the advantages read values, so that there is a value head to train."""
+        return self.advantage in ("baseline", "gae")
+
     @model_validator(mode="after")
     def _sizes(self) -> Self:
         if self.rollout_batch_size % self.minibatches:
@@ -105,8 +134,38 @@ class PPOConfig(StageConfig):
         return self
 
     @model_validator(mode="after")
+    def _groups(self) -> Self:
+        size, samples = self.rollout_batch_size, self.num_samples_per_prompt
+        if size % samples:
+            raise ValueError(f"num_samples_per_prompt ({samples}) must divide rollout_batch_size ({size})")
+        if self.advantage in ("rloo", "group") and samples < 2:
+            raise ValueError(
+                f"advantage: {self.advantage} compares responses to one prompt: num_samples_per_prompt must be at "
+                f"least 2, found {samples}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _settings_with_effect(self) -> Self:
+        """Refuse a setting that was changed and would do nothing; the default always passes."""
+        unread = {} if self.advantage == "gae" else {"gae_lambda": f"advantage: {self.advantage}"}
+        if not self.has_critic:
+            critic = ("critic", "critic_model", "value_optimizer", "value_clip_range", "value_coef")
+            unread |= dict.fromkeys(critic, f"advantage: {self.advantage}, which trains no value head")
+        if self.objective == "policy_gradient":
+            unread["clip_range"] = "objective: policy_gradient"
+        defaults = type(self).model_fields
+        for name, reason in unread.items():
+            if getattr(self, name) != defaults[name].default:
+                raise ValueError(f"{name} has no effect with {reason} - leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _rewards_that_fit(self) -> Self:
         check_names_and_gates(self.rewards)
+        drops = any("drop_episode" in (section.on_error, section.on_nan) for section in self.rewards)
+        if drops and self.advantage in ("rloo", "group"):
+            raise ValueError(f"advantage: {self.advantage} needs whole groups: drop_episode would leave holes in them")
         return self
 
     @model_validator(mode="after")
@@ -120,6 +179,8 @@ class PPOConfig(StageConfig):
                 f"kl_control.horizon ({self.kl_control.horizon}) must be at least rollout_batch_size "
                 f"({self.rollout_batch_size}), else a single step overshoots"
             )
+        if self.reset is not None and self.sampling.max_new_tokens == 1:
+            raise ValueError("reset needs sampling.max_new_tokens of at least 2: one token to force, one to sample")
         if self.model.lora is not None and self.model.lora.dropout > 0:
             raise ValueError("model.lora.dropout must be 0 in PPO: dropout makes the ratio noise")
         return self

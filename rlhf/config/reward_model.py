@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from rlhf.config.shared import Count, DataSection, NonNegative, StageConfig
+from rlhf.config.shared import Count, DataSection, Fraction, NonNegative, StageConfig
 
 
 class RewardModelConfig(StageConfig):
@@ -16,6 +16,9 @@ class RewardModelConfig(StageConfig):
         None, description="demonstrations on which the mean score is set to 0 after training"
     )
     append_eos: bool = Field(True, description="end each text with EOS; the score is read at the last token")
+    unfinished_fraction: Fraction = Field(
+        0.0, description="share of the pairs in which the chosen text, cut short, takes the place of the rejected one"
+    )
     centring_coef: NonNegative = Field(0.0, description="weight of the squared sum of a pair's two scores")
     epochs: Count | None = Field(None, description="passes over the data; set this or steps")
     steps: Count | None = Field(None, description="optimizer steps; set this or epochs")

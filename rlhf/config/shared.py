@@ -3,8 +3,15 @@
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+
+def _on_or_off(value: Any) -> Any:
+    """YAML reads the bare words on and off as truth values."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
 Precision = Literal["auto", "float32", "bfloat16"]
 OverLong = Literal["drop", "cut_left", "error"]
 OnEmpty = Literal["error", "skip"]
@@ -119,6 +126,9 @@ class StageConfig(InRunDirectory):
         None, description="refuse to start when the number of processes differs (accelerate may start fewer than asked)"
     )
     model: ModelSection
+    compile: Switch = Field(
+        "auto", description="compile the transformer blocks (20 to 60 s); auto: for runs of a million tokens or more"
+    )
     optimizer: OptimizerSection = OptimizerSection()
     logging: LoggingSection = LoggingSection()
     checkpoints: CheckpointSection = CheckpointSection()

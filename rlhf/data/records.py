@@ -56,6 +56,16 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A response to a prompt that an episode may begin inside of."""
+
+    prompt: Prompt
+    """What it answers."""
+    response_ids: tuple[int, ...]
+    """What ends the response included."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared(Generic[T]):
     """The records that were made of some rows, and what became of the others."""
 

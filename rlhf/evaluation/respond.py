@@ -13,6 +13,7 @@ from rlhf.data.batching import collate_prompts
 from rlhf.data.records import Prompt
 from rlhf.errors import ConfigError
 from rlhf.functional.token_budget import token_budget_batches
+from rlhf.models.attention import use_short_row_attention
 from rlhf.models.loading import context_length, frozen_in, load_causal_lm
 from rlhf.models.policy import sequence_logprobs
 from rlhf.models.sequences import join
@@ -52,6 +53,7 @@ def load_policy(path: str, dtype: torch.dtype, device: torch.device) -> Policy:
     """
     tokenizer = load_tokenizer(path)
     model = load_causal_lm(path)
+    use_short_row_attention(model)
     fit_vocabulary(model, tokenizer, path)
     model = frozen_in(model, dtype).to(device)  # type: ignore[arg-type]  # decorated without types
     return Policy(path=path, model=model, tokenizer=tokenizer, eos_ids=eos_ids(path, tokenizer))

@@ -1,4 +1,9 @@
-"""From scores, KL and values to per-token rewards and advantages."""
+"""From scores, KL and values to per-token rewards, and from rewards to what each token's score function is weighed by.
+
+The ladder of the policy gradient, each rung the same gradient in expectation (discount 1) with less variance: the
+return of the whole response, the reward to go, the reward to go less a baseline, and GAE. `groups.py` holds the
+relatives that need no critic.
+"""
 
 import torch
 from torch import Tensor
@@ -37,6 +42,105 @@ def shaped_rewards(scores: Tensor, token_scores: Tensor, kl: Tensor, mask: Tenso
     return keep(as_float(token_scores) - kl_coef * as_float(kl), mask) + at_last
 
 
+def response_return(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
+    """Sum the rewards of each response.
+
+    R = sum_k gamma^k * r_{first + k}, first the first kept token
+
+    Args:
+        rewards: [B, T] per token, KL penalty included.
+        mask: [B, T] bool, True on response tokens, which are contiguous within a row.
+        gamma: discount per token, in [0, 1].
+
+    Returns:
+        [B] returns, 0 for a row without a kept token.
+
+    Raises:
+        ValueError: the shapes differ, the mask is not bool or has a gap, or `gamma` is outside [0, 1].
+    """
+    to_go = reward_to_go(rewards, mask, gamma)
+    first = mask.int().argmax(1, keepdim=True)
+    return to_go.gather(1, first).squeeze(1)
+
+
+def trajectory_return(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
+    """Weigh every token by the return of its whole response: the first rung, REINFORCE.
+
+    Psi_t = R = sum_k gamma^k * r_k
+
+    Source: Williams 1992, doi:10.1007/BF00992696; Schulman et al. 2016, arXiv:1506.02438, equation 1, form 1.
+
+    Args:
+        rewards: [B, T] per token, KL penalty included.
+        mask: [B, T] bool, True on response tokens, which are contiguous within a row.
+        gamma: discount per token, in [0, 1].
+
+    Returns:
+        [B, T], the same number on every kept token of a row, 0 where the mask is False.
+
+    Raises:
+        ValueError: the shapes differ, the mask is not bool or has a gap, or `gamma` is outside [0, 1].
+    """
+    return keep(response_return(rewards, mask, gamma).unsqueeze(1).expand(mask.shape), mask)
+
+
+def reward_to_go(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
+    """Weigh each token by what came after it, a sample of Q(s_t, a_t): rewards before it are not its doing.
+
+    Psi_t = G_t = sum_{k >= t} gamma^{k - t} * r_k
+
+    Source: Schulman et al. 2016, arXiv:1506.02438, equation 1, form 2. With gamma below 1 the gradient of the
+    discounted objective would weigh G_t by gamma^t besides, which everybody leaves out; with gamma 1 nothing is lost.
+
+    Args:
+        rewards: [B, T] per token, KL penalty included.
+        mask: [B, T] bool, True on response tokens, which are contiguous within a row.
+        gamma: discount per token, in [0, 1].
+
+    Returns:
+        [B, T], 0 where the mask is False.
+
+    Raises:
+        ValueError: the shapes differ, the mask is not bool or has a gap, or `gamma` is outside [0, 1].
+    """
+    check_same_shape(rewards=rewards, mask=mask)
+    _check_fraction("gamma", gamma)
+    _check_contiguous(mask)
+    kept = keep(rewards, mask)
+    to_go = torch.zeros_like(kept)
+    following = kept.new_zeros(mask.shape[0])
+    for t in reversed(range(mask.shape[1])):
+        following = kept[:, t] + gamma * following
+        to_go[:, t] = following
+    return keep(to_go, mask)
+
+
+def baseline(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float) -> Tensor:
+    """Take the value of the state off the reward to go: what the token brought beyond what was expected.
+
+    Psi_t = G_t - V_t
+
+    Any V that does not look at the token leaves the expected gradient unchanged. The same numbers as `gae` with
+    gae_lambda 1.
+
+    Source: Schulman et al. 2016, arXiv:1506.02438, equation 1, form 3.
+
+    Args:
+        rewards: [B, T] per token, KL penalty included.
+        values: [B, T] V(s_t), before token t is emitted.
+        mask: [B, T] bool, True on response tokens, which are contiguous within a row.
+        gamma: discount per token, in [0, 1].
+
+    Returns:
+        [B, T], 0 where the mask is False.
+
+    Raises:
+        ValueError: the shapes differ, the mask is not bool or has a gap, or `gamma` is outside [0, 1].
+    """
+    check_same_shape(rewards=rewards, values=values, mask=mask)
+    return reward_to_go(rewards, mask, gamma) - keep(values, mask)
+
+
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda: float) -> Tensor:
     """Estimate advantages by an exponentially weighted sum of TD errors.
 
@@ -60,9 +164,8 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda:
         ValueError: the shapes differ, the mask is not bool or has a gap, or a number is outside [0, 1].
     """
     check_same_shape(rewards=rewards, values=values, mask=mask)
-    for name, number in (("gamma", gamma), ("gae_lambda", gae_lambda)):
-        if not 0.0 <= number <= 1.0:
-            raise ValueError(f"{name} must be in [0, 1], found {number}")
+    _check_fraction("gamma", gamma)
+    _check_fraction("gae_lambda", gae_lambda)
     _check_contiguous(mask)
     rewards, values = keep(rewards, mask), keep(values, mask)
     num_tokens = mask.shape[1]
@@ -75,6 +178,11 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda:
         next_value = values[:, t]
         advantages[:, t] = next_advantage
     return keep(advantages, mask)
+
+
+def _check_fraction(name: str, number: float) -> None:
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"{name} must be in [0, 1], found {number}")
 
 
 def _check_contiguous(mask: Tensor) -> None:

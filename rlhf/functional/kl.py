@@ -18,6 +18,9 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: Estimator) ->
     k2 = d^2 / 2            biased, low variance
     k3 = exp(-d) - 1 + d    unbiased, never negative
 
+    As a penalty in the reward, which is not differentiated, only k1 gives the gradient of the KL: k2 and k3 depend on
+    the policy themselves, and what their own gradient would add is missing.
+
     Source: Schulman 2020, http://joschu.net/blog/kl-approx.html; his r is q / p = exp(-d).
 
     Args:

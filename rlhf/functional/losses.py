@@ -1,4 +1,4 @@
-"""The losses: clipped policy and value losses, the preference loss and the next-token loss.
+"""The losses: policy gradient, clipped policy and value losses, the preference loss and the next-token loss.
 
 A loss over tokens is a sum divided by `num_tokens`, the number of real tokens in the whole global minibatch. So the
 losses of microbatches, and their gradients, add up to those of the minibatch, however it was cut. The statistics in a
@@ -44,27 +44,58 @@ class ValueLoss:
     """Share of real tokens at which the clipped term is the larger, so that the gradient is 0."""
 
 
+def policy_gradient_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *, num_tokens: float | None = None
+) -> PolicyLoss:
+    """Compute the loss whose gradient is the policy gradient, without importance weights.
+
+    loss = -1/N * sum_t A_t * log p(a_t)
+
+    Its gradient means something for the policy that sampled, so for the first update on a batch; its value means
+    nothing.
+
+    Source: Williams 1992, doi:10.1007/BF00992696.
+
+    Args:
+        logprobs: [B, T] nats, of the policy that is trained.
+        old_logprobs: [B, T] nats, of the policy that sampled; for the statistics alone.
+        advantages: [B, T], any rung of the ladder.
+        mask: [B, T] bool, True on response tokens.
+        num_tokens: N, real tokens in the global minibatch; None counts this mask.
+
+    Returns:
+        The loss, and statistics over real tokens; nothing is clipped.
+
+    Raises:
+        ValueError: the shapes differ, the mask is not bool, or `num_tokens` is not above 0.
+    """
+    check_same_shape(logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages, mask=mask)
+    loss = -(keep(advantages, mask) * keep(logprobs, mask)).sum() / _divisor(mask, num_tokens)
+    log_ratio = keep(as_float(logprobs) - as_float(old_logprobs), mask)
+    return _policy_result(loss, log_ratio, torch.zeros_like(mask), mask)
+
+
 def policy_loss(
     logprobs: Tensor,
     old_logprobs: Tensor,
     advantages: Tensor,
     mask: Tensor,
-    clip_range: float,
+    clip_range: float | None,
     *,
     num_tokens: float | None = None,
 ) -> PolicyLoss:
-    """Compute the clipped surrogate loss of PPO.
+    """Compute the clipped surrogate loss of PPO, or the importance-weighted surrogate without a clip.
 
     loss = 1/N * sum_t max(-A_t * r_t, -A_t * clip(r_t, 1 - clip_range, 1 + clip_range)),  r_t = p(a_t) / p_old(a_t)
 
-    Source: Schulman et al. 2017, arXiv:1707.06347, equation 7, negated for minimisation.
+    Source: Schulman et al. 2017, arXiv:1707.06347, equation 7, negated for minimisation; without a clip equation 6.
 
     Args:
         logprobs: [B, T] nats, of the policy that is trained.
         old_logprobs: [B, T] nats, of the policy that sampled.
         advantages: [B, T].
         mask: [B, T] bool, True on response tokens.
-        clip_range: by how much the ratio may leave 1 and still be rewarded, above 0.
+        clip_range: by how much the ratio may leave 1 and still be rewarded, above 0; None for no clip.
         num_tokens: N, real tokens in the global minibatch; None counts this mask.
 
     Returns:
@@ -74,23 +105,17 @@ def policy_loss(
         ValueError: the shapes differ, the mask is not bool, or a number is not above 0.
     """
     check_same_shape(logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages, mask=mask)
-    _check_positive("clip_range", clip_range)
     # Masked before exp: exp of padding may be inf, and inf * 0 would be NaN in the gradient.
     log_ratio = keep(as_float(logprobs) - as_float(old_logprobs), mask)
     ratio = log_ratio.exp()
     kept_advantages = keep(advantages, mask)
     unclipped = -kept_advantages * ratio
-    clipped = -kept_advantages * ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
+    clipped = unclipped
+    if clip_range is not None:
+        _check_positive("clip_range", clip_range)
+        clipped = -kept_advantages * ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
     loss = torch.maximum(unclipped, clipped).sum() / _divisor(mask, num_tokens)
-    with torch.no_grad():
-        return PolicyLoss(
-            loss=loss,
-            clip_fraction=masked_mean(clipped > unclipped, mask),
-            approx_kl=masked_mean(0.5 * log_ratio.square(), mask),
-            ratio_mean=masked_mean(ratio, mask),
-            ratio_std=masked_variance(ratio, mask).sqrt(),
-            ratio_max=keep(ratio, mask).amax(),
-        )
+    return _policy_result(loss, log_ratio, clipped > unclipped, mask)
 
 
 def value_loss(
@@ -178,6 +203,19 @@ def next_token_loss(logprobs: Tensor, mask: Tensor, *, num_tokens: float | None 
     """
     check_same_shape(logprobs=logprobs, mask=mask)
     return -keep(logprobs, mask).sum() / _divisor(mask, num_tokens)
+
+
+@torch.no_grad()
+def _policy_result(loss: Tensor, log_ratio: Tensor, is_clipped: Tensor, mask: Tensor) -> PolicyLoss:
+    ratio = log_ratio.exp()
+    return PolicyLoss(
+        loss=loss,
+        clip_fraction=masked_mean(is_clipped, mask),
+        approx_kl=masked_mean(0.5 * log_ratio.square(), mask),
+        ratio_mean=masked_mean(ratio, mask),
+        ratio_std=masked_variance(ratio, mask).sqrt(),
+        ratio_max=keep(ratio, mask).amax(),
+    )
 
 
 def _divisor(mask: Tensor, num_tokens: float | None) -> Tensor | float:

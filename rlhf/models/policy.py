@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.models.anatomy import hidden_size, hidden_states, switch_off_dropout
+from rlhf.models.frozen import num_frozen_blocks, split_trunk
 from rlhf.models.head import head_logprobs
 from rlhf.models.sequences import Sequences
 
@@ -46,9 +47,23 @@ class PolicyWithValueHead(nn.Module):
         self.lm = switch_off_dropout(lm)
         self.critic = None if critic is None else switch_off_dropout(critic)
         self.value_head = ValueHead(hidden_size(lm if critic is None else critic))
+        self._split = split_trunk(lm, num_frozen_blocks(lm))
+
+    def frozen_states(self, sequences: Sequences) -> Tensor | None:
+        """Return [B, S, H], what enters the first trained block: the same in every pass, and for the reference.
+
+        None when every block is trained.
+        """
+        return None if self._split is None else self._split.frozen_states(sequences.input_ids)
 
     def forward(
-        self, sequences: Sequences, num_steps: int, temperature: float, *, with_entropy: bool = False
+        self,
+        sequences: Sequences,
+        num_steps: int,
+        temperature: float,
+        *,
+        frozen_states: Tensor | None = None,
+        with_entropy: bool = False,
     ) -> PolicyOutput:
         """Compute logprobs and values of responses.
 
@@ -58,9 +73,13 @@ class PolicyWithValueHead(nn.Module):
             sequences: prompts and responses.
             num_steps: T.
             temperature: logits are divided by it.
+            frozen_states: of these sequences, when they are known; spares the pass through the frozen blocks.
             with_entropy: also the policy's entropy at each token.
         """
-        hidden = sequences.predicting(hidden_states(self.lm, sequences.input_ids))
+        if frozen_states is not None and self._split is not None:
+            hidden = sequences.predicting(self._split.hidden_states(frozen_states))
+        else:
+            hidden = sequences.predicting(hidden_states(self.lm, sequences.input_ids))
         states = hidden
         if self.critic is not None:
             states = sequences.predicting(hidden_states(self.critic, sequences.input_ids))
@@ -72,8 +91,13 @@ class PolicyWithValueHead(nn.Module):
         )
 
 
-def sequence_logprobs(lm: PreTrainedModel, sequences: Sequences, num_steps: int, temperature: float) -> Tensor:
-    """Return [B, T] float32 logprobs of the responses under a language model without value head (the reference)."""
-    hidden = sequences.predicting(hidden_states(lm, sequences.input_ids))
-    logprobs, _ = head_logprobs(lm, hidden, sequences.targets, temperature)
+def sequence_logprobs(
+    lm: PreTrainedModel, sequences: Sequences, num_steps: int, temperature: float, hidden: Tensor | None = None
+) -> Tensor:
+    """Return [B, T] float32 logprobs of the responses under a language model without value head (the reference).
+
+    `hidden` [B, S, H] are the trunk's last hidden states, computed here when None.
+    """
+    states = hidden_states(lm, sequences.input_ids) if hidden is None else hidden
+    logprobs, _ = head_logprobs(lm, sequences.predicting(states), sequences.targets, temperature)
     return sequences.placed(logprobs, num_steps)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlhf.models.frozen import num_frozen_blocks, split_trunk
 from rlhf.models.policy import sequence_logprobs
 from rlhf.models.sequences import Sequences
 from rlhf.models.setup import Trainable
@@ -15,17 +16,29 @@ class Reference:
     """What the policy was before PPO began."""
 
     def __init__(self, policy: Trainable) -> None:
-        """Take the reference from a policy that has not been trained yet; frozen weights are shared with it."""
+        """Take the reference from a policy that has not been trained yet; frozen weights are shared with it.
+
+        `model` is what it computes with: the policy's own where an adapter is trained.
+        """
         self._adapter = policy.adapter
-        self._model = policy.model if policy.adapter is not None else _frozen_copy(policy.model)
+        self.model = policy.model if policy.adapter is not None else _frozen_copy(policy.model)
+        self._split = split_trunk(self.model, num_frozen_blocks(policy.model))
 
     @torch.no_grad()
-    def logprobs(self, sequences: Sequences, num_steps: int, temperature: float) -> Tensor:
-        """Return [B, T] float32 logprobs of the responses in `sequences`, 0 where there is no token."""
+    def logprobs(
+        self, sequences: Sequences, num_steps: int, temperature: float, frozen_states: Tensor | None = None
+    ) -> Tensor:
+        """Return [B, T] float32 logprobs of the responses in `sequences`, 0 where there is no token.
+
+        The blocks that the policy never trains are the reference's own: `frozen_states` [B, S, H] spare their pass.
+        """
         if self._adapter is None:
-            return sequence_logprobs(self._model, sequences, num_steps, temperature)
+            hidden = None
+            if frozen_states is not None and self._split is not None:
+                hidden = self._split.hidden_states(frozen_states)
+            return sequence_logprobs(self.model, sequences, num_steps, temperature, hidden)
         with self._adapter.disable_adapter():
-            return sequence_logprobs(self._model, sequences, num_steps, temperature)
+            return sequence_logprobs(self.model, sequences, num_steps, temperature)
 
 
 def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:

@@ -1,5 +1,6 @@
 """Stage: puts the parts of PPO together, runs the steps, saves the policy with its value head."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.reference import Reference
 from rlhf.models.setup import Trainable
 from rlhf.models.tokenizer import eos_ids, load_tokenizer, tokenizer_fingerprint
+from rlhf.ppo.reset_assembly import make_resets, reset_inputs
 from rlhf.ppo.reward_assembly import components, reward_inputs
 from rlhf.ppo.rollout import Collector
 from rlhf.ppo.scoring import Scorer
@@ -41,8 +43,8 @@ from rlhf.training.randomness import generator
 SHOWN = ("objective/kl", "objective/scores", "policy/clipfrac_avg", "val/explained_variance")
 
 
-def train_ppo(config: PPOConfig) -> Path:
-    """Optimise the policy against the rewards and save it.
+def train_ppo(config: PPOConfig, *, profile: bool = False) -> Path:
+    """Optimise the policy against the rewards and save it; `profile` measures where the time goes.
 
     Returns:
         The directory of the policy, an ordinary `AutoModelForCausalLM` (or adapter) directory with
@@ -55,7 +57,7 @@ def train_ppo(config: PPOConfig) -> Path:
     mark = fingerprint(config, _inputs(config))
     if completed(config, mark):
         return policy
-    with frame(config, mark) as run:
+    with frame(config, mark, profile=profile) as run:
         _train(config, run, policy)
     return policy
 
@@ -83,27 +85,39 @@ def assemble(config: PPOConfig, run: Frame) -> Parts:
     source = resolve(config.model.path)
     tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
     prompts = _prompts(config, run, tokenizer)
+    ends = eos_ids(source, tokenizer)
+    resets = make_resets(config, run, tokenizer, prompts, ends)
+    begun = prompts if resets is None else [*prompts, *(each.prompt for each in resets.pool())]
     trained = trainable(config.model, partial(load_causal_lm, seed=config.seed), tokenizer)
-    _check_context(config, trained, prompts)
-    critic = _critic(config, tokenizer, prompts)
+    _check_context(config, trained, begun)
+    critic = _critic(config, tokenizer, begun)
     policy = PolicyWithValueHead(trained.model, None if critic is None else critic.model).to(run.device)
     optimizer = _optimizer(config, run, policy)
     rewards = components(config.rewards, tokenizer, dtype=run.dtype, device=run.device)
     scorer = Scorer(rewards, config.score, run.processes)
-    collector = Collector(policy, Reference(trained), scorer, tokenizer, config, eos_ids(source, tokenizer))
-    trainer = PPOTrainer(policy, collector, optimizer, config, run.processes, _generators(config, run))
+    phases, reference = run.profile.phases, Reference(trained)
+    run.compile_for(_num_tokens(config, begun), trained.model, reference.model, *([critic.model] if critic else []))
+    collector = Collector(policy, reference, scorer, tokenizer, config, ends, phases)
+    trainer = PPOTrainer(policy, collector, optimizer, config, run.processes, _generators(config, run), resets)
     return Parts(trainer=trainer, prompts=prompts, trained=trained, critic=critic)
 
 
 def _train(config: PPOConfig, run: Frame, directory: Path) -> None:
     parts = assemble(config, run)
-    steps = PPOSteps(parts.trainer, parts.prompts, run.directory.samples)
+    run.measure_machine(parts.trained.model, config.microbatch_tokens)
+    steps = PPOSteps(parts.trainer, parts.prompts, run.directory.samples, run.profile)
     try:
         run.run(steps, num_steps=config.steps, eval_every=None, description="ppo", shown=SHOWN)
     finally:
         parts.trainer.collector.scorer.close()
     if run.processes.is_main:
         _save(parts, directory)
+
+
+def _num_tokens(config: PPOConfig, prompts: list[Prompt]) -> int:
+    """Return about how many tokens the run passes forward and back, over all processes."""
+    episode = sum(len(prompt.ids) for prompt in prompts) // len(prompts) + config.sampling.max_new_tokens
+    return config.steps * config.rollout_batch_size * config.epochs * episode
 
 
 def _critic(config: PPOConfig, tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt]) -> Trainable | None:
@@ -166,17 +180,19 @@ def _save(parts: Parts, directory: Path) -> None:
 
 def _inputs(config: PPOConfig) -> list[str]:
     models = [config.model.path, *([config.critic_model.path] if config.critic_model else [])]
-    return [*models, config.prompts.path, *reward_inputs(config.rewards)]
+    return [*models, config.prompts.path, *reward_inputs(config.rewards), *reset_inputs(config)]
 
 
 def _check_shares(config: PPOConfig, processes: Processes) -> None:
-    unit = processes.num * config.minibatches
+    samples = config.num_samples_per_prompt
+    unit = processes.num * math.lcm(config.minibatches, samples)
     if config.rollout_batch_size % unit:
         below = config.rollout_batch_size // unit * unit
         near = f"{below} or {below + unit}" if below else str(unit)
+        groups = f" and of processes x num_samples_per_prompt ({processes.num} x {samples})" if samples > 1 else ""
         raise ConfigError(
             f"rollout_batch_size ({config.rollout_batch_size}) must be a multiple of processes x minibatches "
-            f"({processes.num} x {config.minibatches}); nearest valid: {near}"
+            f"({processes.num} x {config.minibatches}){groups}; nearest valid: {near}"
         )
 
 

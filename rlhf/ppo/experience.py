@@ -5,21 +5,22 @@ from torch import Tensor
 
 from rlhf.batches import Experience, Rollout
 from rlhf.config import PPOConfig
-from rlhf.functional.advantages import gae, shaped_rewards
+from rlhf.functional.advantages import shaped_rewards
 from rlhf.functional.kl import kl_estimate
 from rlhf.functional.masking import keep, whiten
+from rlhf.ppo.ladder import estimated_advantages
 from rlhf.training.processes import Processes
 
 
 def make_experience(rollout: Rollout, kl_coef: float, config: PPOConfig, processes: Processes) -> Experience:
     """Shape rewards with the KL to the reference, estimate advantages, and whiten them over the global batch.
 
-    Returns are advantages + old values, taken before whitening.
+    Returns are advantages + old values, taken before whitening; without a critic nothing reads them.
     """
     mask = rollout.response_mask
     kl = keep(kl_estimate(rollout.logprobs, rollout.ref_logprobs, config.kl_estimator), mask)
     rewards = shaped_rewards(rollout.scores, rollout.token_scores, kl, mask, kl_coef)
-    advantages = gae(rewards, rollout.values, mask, config.gamma, config.gae_lambda)
+    advantages = estimated_advantages(rewards, rollout.values, mask, config)
     returns = keep(advantages + rollout.values, mask)
     if config.whiten_advantages:
         advantages = whitened_globally(advantages, mask, processes)

@@ -20,7 +20,7 @@ def step_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
     rollout, experience = result.experience.rollout, result.experience
     mask = rollout.response_mask
     scores = episode_scores(rollout)
-    names = ("episodes", "tokens", "kl", "scores", "raw", "shaped", "ended", "surprise", "squares")
+    names = ("episodes", "tokens", "kl", "scores", "raw", "shaped", "ended", "surprise", "squares", "forced")
     local = [
         int(mask.any(1).sum()),
         int(mask.sum()),
@@ -31,6 +31,7 @@ def step_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
         int(rollout.ended.sum()),
         -float(masked_sum(rollout.logprobs, mask)),
         float(scores.double().square().sum()),
+        int(rollout.forced.sum()),
     ]
     total = dict(zip(names, processes.sums(local), strict=True))
     episodes, tokens = total["episodes"], total["tokens"]
@@ -47,7 +48,7 @@ def step_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
         "objective/entropy": total["surprise"] / tokens,
         "val/num_eos_tokens": total["ended"],
         "val/share_ended": total["ended"] / episodes,
-        "val/response_length": tokens / episodes,
+        "val/response_length": (tokens + total["forced"]) / episodes,
         "val/explained_variance": _explained_variance(result, processes),
         "val/first_ratio_deviation": max(processes.gathered([first.ratio_deviation])),
         "updates": float(sum(update.stepped for update in result.updates)),
@@ -63,7 +64,8 @@ def episode_scores(rollout: Rollout) -> Tensor:
 def write_samples(result: StepResult, path: Path, num_samples: int) -> None:
     """Write the first responses of this process as JSONL: prompt, response, score, KL, whether it ended.
 
-    The score of an episode that a reward dropped is null.
+    After a reset also `forced`, the text with which the response began, and how many tokens that is. The score of an
+    episode that a reward dropped is null.
 
     Raises:
         CheckpointError: the disk is full or cannot be written.
@@ -77,6 +79,7 @@ def write_samples(result: StepResult, path: Path, num_samples: int) -> None:
             "score": float(scores[index]) if bool(rollout.response_mask[index].any()) else None,
             "kl": float(result.experience.kl[index].sum()),
             "ended": bool(rollout.ended[index]),
+            **_forced(result, index),
         }
         for index, episode in enumerate(result.collected.episodes[:num_samples])
     ]
@@ -86,6 +89,11 @@ def write_samples(result: StepResult, path: Path, num_samples: int) -> None:
         write_atomic(path, text)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error}") from error
+
+
+def _forced(result: StepResult, index: int) -> dict[str, str | int]:
+    num_forced = int(result.experience.rollout.forced[index].sum())
+    return {"forced": result.collected.prefixes[index], "num_forced": num_forced} if num_forced else {}
 
 
 def _explained_variance(result: StepResult, processes: Processes) -> float:

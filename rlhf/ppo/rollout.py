@@ -1,7 +1,7 @@
 """Ask the models once, without gradients: responses, logprobs, reference logprobs, values, scores."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,14 +9,17 @@ from transformers import PreTrainedTokenizerBase
 
 from rlhf.batches import Rollout, Samples
 from rlhf.config import PPOConfig
+from rlhf.models.compiled import is_compiled
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.reference import Reference
 from rlhf.models.sequences import Sequences, join
 from rlhf.ppo.microbatches import Microbatches, cut_microbatches, num_strata_needed
+from rlhf.ppo.responses import Responses, decode_steps_saved, whole_responses
 from rlhf.ppo.scoring import Scorer
 from rlhf.ppo.start_states import StartStates
 from rlhf.rewards.protocol import Episode
 from rlhf.sampling.sampler import sample
+from rlhf.training.phases import NO_PHASES, Phases
 from rlhf.training.processes import Processes
 
 
@@ -26,11 +29,17 @@ class Collected:
 
     rollout: Rollout
     microbatches: Microbatches
+    frozen_states: dict[int, Tensor]
+    """By the first row of a microbatch: [N, S, H], what enters the policy's first trained block; empty if all are."""
     episodes: list[Episode]
     raw_scores: list[float]
     """The weighted sum of the rewards, before penalty, clipping and normalisation."""
     reward_metrics: dict[str, float]
     """Of each reward, by its name; over all processes."""
+    prefixes: list[str]
+    """The text of the forced tokens with which each response begins."""
+    decode_steps_saved: int
+    """One-token steps of the sampler that were spared by reading forced tokens with the prompts."""
 
 
 class Collector:
@@ -44,6 +53,7 @@ class Collector:
         tokenizer: PreTrainedTokenizerBase,
         config: PPOConfig,
         eos_ids: tuple[int, ...],
+        phases: Phases = NO_PHASES,
     ) -> None:
         self.policy = policy
         self.reference = reference
@@ -51,6 +61,7 @@ class Collector:
         self.tokenizer = tokenizer
         self.config = config
         self.eos_ids = eos_ids
+        self.phases = phases
 
     @torch.no_grad()
     def collect(self, starts: StartStates, generator: torch.Generator, processes: Processes) -> Collected:
@@ -59,61 +70,68 @@ class Collector:
         Old logprobs come from the same forward pass, on the same microbatches, as the update's: not from the sampler,
         whose one-token steps round differently in bfloat16.
         """
-        samples = self.respond(starts, generator)
-        episodes = self.episodes(starts, samples)
-        scored = self.scorer.score(episodes)
-        samples = _without_dropped(samples, scored.kept)
-        scores = self.scorer.shaped(scored.scores, samples.ended.tolist(), scored.kept)
-        lengths = (starts.batch.prompt_mask.sum(1) + samples.response_mask.sum(1)).tolist()
+        with self.phases("generation"):
+            responses = whole_responses(starts, self.respond(starts, generator))
+        episodes = self.episodes(starts, responses)
+        with self.phases("reward"):
+            scored = self.scorer.score(episodes)
+        decode_steps = decode_steps_saved(responses, self.config.sampling.batch_rows)
+        responses = responses.only(torch.tensor(scored.kept, device=responses.ended.device))
+        scores = self.scorer.shaped(scored.scores, responses.ended.tolist(), scored.kept)
+        lengths = (starts.batch.prompt_mask.sum(1) + responses.lengths).tolist()
         microbatches = self.cut(lengths, generator, processes).only(torch.tensor(scored.kept))
-        logprobs, ref_logprobs, values = self.forward(starts, samples, microbatches)
+        logprobs, ref_logprobs, values, frozen_states = self.forward(starts, responses, microbatches)
         rollout = Rollout(
             prompt_ids=starts.batch.prompt_ids,
             prompt_mask=starts.batch.prompt_mask,
-            response_ids=samples.response_ids,
-            response_mask=samples.response_mask,
-            forced=torch.zeros_like(samples.response_mask),
+            response_ids=responses.response_ids,
+            response_mask=responses.response_mask,
+            forced=responses.forced,
             logprobs=logprobs,
             ref_logprobs=ref_logprobs,
             values=values,
             scores=torch.tensor(scores, dtype=torch.float32, device=logprobs.device),
-            token_scores=_placed(scored.token_scores, logprobs),
-            ended=samples.ended,
+            token_scores=_placed(scored.token_scores, responses.response_mask),
+            ended=responses.ended,
         )
         return Collected(
             rollout=rollout,
             microbatches=microbatches,
+            frozen_states=frozen_states,
             episodes=episodes,
             raw_scores=scored.raw,
             reward_metrics=scored.metrics,
+            prefixes=self.tokenizer.batch_decode([list(ids) for ids in starts.prefixes], skip_special_tokens=True),
+            decode_steps_saved=decode_steps,
         )
 
     def respond(self, starts: StartStates, generator: torch.Generator) -> Samples:
-        """Sample responses, `sampling.batch_rows` prompts at a time."""
+        """Sample what follows the start states, `sampling.batch_rows` rows at a time."""
         settings = self.config.sampling
         parts = [
             sample(
                 self.policy.lm,
-                starts.batch.rows(rows),
+                starts.states.rows(rows),
                 max_new_tokens=settings.max_new_tokens,
                 temperature=settings.temperature,
                 eos_ids=self.eos_ids,
                 generator=generator,
                 stop_strings=tuple(settings.stop_strings),
                 tokenizer=self.tokenizer,
+                num_forced=starts.num_forced[rows],
             )
             for rows in torch.arange(len(starts.prompts)).split(settings.batch_rows)
         ]
         return _joined(parts)
 
-    def episodes(self, starts: StartStates, samples: Samples) -> list[Episode]:
-        """Return what the rewards read."""
-        lengths = samples.response_mask.sum(1).tolist()
-        responses = [tuple(ids[:n]) for ids, n in zip(samples.response_ids.tolist(), lengths, strict=True)]
-        texts = self.tokenizer.batch_decode([list(ids) for ids in responses], skip_special_tokens=True)
+    def episodes(self, starts: StartStates, responses: Responses) -> list[Episode]:
+        """Return what the rewards read: whole responses."""
+        lengths = responses.lengths.tolist()
+        whole = [tuple(ids[:n]) for ids, n in zip(responses.response_ids.tolist(), lengths, strict=True)]
+        texts = self.tokenizer.batch_decode([list(ids) for ids in whole], skip_special_tokens=True)
         return [
             Episode(prompt=prompt.raw, completion=text, columns=prompt.columns, prompt_ids=prompt.ids, response_ids=ids)
-            for prompt, text, ids in zip(starts.prompts, texts, responses, strict=True)
+            for prompt, text, ids in zip(starts.prompts, texts, whole, strict=True)
         ]
 
     def cut(self, lengths: list[int], generator: torch.Generator, processes: Processes) -> Microbatches:
@@ -123,47 +141,43 @@ class Collector:
         return cut_microbatches(lengths, self.config.minibatches, num_strata, generator)
 
     def forward(
-        self, starts: StartStates, samples: Samples, microbatches: Microbatches
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return [B, T] logprobs, reference logprobs and values, in two forward passes over each microbatch."""
-        logprobs = torch.zeros_like(samples.logprobs)
+        self, starts: StartStates, responses: Responses, microbatches: Microbatches
+    ) -> tuple[Tensor, Tensor, Tensor, dict[int, Tensor]]:
+        """Return [B, T] logprobs, reference logprobs and values, and the states that every later pass starts from.
+
+        Blocks that are never trained are passed once for the policy, the reference and all epochs.
+        """
+        logprobs = torch.zeros_like(responses.response_ids, dtype=torch.float32)
         ref_logprobs, values = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
         num_steps, temperature = logprobs.shape[1], self.config.sampling.temperature
+        kept: dict[int, Tensor] = {}
         for rows in microbatches.all():
-            sequences = _sequences(starts, samples, rows)
-            output = self.policy(sequences, num_steps, temperature)
-            logprobs[rows], values[rows] = output.logprobs, output.values
-            ref_logprobs[rows] = self.reference.logprobs(sequences, num_steps, temperature)
-        return logprobs, ref_logprobs, values
+            sequences = _sequences(starts, responses, rows)
+            with self.phases("forward"):
+                frozen = self.policy.frozen_states(sequences)
+                # Compiled code rounds otherwise without gradients: this is to be the update's own pass.
+                with torch.set_grad_enabled(is_compiled(self.policy.lm)):
+                    output = self.policy(sequences, num_steps, temperature, frozen_states=frozen)
+            logprobs[rows], values[rows] = output.logprobs.detach(), output.values.detach()
+            with self.phases("reference"):
+                ref_logprobs[rows] = self.reference.logprobs(sequences, num_steps, temperature, frozen)
+            if frozen is not None:
+                kept[int(rows[0])] = frozen
+        return logprobs, ref_logprobs, values, kept
 
 
-def _sequences(starts: StartStates, samples: Samples, rows: Tensor) -> Sequences:
-    prompts, responses = starts.batch.rows(rows), samples.rows(rows)
-    return join(prompts.prompt_ids, prompts.prompt_mask, responses.response_ids, responses.response_mask)
+def _sequences(starts: StartStates, responses: Responses, rows: Tensor) -> Sequences:
+    prompts, chosen = starts.batch.rows(rows), responses.rows(rows)
+    return join(prompts.prompt_ids, prompts.prompt_mask, chosen.response_ids, chosen.response_mask, chosen.forced)
 
 
-def _without_dropped(samples: Samples, kept: Sequence[bool]) -> Samples:
-    """Return the samples with no response where a reward dropped the episode: no token of it counts anywhere."""
-    if all(kept):
-        return samples
-    keep = torch.tensor(kept, device=samples.ended.device)
-    mask = samples.response_mask & keep[:, None]
-    return replace(
-        samples,
-        response_ids=samples.response_ids * mask,
-        response_mask=mask,
-        logprobs=samples.logprobs * mask,
-        ended=samples.ended & keep,
-    )
-
-
-def _placed(token_scores: Sequence[list[float] | None], like: Tensor) -> Tensor:
-    """Return scores of single tokens as a tensor of the shape of `like` [B, T], 0 where there is none."""
-    placed = torch.zeros_like(like)
+def _placed(token_scores: Sequence[list[float] | None], mask: Tensor) -> Tensor:
+    """Return scores of single tokens as float32 in the shape of `mask` [B, T], 0 where it is False or there is none."""
+    placed = torch.zeros_like(mask, dtype=torch.float32)
     for row, scores in enumerate(token_scores):
         if scores is not None:
             placed[row, : len(scores)] = torch.tensor(scores)
-    return placed
+    return placed * mask
 
 
 def _joined(parts: list[Samples]) -> Samples:

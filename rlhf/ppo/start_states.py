@@ -1,15 +1,17 @@
-"""Where an episode begins: today, at a prompt of the data set."""
+"""Where an episode begins: at a prompt of the data set, or inside a demonstration."""
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from rlhf.batches import PromptBatch
 from rlhf.data.batching import collate_prompts
 from rlhf.data.records import Prompt
+from rlhf.ppo.resets import Resets, Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +20,29 @@ class StartStates:
 
     prompts: Sequence[Prompt]
     """Where each row comes from."""
+    prefixes: Sequence[tuple[int, ...]]
+    """Forced tokens with which each response begins; none where the episode begins at its prompt."""
     batch: PromptBatch
-    """What the policy reads."""
+    """The prompts alone."""
+    states: PromptBatch
+    """What the policy reads before it acts: the prompts and their prefixes."""
+
+    @property
+    def num_forced(self) -> Tensor:
+        """Return [B] int64, tokens of each prefix."""
+        return torch.tensor([len(prefix) for prefix in self.prefixes], device=self.batch.prompt_ids.device)
 
 
-def draw_start_states(prompts: Sequence[Prompt], pad_id: int, device: torch.device) -> StartStates:
-    """Begin one episode at each prompt."""
-    return StartStates(prompts, collate_prompts(list(prompts), pad_id).to(device))
+def draw_start_states(
+    prompts: Sequence[Prompt], pad_id: int, device: torch.device, resets: Resets | None = None, num_samples: int = 1
+) -> StartStates:
+    """Begin at each prompt, or where `resets` says; `num_samples` episodes in a row begin at the same place."""
+    drawn = [Start(prompt) for prompt in prompts] if resets is None else resets.draw(prompts)
+    starts = [start for start in drawn for _ in range(num_samples)]
+    taken, prefixes = [start.prompt for start in starts], [start.prefix for start in starts]
+    batch = collate_prompts(taken, pad_id).to(device)
+    states = [replace(prompt, ids=prompt.ids + prefix) for prompt, prefix in zip(taken, prefixes, strict=True)]
+    return StartStates(taken, prefixes, batch, collate_prompts(states, pad_id).to(device))
 
 
 class PromptOrder:

@@ -1,6 +1,6 @@
 """PPO, in the order in which it happens. Left out: mixing in pretraining gradients (PPO-ptx), a learned KL target."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +10,14 @@ from rlhf.batches import Experience
 from rlhf.config import PPOConfig
 from rlhf.data.records import Prompt
 from rlhf.errors import GuardStop
-from rlhf.functional.losses import policy_loss, value_loss
+from rlhf.functional.losses import value_loss
 from rlhf.functional.masking import masked_sum
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.sequences import join
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.kl_control import KLControl
+from rlhf.ppo.ladder import policy_objective
+from rlhf.ppo.resets import Resets
 from rlhf.ppo.rollout import Collected, Collector
 from rlhf.ppo.start_states import draw_start_states
 from rlhf.training.optimizer import Optimizer
@@ -73,6 +75,7 @@ class PPOTrainer:
         config: PPOConfig,
         processes: Processes,
         generators: Generators,
+        resets: Resets | None = None,
     ) -> None:
         self.policy = policy
         self.collector = collector
@@ -80,22 +83,30 @@ class PPOTrainer:
         self.config = config
         self.processes = processes
         self.generators = generators
+        self.resets = resets
+        self.phases = collector.phases
         self.kl_control = KLControl(config.kl_coef, config.kl_control)
 
     def step(self, prompts: Sequence[Prompt]) -> StepResult:
-        """Do one PPO step on this process's share of the prompts.
+        """Do one PPO step on this process's share of the prompts, `num_samples_per_prompt` episodes from each.
 
         Raises:
             RewardError: a reward failed.
             GuardStop: something is not finite, or the KL is beyond `kl_control.max_kl`.
         """
-        starts = draw_start_states(prompts, int(self.collector.tokenizer.pad_token_id), self.processes.device)
+        pad_id, samples = int(self.collector.tokenizer.pad_token_id), self.config.num_samples_per_prompt
+        starts = draw_start_states(prompts, pad_id, self.processes.device, self.resets, samples)
         collected = self.collector.collect(starts, self.generators.rollout, self.processes)
         kl_coef = self.kl_control.coef
         experience = make_experience(collected.rollout, kl_coef, self.config, self.processes)
         self.guard(experience)
         updates = self.optimise(experience, collected)
         self.kl_control.update(self.sequence_kl(experience), self.config.rollout_batch_size)
+        if self.resets is not None:
+            kept = collected.rollout.response_mask.any(1).nonzero().flatten().tolist()
+            prompts = [starts.prompts[row] for row in kept]
+            responses = [collected.episodes[row].response_ids for row in kept]
+            self.resets.finish_step(prompts, responses, [collected.raw_scores[row] for row in kept], self.processes)
         return StepResult(collected=collected, experience=experience, updates=updates, kl_coef=kl_coef)
 
     def optimise(self, experience: Experience, collected: Collected) -> list[Update]:
@@ -103,17 +114,24 @@ class PPOTrainer:
         updates: list[Update] = []
         for _ in range(self.config.epochs):
             for minibatch in collected.microbatches.shuffled(self.generators.epochs):
-                update = self.update(experience, minibatch)
+                update = self.update(experience, minibatch, collected.frozen_states)
                 updates += [] if update is None else [update]
                 if update is not None and not update.stepped:
                     return updates
         return updates
 
-    def update(self, experience: Experience, minibatch: Sequence[Tensor]) -> Update | None:
+    def update(
+        self, experience: Experience, minibatch: Sequence[Tensor], frozen_states: Mapping[int, Tensor] | None = None
+    ) -> Update | None:
         """Step once on the clipped surrogate, the value loss and the entropy bonus of a minibatch.
 
         Each loss is a mean over the response tokens of the global minibatch, however it is cut or shared out. There is
         nothing to do, and None is returned, where a reward dropped every episode of it.
+
+        Args:
+            experience: all episodes of this process.
+            minibatch: the microbatches of this step, [N] row indices each.
+            frozen_states: as `Collected` has them; without, the frozen blocks are passed again.
         """
         tokens = float(sum(int(experience.rollout.response_mask[rows].sum()) for rows in minibatch))
         num_tokens = self.processes.sums([tokens])[0]
@@ -121,33 +139,42 @@ class PPOTrainer:
             return None
         totals, largest, deviation = dict.fromkeys(SUMS, 0.0), 0.0, 0.0
         for rows in minibatch:
-            loss, sums, ratio = self.loss(experience.rows(rows), num_tokens)
-            loss.backward()
+            known = (frozen_states or {}).get(int(rows[0]))
+            with self.phases("forward"):
+                loss, sums, ratio = self.loss(experience.rows(rows), num_tokens, known)
+            with self.phases("backward"):
+                loss.backward()
             totals = {name: totals[name] + sums[name] for name in SUMS}
             largest, deviation = max(largest, float(ratio.max())), max(deviation, float((ratio - 1).abs().max()))
         totals = dict(zip(SUMS, self.processes.sums([totals[name] for name in SUMS]), strict=True))
         means = {name: total if name.endswith("_loss") else total / num_tokens for name, total in totals.items()}
         self._check_finite(means)
         stepped = self.config.target_kl is None or means["approx_kl"] <= self.config.target_kl
-        report = self.optimizer.step() if stepped else self.optimizer.discard()
+        with self.phases("optimizer"):
+            report = self.optimizer.step() if stepped else self.optimizer.discard()
         return Update(means=means, ratio_max=largest, ratio_deviation=deviation, stepped=stepped, optimizer=report)
 
-    def loss(self, experience: Experience, num_tokens: float) -> tuple[Tensor, dict[str, float], Tensor]:
+    def loss(
+        self, experience: Experience, num_tokens: float, frozen_states: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, float], Tensor]:
         """Return a microbatch's share of the loss, its sums over real tokens, and its ratios [N]."""
         config, rollout = self.config, experience.rollout
         mask = rollout.response_mask
-        sequences = join(rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, mask | rollout.forced)
+        sequences = join(rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, mask, rollout.forced)
         output = self.policy(
-            sequences, mask.shape[1], config.sampling.temperature, with_entropy=config.entropy_coef > 0
+            sequences,
+            mask.shape[1],
+            config.sampling.temperature,
+            frozen_states=frozen_states,
+            with_entropy=config.entropy_coef > 0,
         )
-        policy = policy_loss(
-            output.logprobs, rollout.logprobs, experience.advantages, mask, config.clip_range, num_tokens=num_tokens
-        )
+        policy = policy_objective(output.logprobs, rollout.logprobs, experience.advantages, mask, config, num_tokens)
         value = value_loss(
             output.values, rollout.values, experience.returns, mask, config.value_clip_range, num_tokens=num_tokens
         )
         entropy = masked_sum(output.entropy, mask)
-        loss = policy.loss + config.value_coef * value.loss - config.entropy_coef * entropy / num_tokens
+        value_coef = config.value_coef if config.has_critic else 0.0
+        loss = policy.loss + value_coef * value.loss - config.entropy_coef * entropy / num_tokens
         ratio = (output.logprobs.detach() - rollout.logprobs)[mask].exp()
         count = len(ratio)
         sums = {

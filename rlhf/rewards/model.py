@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from rlhf.data.encoder import Encoder
 from rlhf.errors import RewardError
 from rlhf.functional.token_budget import token_budget_batches
+from rlhf.models.attention import use_short_row_attention
 from rlhf.models.loading import context_length, frozen_in, load_scalar_lm
 from rlhf.models.scalar import ScalarModel
 from rlhf.models.tokenizer import load_tokenizer, tokenizer_fingerprint
@@ -31,7 +32,7 @@ class ModelReward:
         *,
         dtype: torch.dtype,
         device: torch.device,
-        max_tokens: int = 4096,
+        max_tokens: int = 1024,
     ) -> None:
         """Load the model, frozen.
 
@@ -46,6 +47,7 @@ class ModelReward:
             ConfigError: the model cannot be loaded, or has another number of labels.
         """
         classifier = load_scalar_lm(path, new_head=False)
+        use_short_row_attention(classifier)
         self.path = path
         self.tokenizer = load_tokenizer(path)
         fit_vocabulary(classifier, self.tokenizer, path)

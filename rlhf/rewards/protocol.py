@@ -17,13 +17,13 @@ class Episode:
     prompt: str | list[Message]
     """As the data has it, before the chat template: text, or messages with `role` and `content`."""
     completion: str
-    """The response as text, without special tokens."""
+    """The whole response as text, without special tokens."""
     columns: Mapping[str, object]
     """The other columns of the prompt's row."""
     prompt_ids: tuple[int, ...]
     """What the policy read, without padding."""
     response_ids: tuple[int, ...]
-    """What the policy emitted, the EOS included, without padding."""
+    """The whole response: the forced tokens of a reset, then what the policy emitted, the EOS included; no padding."""
 
 
 class Reward(Protocol):

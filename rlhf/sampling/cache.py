@@ -35,7 +35,7 @@ class ReservedLayer(DynamicLayer):
         return self._show()
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep the rows `indices` [N]: copied to the front of the same memory."""
+        """Keep the rows `indices` [N], copied to the front of the same memory where they fit into it."""
         if self.is_initialized:
             self.key_memory = _keep(self.key_memory, indices, self.length)
             self.value_memory = _keep(self.value_memory, indices, self.length)
@@ -60,6 +60,7 @@ def _reserve(states: Tensor, capacity: int) -> Tensor:
 
 
 def _keep(memory: Tensor, indices: Tensor, length: int) -> Tensor:
-    kept = memory[: len(indices)]
+    fits = len(indices) <= len(memory)
+    kept = memory[: len(indices)] if fits else memory.new_empty(len(indices), *memory.shape[1:])
     kept[:, :, :length] = memory[indices, :, :length]
     return kept

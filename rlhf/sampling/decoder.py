@@ -18,7 +18,8 @@ class Decoder:
         """Prepare `prompts`, which must be on the model's device, for at most `max_new_tokens` further tokens."""
         self._model = model
         self._only_last = {"logits_to_keep": 1} if _takes_logits_to_keep(model) else {}
-        self._prompt_ids, prompt_mask = left_padded(prompts)
+        distinct, self._sources = distinct_prompts(prompts)
+        self._prompt_ids, prompt_mask = left_padded(distinct)
         self._length = prompt_mask.shape[1]
         self._cache = make_cache(getattr(model, "config"), self._length + max_new_tokens)  # noqa: B009
         # With prompts of one length there is nothing to mask, and attention runs its faster unmasked kernel.
@@ -29,7 +30,11 @@ class Decoder:
 
     def read_prompts(self) -> Tensor:
         """Run the model over the prompts and return the logits [B, V] of the first response token."""
-        return self._forward(self._prompt_ids, 0)
+        logits = self._forward(self._prompt_ids, 0)
+        if len(self._sources) == len(self._prompt_ids):
+            return logits
+        self.keep_rows(self._sources)
+        return logits[self._sources]
 
     def read_tokens(self, ids: Tensor) -> Tensor:
         """Append the tokens `ids` [B] and return the logits [B, V] of the ones that follow."""
@@ -37,7 +42,7 @@ class Decoder:
         return self._forward(ids[:, None], self._length - 1)
 
     def keep_rows(self, index: Tensor) -> None:
-        """Let all rows but those of `index` [N] leave the batch."""
+        """Let all rows but those of `index` [N] leave the batch; a row named twice is copied."""
         self._cache.batch_select_indices(index)
         if self._mask is not None:
             self._mask, self._positions = self._mask[index], self._positions[index]
@@ -52,6 +57,24 @@ class Decoder:
         )
         logits: Tensor = output.logits
         return logits[:, -1]
+
+
+def distinct_prompts(prompts: PromptBatch) -> tuple[PromptBatch, Tensor]:
+    """Find equal prompts, so that several samples of one prompt read it once.
+
+    Returns:
+        The different prompts in the order in which they first appear, and the index [B] int64 of each row in them; the
+        batch itself when all differ.
+    """
+    ids = prompts.prompt_ids.masked_fill(~prompts.prompt_mask, -1).tolist()
+    places: dict[tuple[int, ...], int] = {}
+    sources = [places.setdefault(tuple(row), len(places)) for row in ids]
+    index = torch.tensor(sources, device=prompts.prompt_ids.device)
+    if len(places) == len(ids):
+        return prompts, index
+    return prompts.rows(
+        torch.tensor([sources.index(place) for place in range(len(places))], device=index.device)
+    ), index
 
 
 def left_padded(prompts: PromptBatch) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from rlhf.batches import PromptBatch, Samples
 from rlhf.errors import GuardStop
 from rlhf.sampling.decoder import Decoder
 from rlhf.sampling.inverse_cdf import Draw, draw_tokens, most_probable_tokens
+from rlhf.sampling.packed import PackedDecoder, PackedModel, is_packable
 from rlhf.sampling.stopping import Decodes, StopRule
 
 LEAVE_SHARE = 1 / 8
@@ -31,6 +32,7 @@ def sample(  # noqa: PLR0913 - what a caller may ask of one batch, keyword-only
     stop_strings: Sequence[str] = (),
     tokenizer: Decodes | None = None,
     min_new_tokens: int = 0,
+    num_forced: Tensor | None = None,
 ) -> Samples:
     """Sample one response for each prompt from softmax(logits / temperature).
 
@@ -41,16 +43,18 @@ def sample(  # noqa: PLR0913 - what a caller may ask of one batch, keyword-only
     Args:
         model: a Hugging Face causal LM in eval mode, or anything with its `forward`, `config` and `device`.
         prompts: moved to the model's device.
-        max_new_tokens: T at most; a response that long without a stop is cut.
+        max_new_tokens: a response that long without a stop is cut; its forced tokens count.
         temperature: above 0, or 0 for the most probable token (its logprobs are then those at temperature 1).
         eos_ids: tokens that end a response and belong to it; may be empty.
         generator: on any device; advances by B * max_new_tokens float64 numbers, or not at all at temperature 0.
         stop_strings: texts that end a response, which keeps all tokens up to the one that completed the text.
         tokenizer: needed for stop strings.
         min_new_tokens: the EOS gets probability 0 before that many tokens, in the logprobs too; stop strings still end.
+        num_forced: [B] int64, how many tokens at the end of each prompt begin its response already: they leave the row
+            fewer to write, and a stop string may begin in them. None for 0.
 
     Returns:
-        Samples on the model's device, as wide as the longest response.
+        Samples on the model's device, without forced tokens, as wide as the most that a row wrote.
 
     Raises:
         ValueError: an argument out of range, a model in training mode, or prompts too long for the model's positions.
@@ -58,37 +62,49 @@ def sample(  # noqa: PLR0913 - what a caller may ask of one batch, keyword-only
     """
     device = torch.device(getattr(model, "device", prompts.prompt_ids.device))
     prompts = prompts.to(device)
-    _check_lengths(model, prompts, max_new_tokens, min_new_tokens)
+    limits = _limits(prompts, num_forced, max_new_tokens)
+    _check_lengths(model, prompts, limits, max_new_tokens, min_new_tokens)
     _check_temperature(temperature)
     stop_rule = StopRule(eos_ids, stop_strings, tokenizer, device)
-    num_rows = prompts.prompt_ids.shape[0]
+    num_rows, num_steps = prompts.prompt_ids.shape[0], int(limits.max())
+    prefixes = _prefixes(prompts, max_new_tokens - limits) if stop_strings else None
     uniforms = _uniforms(num_rows, max_new_tokens, temperature, generator).to(device)
-    response_ids = torch.zeros(num_rows, max_new_tokens, dtype=torch.int64, device=device)
-    logprobs = torch.zeros(num_rows, max_new_tokens, dtype=torch.float32, device=device)
-    lengths = torch.full((num_rows,), max_new_tokens, device=device)
+    response_ids = torch.zeros(num_rows, num_steps, dtype=torch.int64, device=device)
+    logprobs = torch.zeros(num_rows, num_steps, dtype=torch.float32, device=device)
+    lengths = limits.clone()
     ended = torch.zeros(num_rows, dtype=torch.bool, device=device)
+    over = ended  # ended, or at its limit
 
-    decoder = Decoder(model, prompts, max_new_tokens)
+    decoder = make_decoder(model, prompts, num_steps)
     rows = torch.arange(num_rows, device=device)  # the rows of the batch that the decoder still holds
     logits = decoder.read_prompts()
-    for step in range(max_new_tokens):
+    for step in range(num_steps):
         if step < min_new_tokens:
             logits = logits.index_fill(-1, stop_rule.eos_ids, -torch.inf)
         draw = _next_tokens(logits, uniforms[rows, step], temperature)
         response_ids[rows, step], logprobs[rows, step] = draw.ids, draw.logprobs
-        ends_now = stop_rule.ends(response_ids[rows, : step + 1]) & ~ended[rows]
+        before = None if prefixes is None else [prefixes[row] for row in rows.tolist()]
+        ends_now = stop_rule.ends(response_ids[rows, : step + 1], before) & ~over[rows]
         lengths[rows[ends_now]] = step + 1
         ended[rows[ends_now]] = True
-        num_over = int(ended[rows].sum())
-        if num_over == len(rows) or step + 1 == max_new_tokens:
+        over = ended | (limits <= step + 1)
+        num_over = int(over[rows].sum())
+        if num_over == len(rows):
             break
         next_ids = draw.ids
         if num_over >= LEAVE_SHARE * len(rows):
-            index = (~ended[rows]).nonzero()[:, 0]
+            index = (~over[rows]).nonzero()[:, 0]
             decoder.keep_rows(index)
             rows, next_ids = rows[index], next_ids[index]
         logits = decoder.read_tokens(next_ids)
     return _samples(response_ids, logprobs, lengths, ended)
+
+
+def make_decoder(model: Callable[..., Any], prompts: PromptBatch, max_new_tokens: int) -> Decoder | PackedDecoder:
+    """Return the fastest decoder that knows the model."""
+    if is_packable(model):
+        return PackedDecoder(PackedModel(model, len(prompts.prompt_ids)), prompts, max_new_tokens)
+    return Decoder(model, prompts, max_new_tokens)
 
 
 def _next_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> Draw:
@@ -99,6 +115,32 @@ def _uniforms(num_rows: int, num_steps: int, temperature: float, generator: torc
     if temperature == 0:
         return torch.zeros(num_rows, num_steps, dtype=torch.float64)
     return torch.rand(num_rows, num_steps, dtype=torch.float64, generator=generator, device=generator.device)
+
+
+def _limits(prompts: PromptBatch, num_forced: Tensor | None, max_new_tokens: int) -> Tensor:
+    """Return how many tokens each row may write, [B] int64."""
+    lengths = prompts.prompt_mask.sum(-1)
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, found {max_new_tokens}")
+    if num_forced is None:
+        return torch.full_like(lengths, max_new_tokens)
+    forced = num_forced.to(lengths)
+    most = (lengths - 1).clamp(max=max_new_tokens - 1)
+    bad = ((forced < 0) | (forced > most)).nonzero()[:, 0].tolist()
+    if bad:
+        row = bad[0]
+        raise ValueError(
+            f"num_forced ({int(forced[row])} in row {row}) must leave a token of the prompt ({int(lengths[row])}) and "
+            f"one of max_new_tokens ({max_new_tokens})"
+        )
+    return max_new_tokens - forced
+
+
+def _prefixes(prompts: PromptBatch, num_forced: Tensor) -> list[list[int]]:
+    """Return the forced tokens at the end of each prompt."""
+    lengths = prompts.prompt_mask.sum(-1)
+    starts, ends = (lengths - num_forced).tolist(), lengths.tolist()
+    return [ids[start:end] for ids, start, end in zip(prompts.prompt_ids.tolist(), starts, ends, strict=True)]
 
 
 def _samples(response_ids: Tensor, logprobs: Tensor, lengths: Tensor, ended: Tensor) -> Samples:
@@ -117,17 +159,17 @@ def _samples(response_ids: Tensor, logprobs: Tensor, lengths: Tensor, ended: Ten
     return samples
 
 
-def _check_lengths(model: Callable[..., Any], prompts: PromptBatch, max_new_tokens: int, min_new_tokens: int) -> None:
+def _check_lengths(
+    model: Callable[..., Any], prompts: PromptBatch, limits: Tensor, max_new_tokens: int, min_new_tokens: int
+) -> None:
     if getattr(model, "training", False):
         raise ValueError("the model is in training mode, where dropout would falsify its logprobs: call model.eval()")
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, found {max_new_tokens}")
     if not 0 <= min_new_tokens <= max_new_tokens:
         raise ValueError(f"min_new_tokens ({min_new_tokens}) must be between 0 and max_new_tokens ({max_new_tokens})")
     mask = prompts.prompt_mask
     if mask.numel() == 0 or not bool(mask[:, 0].all()) or bool((mask[:, 1:] & ~mask[:, :-1]).any()):
         raise ValueError(f"prompts must be right-padded, with a token each; prompt_mask {list(mask.shape)} is not")
-    longest = int(mask.sum(-1).max())
+    longest = int((mask.sum(-1) + limits).max()) - max_new_tokens  # without forced tokens
     limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     if limit is not None and longest + max_new_tokens > limit:
         raise ValueError(

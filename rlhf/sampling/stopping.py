@@ -29,14 +29,18 @@ class StopRule:
         self._stop_strings = tuple(stop_strings)
         self._tokenizer = tokenizer
 
-    def ends(self, response_ids: Tensor) -> Tensor:
+    def ends(self, response_ids: Tensor, before: Sequence[Sequence[int]] | None = None) -> Tensor:
         """Return [B] bool, True where the last of the tokens [B, t] completes the response.
+
+        `before` holds, row by row, tokens of the response that stand before these.
 
         The whole response is decoded, for one character may take several tokens, and a stop string may begin anywhere.
         """
         ended = (response_ids[:, -1:] == self.eos_ids).any(-1)
         if self._stop_strings:
-            found = [self._holds_stop_string(ids) for ids in response_ids.tolist()]
+            rows = response_ids.tolist()
+            whole = rows if before is None else [[*start, *ids] for start, ids in zip(before, rows, strict=True)]
+            found = [self._holds_stop_string(ids) for ids in whole]
             ended = ended | torch.tensor(found, dtype=torch.bool, device=ended.device)
         return ended
 

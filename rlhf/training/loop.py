@@ -11,6 +11,7 @@ from rlhf.errors import CheckpointError, Terminated
 from rlhf.training.checkpoint import JSON, Checkpoint, CheckpointStore
 from rlhf.training.metrics import MetricsLog, Trackers
 from rlhf.training.processes import Processes
+from rlhf.training.profile import NO_PROFILE, Profile
 from rlhf.training.progress import Progress
 from rlhf.training.run_directory import RunDirectory
 from rlhf.training.signals import StopFlag
@@ -59,6 +60,7 @@ class Loop:
         *,
         config: Mapping[str, Any],
         fingerprint: Mapping[str, JSON],
+        profile: Profile = NO_PROFILE,
     ) -> None:
         """Describe the loop.
 
@@ -69,11 +71,13 @@ class Loop:
             processes: that do the same steps.
             config: the resolved config, shown by trackers.
             fingerprint: what must be equal for a checkpoint to be resumed, by names that a user knows.
+            profile: gets the time of evaluations and checkpoints, and adds its figures to the metrics.
         """
         self.steps = steps
         self.settings = settings
         self.directory = directory
         self.processes = processes
+        self.profile = profile
         self._config = config
         self._store = CheckpointStore(
             directory.checkpoints,
@@ -108,6 +112,7 @@ class Loop:
         bar = Progress(self.settings.num_steps, self.settings.description, enabled=self.processes.is_main, start=start)
         try:
             with metrics_log, bar, StopFlag() as stop:
+                self.profile.start()
                 for index in range(start, self.settings.num_steps):
                     self._one(index, metrics_log, trackers, bar)
                     if self.processes.any(stop.requested):
@@ -123,13 +128,16 @@ class Loop:
         is_last = done == self.settings.num_steps
         is_evaluated = is_last or _is_due(done, self.settings.eval_every)
         if is_evaluated:
-            metrics |= self.steps.evaluate()
+            with self.profile.phases("evaluation"):
+                metrics |= self.steps.evaluate()
         if is_evaluated or _is_due(done, self.settings.log_every):
+            metrics |= self.profile.row()
             metrics_log.write(done, metrics)
             trackers.log(done, metrics)
         bar.update(done, {name: metrics[name] for name in self.settings.shown if name in metrics})
         if not is_last and _is_due(done, self.settings.checkpoint_every):
-            self._save(done)
+            with self.profile.phases("checkpoint"):
+                self._save(done)
 
     def _save(self, done: int) -> None:
         tensors, state = self.steps.saved()

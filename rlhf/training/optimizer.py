@@ -205,15 +205,18 @@ class Optimizer:
 
 
 class _GradientAdder:
-    """Moves a parameter's gradient onto its master."""
+    """Moves a parameter's gradient onto its master, into memory that is kept from step to step."""
 
     def __init__(self, master: nn.Parameter) -> None:
         self._master = master
+        self._memory: Tensor | None = None
 
     def __call__(self, parameter: Tensor) -> None:
         if parameter.grad is not None:
+            if self._memory is None:
+                self._memory = torch.empty_like(self._master)
             if self._master.grad is None:
-                self._master.grad = parameter.grad.float()
+                self._master.grad = self._memory.copy_(parameter.grad)
             else:
                 self._master.grad += parameter.grad
             parameter.grad = None

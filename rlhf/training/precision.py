@@ -1,24 +1,45 @@
 """Which number type a run computes in."""
 
+import functools
+import time
 from typing import Literal
 
 import torch
+from torch import Tensor
+
+SIZE = 1024
+"""Side of the matrices that are multiplied in the check: 2 GFLOP, tens of milliseconds on a small CPU."""
+REPEATS = 3
+"""Of each type, in turn; the fastest counts."""
+WORTH = 1.2
+"""bfloat16 must multiply this many times faster than float32: below, its rounding buys nothing."""
 
 
 def compute_dtype(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
     """Return the type of weights and activations; master weights, losses and optimizer state stay float32.
 
-    `auto` takes bfloat16 where the hardware multiplies it natively: a GPU that says so, a CPU with AVX512-BF16 or AMX.
+    `auto` multiplies matrices in both types and takes bfloat16 where that is faster, whatever the hardware is called.
     """
     if precision == "auto":
-        return torch.bfloat16 if _has_native_bfloat16(device) else torch.float32
+        return torch.bfloat16 if bfloat16_speedup(device) >= WORTH else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
-def _has_native_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu":
-        return False
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+@functools.cache
+def bfloat16_speedup(device: torch.device) -> float:
+    """Measure, once, how many times faster `device` multiplies bfloat16 than float32 matrices; 0 where it cannot."""
+    try:
+        pairs = {dtype: torch.ones(SIZE, SIZE, dtype=dtype, device=device) for dtype in (torch.float32, torch.bfloat16)}
+        for matrix in pairs.values():  # the first product of a type pays for setting it up
+            _seconds(matrix)
+        rounds = [{dtype: _seconds(matrix) for dtype, matrix in pairs.items()} for _ in range(REPEATS)]
+    except (RuntimeError, TypeError):  # the device has no such product
+        return 0.0
+    return min(seconds[torch.float32] for seconds in rounds) / min(seconds[torch.bfloat16] for seconds in rounds)
+
+
+def _seconds(matrix: Tensor) -> float:
+    start = time.perf_counter()
+    product = matrix @ matrix
+    float(product[0, 0])  # waits for a device that computes in the background
+    return time.perf_counter() - start

@@ -11,6 +11,7 @@ from rlhf.training.batch_plan import BatchPlan
 from rlhf.training.checkpoint import Checkpoint
 from rlhf.training.optimizer import Optimizer
 from rlhf.training.processes import Processes
+from rlhf.training.profile import NO_PROFILE, Profile
 from rlhf.training.randomness import generator
 
 
@@ -29,6 +30,9 @@ class Objective(Protocol):
     def loss(self, items: Sequence[int], total_weight: float) -> tuple[Tensor, dict[str, float]]:
         """Return the items' share of the global mean loss, and sums of statistics over them."""
 
+    def cost(self, items: Sequence[int]) -> tuple[int, dict[str, float]]:
+        """Return the items' real tokens, and the floating-point operations of a pass `forward` and `backward`."""
+
 
 class SupervisedSteps:
     """Steps of a stage that minimises an objective; the loss is the mean over the global batch."""
@@ -40,12 +44,14 @@ class SupervisedSteps:
         optimizer: Optimizer,
         processes: Processes,
         heldout: Callable[[], dict[str, float]],
+        profile: Profile = NO_PROFILE,
     ) -> None:
         """Put the parts together; `heldout` returns the metrics of held-out data, empty when there are none."""
         self.objective = objective
         self.plan = plan
         self.optimizer = optimizer
         self.processes = processes
+        self.profile = profile
         self._heldout = heldout
 
     def step(self, index: int) -> dict[str, float]:
@@ -54,16 +60,18 @@ class SupervisedSteps:
         Raises:
             GuardStop: the loss or a gradient is not finite; nothing has moved.
         """
-        items = self.plan.batch(index)
+        phases, items = self.profile.phases, self.plan.batch(index)
         total = self.objective.weight(items)
         local, sums = 0.0, dict.fromkeys(self.objective.statistics, 0.0)
         _switch_dropout(self.optimizer.weights.module, on=True)
-        cut = list(enumerate(self.plan.microbatches(items)))
-        for place, microbatch in cut[self.processes.rank :: self.processes.num]:
+        own = list(enumerate(self.plan.microbatches(items)))[self.processes.rank :: self.processes.num]
+        for place, microbatch in own:
             # Dropout follows from step and microbatch, so that neither a resume nor the number of processes changes it.
             torch.manual_seed(generator(self.plan.seed, "dropout", index, place).initial_seed())
-            loss, statistics = self.objective.loss(microbatch, total)
-            loss.backward()
+            with phases("forward"):
+                loss, statistics = self.objective.loss(microbatch, total)
+            with phases("backward"):
+                loss.backward()
             local += float(loss.detach())
             sums = {name: sums[name] + statistics[name] for name in sums}
         loss_sum, *rest = self.processes.sums([local, *sums.values()])
@@ -71,7 +79,10 @@ class SupervisedSteps:
             raise GuardStop(
                 f"loss is {loss_sum} at update {index} - no step was taken; lower the learning rate or look at the data"
             )
-        report = self.optimizer.step()
+        with phases("optimizer"):
+            report = self.optimizer.step()
+        if self.profile.enabled:
+            self.profile.add(*self.objective.cost([item for _, microbatch in own for item in microbatch]))
         means = {name: value / total for name, value in zip(sums, rest, strict=True)}
         return {"loss": loss_sum, "epoch": self.plan.epoch(index + 1), "weight": total, **means, **report}
 

@@ -105,3 +105,14 @@ def test_a_key_that_kinds_of_section_share_has_the_types_and_meanings_of_all() -
 
 def test_sections_at_the_top_are_found() -> None:
     assert section_keys(Recipe) == ["kl", "critic"]
+
+
+class Choice(BaseModel):
+    how: Annotated[ByFunction | ByModel, Field(discriminator="kind")] = ByModel(kind="model", weight=3.0)
+
+
+def test_a_section_of_several_kinds_lists_each_key_once_with_the_types_of_all() -> None:
+    keys = keys_of(Choice)
+    assert [key.path for key in keys] == ["how", "how.kind", "how.path", "how.weight"]
+    assert keys[1].type_name == "'function' | 'model'"
+    assert keys[3].default == 3.0

@@ -14,8 +14,8 @@ FUNCTION = {"kind": "function", "path": "my.py:score"}
 MODEL = {"kind": "model", "path": "rm"}
 
 
-def config(*rewards: dict[str, Any]) -> PPOConfig:
-    given = {"output_dir": "runs/x", "model": {"path": "m"}, "prompts": {"path": "p.jsonl"}, "steps": 2}
+def config(*rewards: dict[str, Any], **more: Any) -> PPOConfig:
+    given = {"output_dir": "runs/x", "model": {"path": "m"}, "prompts": {"path": "p.jsonl"}, "steps": 2, **more}
     return validate(PPOConfig, {**given, "rewards": list(rewards)}, "ppo.yaml")
 
 
@@ -66,3 +66,12 @@ def test_what_cannot_work_is_refused(rewards: list[dict[str, Any]], message: str
     with pytest.raises(ConfigError, match=message) as caught:
         config(*rewards)
     assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize("advantage", ["rloo", "group"])
+def test_groups_of_responses_cannot_lose_members(advantage: str) -> None:
+    more = {"advantage": advantage, "num_samples_per_prompt": 4}
+    config({**MODEL, "on_nan": "neutral"}, **more)
+    for option in ("on_nan", "on_error"):
+        with pytest.raises(ConfigError, match=f"advantage: {advantage} needs whole groups: drop_episode would leave"):
+            config({**MODEL, option: "drop_episode"}, **more)

@@ -66,6 +66,14 @@ TABLE = [
         "minibatches=48",
         "minibatches (48) must divide rollout_batch_size (64); nearest valid: 32 or 64",
     ),
+    # the ladder
+    (
+        PPOConfig,
+        "advantage=rloo",
+        "advantage: rloo compares responses to one prompt: num_samples_per_prompt must be at least 2, found 1",
+    ),
+    (PPOConfig, "num_samples_per_prompt=3", "num_samples_per_prompt (3) must divide rollout_batch_size (64)"),
+    (PPOConfig, "num_samples_per_prompt=0", "num_samples_per_prompt: must be at least 1 [got 0]"),
     (SftConfig, "epochs=1", "set exactly one of epochs and steps"),
     # names and types
     (PPOConfig, "kl_coeff=0.2", "kl_coeff: unknown key (did you mean kl_coef?) [got 0.2]"),
@@ -82,6 +90,49 @@ def test_a_value_that_cannot_be_run_has_its_line(model: type, override: str, lin
     with pytest.raises(ConfigError) as caught:
         validate(model, mapping, "x.yaml")
     assert str(caught.value) == f"config error: x.yaml: {line}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["advantage=baseline", "gae_lambda=0.5"], "gae_lambda has no effect with advantage: baseline - leave it out"),
+        (
+            ["advantage=group", "num_samples_per_prompt=4", "value_coef=0.5"],
+            "value_coef has no effect with advantage: group, which trains no value head - leave it out",
+        ),
+        (
+            ["advantage=trajectory", "critic=separate", "critic_model={path: m}"],
+            "critic has no effect with advantage: trajectory, which trains no value head - leave it out",
+        ),
+        (
+            ["advantage=reward_to_go", "value_optimizer.learning_rate=0.1"],
+            "value_optimizer has no effect with advantage: reward_to_go, which trains no value head - leave it out",
+        ),
+        (
+            ["objective=policy_gradient", "clip_range=0.1"],
+            "clip_range has no effect with objective: policy_gradient - leave it out",
+        ),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(overrides: list[str], line: str) -> None:
+    mapping = apply_overrides(copy.deepcopy(PPO), parse_overrides(overrides))
+    with pytest.raises(ConfigError) as caught:
+        validate(PPOConfig, mapping, "x.yaml")
+    assert str(caught.value) == f"config error: x.yaml: {line}"
+
+
+@pytest.mark.parametrize("advantage", ["trajectory", "reward_to_go", "baseline", "gae", "rloo", "group"])
+@pytest.mark.parametrize("objective", ["policy_gradient", "ppo"])
+def test_every_rung_is_taken_and_loads_back_equal(advantage: str, objective: str) -> None:
+    chosen = {"advantage": advantage, "objective": objective, "num_samples_per_prompt": 2}
+    config = validate(PPOConfig, {**PPO, **chosen}, "x.yaml")
+    assert validate(PPOConfig, config.model_dump(mode="json"), "config.yaml") == config
+    assert config.has_critic == (advantage in ("baseline", "gae"))
+    assert config.prompts_per_step == 32
+
+
+def test_no_clip_is_a_choice() -> None:
+    assert validate(PPOConfig, {**PPO, "clip_range": None}, "x.yaml").clip_range is None
 
 
 @pytest.mark.parametrize("model", VALID)

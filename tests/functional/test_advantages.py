@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from rlhf.functional.advantages import gae, shaped_rewards
+from rlhf.functional.advantages import (
+    baseline,
+    gae,
+    response_return,
+    reward_to_go,
+    shaped_rewards,
+    trajectory_return,
+)
 
 NAN, INF = float("nan"), float("inf")
 # Row 0 is full, row 1 ends early, row 2 starts with two forced tokens and ends early, row 3 has one token.
@@ -65,6 +72,60 @@ def test_shaped_rewards_ignore_padding_and_are_float32():
     for content in (NAN, INF, 7.0):
         noisy = [tensor.masked_fill(MASK.logical_not(), content) for tensor in (token_scores, kl)]
         assert torch.equal(shaped_rewards(scores, *noisy, MASK, 0.1), expected)
+
+
+def test_the_rungs_by_hand():
+    rewards = torch.tensor([[1.0, 2.0, 4.0, 9.0], [9.0, 2.0, 4.0, 9.0]])
+    mask = torch.tensor([[True, True, True, False], [False, True, True, False]])
+    # gamma 0.5. Row 0: 4; 2 + 2 = 4; 1 + 2 = 3. Row 1: 4; 2 + 2 = 4, counted from its first kept token.
+    assert reward_to_go(rewards, mask, 0.5).tolist() == [[3.0, 4.0, 4.0, 0.0], [0.0, 4.0, 4.0, 0.0]]
+    assert response_return(rewards, mask, 0.5).tolist() == [3.0, 4.0]
+    assert trajectory_return(rewards, mask, 0.5).tolist() == [[3.0, 3.0, 3.0, 0.0], [0.0, 4.0, 4.0, 0.0]]
+    values = torch.tensor([[0.5, 1.0, -1.0, NAN], [NAN, 2.0, 3.0, NAN]])
+    assert baseline(rewards, values, mask, 0.5).tolist() == [[2.5, 3.0, 5.0, 0.0], [0.0, 2.0, 1.0, 0.0]]
+
+
+def test_the_rungs_agree_with_loops():
+    rewards, values = random_tensor(0), random_tensor(1)
+    slow = {name: torch.zeros(4, 5) for name in ("whole", "to_go", "less_value")}
+    for b in range(4):
+        kept = [t for t in range(5) if MASK[b, t]]
+        for t in kept:
+            slow["whole"][b, t] = sum(0.9 ** (k - kept[0]) * rewards[b, k] for k in kept)
+            slow["to_go"][b, t] = sum(0.9 ** (k - t) * rewards[b, k] for k in kept if k >= t)
+            slow["less_value"][b, t] = slow["to_go"][b, t] - values[b, t]
+    torch.testing.assert_close(trajectory_return(rewards, MASK, 0.9), slow["whole"])
+    torch.testing.assert_close(reward_to_go(rewards, MASK, 0.9), slow["to_go"])
+    torch.testing.assert_close(baseline(rewards, values, MASK, 0.9), slow["less_value"])
+    torch.testing.assert_close(baseline(rewards, values, MASK, 0.9), gae(rewards, values, MASK, 0.9, 1.0))
+
+
+@pytest.mark.parametrize("content", [NAN, INF, 1e30])
+def test_padding_and_forced_prefixes_do_not_leak_into_the_rungs(content):
+    rewards, values = random_tensor(0), random_tensor(1)
+    noisy = rewards.masked_fill(MASK.logical_not(), content)
+    noisy_values = values.masked_fill(MASK.logical_not(), content)
+    assert torch.equal(trajectory_return(noisy, MASK, 0.9), trajectory_return(rewards, MASK, 0.9))
+    assert torch.equal(reward_to_go(noisy, MASK, 0.9), reward_to_go(rewards, MASK, 0.9))
+    assert torch.equal(baseline(noisy, noisy_values, MASK, 0.9), baseline(rewards, values, MASK, 0.9))
+
+
+def test_a_row_without_a_kept_token_returns_nothing():
+    mask = torch.zeros(1, 3, dtype=torch.bool)
+    assert response_return(torch.ones(1, 3), mask, 1.0).tolist() == [0.0]
+    assert trajectory_return(torch.ones(1, 3), mask, 1.0).tolist() == [[0.0] * 3]
+
+
+@pytest.mark.parametrize("rung", [trajectory_return, reward_to_go, response_return])
+def test_the_rungs_refuse_what_they_cannot_read(rung):
+    with pytest.raises(ValueError, match=r"gamma must be in \[0, 1\], found 1.5"):
+        rung(torch.zeros(4, 5), MASK, 1.5)
+    with pytest.raises(ValueError, match=r"found a gap in row 0"):
+        rung(torch.zeros(1, 3), torch.tensor([[True, False, True]]), 1.0)
+    with pytest.raises(ValueError, match=r"mask must be torch.bool"):
+        rung(torch.zeros(4, 5), MASK.float(), 1.0)
+    with pytest.raises(ValueError, match=r"values must have the shape of rewards"):
+        baseline(torch.zeros(4, 5), torch.zeros(4, 1), MASK, 1.0)
 
 
 def test_gae_by_hand():

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from rlhf.functional.losses import next_token_loss, policy_loss, preference_loss, value_loss
+from rlhf.functional.losses import next_token_loss, policy_gradient_loss, policy_loss, preference_loss, value_loss
 
 NAN, INF = float("nan"), float("inf")
 LENGTHS = torch.tensor([[6], [1], [4], [2], [6], [3], [5], [1]])
@@ -119,6 +119,34 @@ def test_the_gradient_is_0_exactly_where_the_clip_binds(advantage, ratio, gradie
     result.loss.backward()
     assert logprobs.grad.item() == pytest.approx(gradient, abs=1e-12)
     assert result.clip_fraction.item() == float(advantage != 0.0 and gradient == 0.0)
+
+
+def test_without_a_clip_the_surrogate_is_the_importance_weighted_advantage():
+    logprobs, old_logprobs, advantages = policy_case()
+    ratio = (logprobs - old_logprobs).exp()
+    free = policy_loss(logprobs, old_logprobs, advantages, MASK, None)
+    assert free.loss.item() == pytest.approx(-(ratio * advantages)[MASK].mean().item(), abs=1e-6)
+    assert free.clip_fraction.item() == 0.0
+    clipped = policy_loss(logprobs, old_logprobs, advantages, MASK, 0.2)
+    assert free.ratio_max == clipped.ratio_max and free.approx_kl == clipped.approx_kl
+    assert clipped.loss > free.loss
+
+
+def test_policy_gradient_loss_by_hand():
+    logprobs = torch.tensor([[-1.0, -2.0, -0.5], [-3.0, NAN, INF]], requires_grad=True)
+    old_logprobs = torch.tensor([[-1.0, -1.0, -0.5], [-3.0, NAN, 1.0]])
+    advantages = torch.tensor([[2.0, -1.0, 0.5], [1.0, NAN, INF]])
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    result = policy_gradient_loss(logprobs, old_logprobs, advantages, mask)
+    # -(2 * -1 + -1 * -2 + 0.5 * -0.5 + 1 * -3) / 4 = 3.25 / 4
+    assert result.loss.item() == pytest.approx(0.8125)
+    result.loss.backward()
+    # -A / 4 whatever the ratio is
+    assert logprobs.grad.tolist() == [[-0.5, 0.25, -0.125], [-0.25, 0.0, 0.0]]
+    # log ratios 0, -1, 0, 0: mean of squares / 2 = 1 / 8
+    assert result.approx_kl.item() == pytest.approx(0.125)
+    assert result.ratio_mean.item() == pytest.approx((3 + math.exp(-1)) / 4)
+    assert (result.ratio_max.item(), result.clip_fraction.item()) == (1.0, 0.0)
 
 
 def test_the_largest_ratio_is_that_of_a_real_token_even_when_all_have_fallen():

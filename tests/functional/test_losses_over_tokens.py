@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlhf.functional.losses import next_token_loss, policy_loss, value_loss
+from rlhf.functional.losses import next_token_loss, policy_gradient_loss, policy_loss, value_loss
 
 NAN, INF = float("nan"), float("inf")
 LENGTHS = torch.tensor([[6], [1], [4], [2], [6], [3], [5], [1]])
@@ -29,6 +29,8 @@ def value_case(dtype=torch.float32):
 # Each entry: the tensors, of which the first is trained, and the loss as a function of (tensors, mask, num_tokens).
 TOKEN_LOSSES = {
     "policy": (policy_case, lambda args, mask, n: policy_loss(*args, mask, 0.2, num_tokens=n).loss),
+    "policy without clip": (policy_case, lambda args, mask, n: policy_loss(*args, mask, None, num_tokens=n).loss),
+    "policy gradient": (policy_case, lambda args, mask, n: policy_gradient_loss(*args, mask, num_tokens=n).loss),
     "value": (value_case, lambda args, mask, n: value_loss(*args, mask, 0.2, num_tokens=n).loss),
     "value without clip": (value_case, lambda args, mask, n: value_loss(*args, mask, None, num_tokens=n).loss),
     "next token": (

@@ -54,3 +54,23 @@ def test_left_padding_and_gaps_are_refused(gap):
         join(ids, torch.tensor([gap]), ids, whole)
     with pytest.raises(ValueError, match="response_mask must be True from the left"):
         join(ids, whole, ids, torch.tensor([gap]))
+
+
+def test_forced_tokens_are_read_and_not_predicted() -> None:
+    prompts, responses = torch.tensor([[5, 6], [7, 0]]), torch.tensor([[11, 12, 13], [14, 15, 0]])
+    forced = _masks([2, 1], 3)
+    joined = join(prompts, _masks([2, 1], 2), responses, _masks([3, 2], 3) & ~forced, forced)
+    assert joined.input_ids.tolist() == [[5, 6, 11, 12, 13], [7, 14, 15, 0, 0]]
+    assert joined.lengths.tolist() == [5, 3]
+    assert joined.targets.tolist() == [13, 15]
+    assert joined.steps.tolist() == [2, 1], "their places on the axis of the whole response"
+    hidden = torch.arange(10).view(2, 5, 1)
+    assert joined.predicting(hidden).flatten().tolist() == [3, 6], "the last forced token predicts the first emitted"
+
+
+@pytest.mark.parametrize("forced", [[[False, True]], [[True, False]]])
+def test_forced_tokens_come_before_emitted_ones(forced: list[list[bool]]) -> None:
+    ids, whole = torch.tensor([[5, 6]]), torch.tensor([[True, True]])
+    emitted = torch.tensor([[True, False]])
+    with pytest.raises(ValueError, match="forced tokens must come before"):
+        join(ids, whole, ids, emitted, torch.tensor(forced))

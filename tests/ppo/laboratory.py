@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,18 @@ def build_workshop(directory: Path) -> Path:
     beginnings += ["It was", "I"]
     rows = [{"prompt": text, "label": index} for index, text in enumerate(beginnings)]
     (directory / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # Without the stop strings of `ppo_config`, so that episodes can begin anywhere inside of them.
+    completions = [
+        " had no plot, no humor. I am out.",
+        " got it right. A good film to cry to.",
+        " hit.",
+        " ran on and on.",
+    ]
+    shown = [
+        {"prompt": prompt, "completion": text, "label": 9}
+        for prompt, text in zip(beginnings[:4], completions, strict=True)
+    ]
+    (directory / "demonstrations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shown))
     (directory / "rewards.py").write_text(REWARDS)
     return directory
 
@@ -93,6 +105,12 @@ def parts(config: PPOConfig, processes: Processes | None = None) -> Parts:
     dtype = compute_dtype(config.model.precision, processes.device)
     torch.manual_seed(config.seed)
     return assemble(config, Frame(config, processes, None, dtype))  # type: ignore[arg-type]
+
+
+def reset_section(workshop: Path, fraction: float, **changes: Any) -> dict[str, Any]:
+    """The section `reset:` with the demonstrations of the workshop."""
+    shown = {"kind": "data", "path": str(workshop / "demonstrations.jsonl")}
+    return {"fraction": fraction, "demonstrations": shown, **changes}
 
 
 def hand_rollout(lengths: Sequence[int], width: int, **given: Any) -> Rollout:
@@ -134,7 +152,12 @@ def stir(trainer: PPOTrainer, scale: float, seed: int = 0) -> None:
                 parameter += scale * torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
 
 
-def update(trainer: PPOTrainer, batch: Experience, minibatch: Sequence[Tensor]) -> tuple[Update, dict[str, Tensor]]:
+def update(
+    trainer: PPOTrainer,
+    batch: Experience,
+    minibatch: Sequence[Tensor],
+    frozen_states: Mapping[int, Tensor] | None = None,
+) -> tuple[Update, dict[str, Tensor]]:
     """Do one update, and return it with the gradients that the optimizer used."""
     names = {id(master): name for name, master in trainer.optimizer.weights.masters.items()}
     found: dict[str, Tensor] = {}
@@ -145,7 +168,7 @@ def update(trainer: PPOTrainer, batch: Experience, minibatch: Sequence[Tensor]) 
 
     handle = trainer.optimizer._adam.register_step_pre_hook(look)
     try:
-        return trainer.update(batch, minibatch), found
+        return trainer.update(batch, minibatch, frozen_states), found
     finally:
         handle.remove()
 

@@ -270,3 +270,8 @@ def test_one_process_refuses_minibatches_that_do_not_divide(lab: ModuleType, wor
     one = lab.ppo_config(workshop).model_copy(update={"rollout_batch_size": 1})
     with pytest.raises(ConfigError, match=r"\(1 x 2\); nearest valid: 2$"):
         lab.parts(one)
+    groups = lab.ppo_config(workshop, num_samples_per_prompt=4, minibatches=2)
+    with pytest.raises(
+        ConfigError, match=r"and of processes x num_samples_per_prompt \(1 x 4\); nearest valid: 4 or 8"
+    ):
+        lab.parts(groups.model_copy(update={"rollout_batch_size": 6}))

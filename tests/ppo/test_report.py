@@ -74,7 +74,7 @@ def test_updates_report_means_over_their_real_tokens(lab: ModuleType, workshop: 
     batch = lab.experience(trainer, collected.rollout)
     lab.stir(trainer, 0.05)
     with torch.no_grad():
-        moved = trainer.collector.forward(lab.starts(made, range(8)), _samples(collected), collected.microbatches)[0]
+        moved = trainer.collector.forward(lab.starts(made, range(8)), _responses(collected), collected.microbatches)[0]
     means = trainer.update(batch, collected.microbatches.all()).means
     log_ratio = (moved - collected.rollout.logprobs)[collected.rollout.response_mask]
     assert means["ratio"] == pytest.approx(float(log_ratio.exp().mean()), rel=1e-4)
@@ -116,13 +116,13 @@ def test_samples_that_cannot_be_written_are_a_clear_error(result: StepResult, tm
     assert caught.value.exit_status == 4
 
 
-def _samples(collected: Any) -> Any:
-    from rlhf.batches import Samples
+def _responses(collected: Any) -> Any:
+    from rlhf.ppo.responses import Responses
 
     rollout = collected.rollout
-    return Samples(
+    return Responses(
         response_ids=rollout.response_ids,
         response_mask=rollout.response_mask,
-        logprobs=rollout.logprobs,
+        forced=rollout.forced,
         ended=rollout.ended,
     )

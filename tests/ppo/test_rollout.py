@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rlhf.errors import GuardStop
+from rlhf.models.sequences import join
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def made(lab: ModuleType, workshop: Path) -> Any:
 def test_a_rollout_holds_what_the_models_say_about_each_token(lab: ModuleType, made: Any) -> None:
     rollout = lab.collected(made).rollout
     lm, head = made.trainer.policy.lm, made.trainer.policy.value_head
-    reference = made.trainer.collector.reference._model
+    reference = made.trainer.collector.reference.model
     lengths = rollout.response_mask.sum(1).tolist()
     assert len(set(lengths)) > 1
     for row, length in enumerate(lengths):
@@ -38,6 +39,26 @@ def test_a_rollout_holds_what_the_models_say_about_each_token(lab: ModuleType, m
             assert not found[row, length:].any()
         torch.testing.assert_close(rollout.values[row, :length], values, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(rollout.logprobs, rollout.ref_logprobs, atol=1e-3)
+
+
+def test_with_nothing_frozen_no_states_are_kept(lab: ModuleType, made: Any) -> None:
+    assert lab.collected(made).frozen_states == {}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_frozen_states_are_those_of_each_microbatch(lab: ModuleType, workshop: Path, precision: str) -> None:
+    made = lab.parts(lab.ppo_config(workshop, model__trainable_layers=1, model__precision=precision))
+    lab.stir(made.trainer, 0.02)
+    collected, lm = lab.collected(made), made.trainer.policy.lm
+    rollout, groups = collected.rollout, collected.microbatches.all()
+    assert len(collected.frozen_states) == len(groups) > 1
+    for rows in groups:
+        part = rollout.rows(rows)
+        sequences = join(part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask)
+        with torch.no_grad():
+            said = lm.model(input_ids=sequences.input_ids, use_cache=False, output_hidden_states=True).hidden_states
+        assert torch.equal(collected.frozen_states[int(rows[0])], said[1])
+        assert not torch.equal(said[0], said[1])
 
 
 def test_scores_and_episodes_belong_to_their_rows(lab: ModuleType, made: Any) -> None:

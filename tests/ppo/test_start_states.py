@@ -1,10 +1,12 @@
 """Tests of rlhf.ppo.start_states."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import torch
 
 from rlhf.data.records import Prompt
+from rlhf.ppo.resets import Start
 from rlhf.ppo.start_states import PromptOrder, draw_start_states
 
 
@@ -33,3 +35,27 @@ def test_start_states_hold_the_prompts_and_their_padded_ids() -> None:
     assert starts.prompts == prompts
     assert starts.batch.prompt_ids.tolist() == [[5, 6], [7, 0]]
     assert starts.batch.prompt_mask.tolist() == [[True, True], [True, False]]
+
+
+class Fixed:
+    """Resets that fall on every prompt but the first."""
+
+    def draw(self, prompts: Sequence[Prompt]) -> list[Start]:
+        return [Start(prompts[0]), *(Start(Prompt("d", (9,), "d", {}), (1, 2)) for _ in prompts[1:])]
+
+
+def test_forced_tokens_stand_behind_the_prompt_in_what_the_policy_reads() -> None:
+    prompts = [Prompt("ab", (5, 6), "ab", {}), Prompt("c", (7,), "c", {})]
+    starts = draw_start_states(prompts, 0, torch.device("cpu"), Fixed())
+    assert [prompt.text for prompt in starts.prompts] == ["ab", "d"], "a reset takes the demonstration's prompt"
+    assert starts.batch.prompt_ids.tolist() == [[5, 6], [9, 0]]
+    assert starts.states.prompt_ids.tolist() == [[5, 6, 0], [9, 1, 2]]
+    assert starts.states.prompt_mask.tolist() == [[True, True, False], [True, True, True]]
+    assert starts.num_forced.tolist() == [0, 2]
+
+
+def test_samples_of_one_start_stand_together_and_begin_alike() -> None:
+    prompts = [Prompt("ab", (5, 6), "ab", {}), Prompt("c", (7,), "c", {})]
+    starts = draw_start_states(prompts, 0, torch.device("cpu"), Fixed(), num_samples=2)
+    assert [prompt.text for prompt in starts.prompts] == ["ab", "ab", "d", "d"]
+    assert list(starts.prefixes) == [(), (), (1, 2), (1, 2)]

@@ -105,3 +105,35 @@ def test_steps_draw_their_prompts_in_the_order_of_the_epochs(lab: ModuleType, wo
     steps = PPOSteps(made.trainer, made.prompts, tmp_path)
     assert [steps.step(index)["episode"] for index in range(2)] == [4.0, 8.0]
     assert sorted(seen) == sorted(prompt.text for prompt in made.prompts)
+
+
+def test_a_step_draws_a_prompt_once_for_all_its_samples(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+    made = lab.parts(lab.ppo_config(workshop, num_samples_per_prompt=2))
+    seen: list[list[str]] = []
+    step = made.trainer.step
+
+    def watched(prompts: Any) -> Any:
+        seen.append([prompt.text for prompt in prompts])
+        return step(prompts)
+
+    made.trainer.step = watched
+    steps = PPOSteps(made.trainer, made.prompts, tmp_path)
+    assert [steps.step(index)["episode"] for index in range(2)] == [8.0, 16.0], "eight episodes, four prompts"
+    assert [len(prompts) for prompts in seen] == [4, 4]
+    assert sorted(seen[0] + seen[1]) == sorted(prompt.text for prompt in made.prompts)
+
+
+def test_a_profile_tells_every_phase_of_a_step_and_changes_nothing_else(
+    lab: ModuleType, workshop: Path, tmp_path: Path
+) -> None:
+    train_ppo(run_config(lab, workshop, tmp_path / "plain", steps=2))
+    train_ppo(run_config(lab, workshop, tmp_path / "profiled", steps=2), profile=True)
+    assert digests(tmp_path / "profiled") == digests(tmp_path / "plain")
+    phases = {"generation", "reward", "reference", "forward", "backward", "optimizer", "other"}
+    for row, plain in zip(rows(tmp_path / "profiled"), rows(tmp_path / "plain"), strict=True):
+        assert phases <= {name.removeprefix("time/") for name in row if name.startswith("time/")}
+        assert {name: row[name] for name in plain} == plain
+    content = json.loads((tmp_path / "profiled" / "profile.json").read_text())
+    assert phases <= content["phases"].keys() and content["tokens_per_second"] > 0
+    working = {name for name, phase in content["phases"].items() if phase["flops"] > 0}
+    assert working == {"generation", "reward", "reference", "forward", "backward"}

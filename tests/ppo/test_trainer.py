@@ -29,6 +29,8 @@ def separate(workshop: Path) -> dict[str, Any]:
         ("float32", {}, False),
         ("bfloat16", {}, False),
         ("bfloat16", {"model__trainable_layers": 1}, False),
+        ("float32", {"model__trainable_layers": 1}, False),
+        ("bfloat16", {"model__trainable_layers": 1}, True),
         ("float32", {"model__lora": LORA}, False),
         ("bfloat16", {"model__lora": LORA}, True),
         ("bfloat16", {}, True),
@@ -126,7 +128,7 @@ def test_an_update_equals_a_slow_implementation(lab: ModuleType, workshop: Path)
     trainer = made.trainer
     batch = lab.experience(trainer, collected.rollout)
     slow = SlowPPO(lab, made, collected.rollout)
-    slow.experience(trainer.collector.reference._model, collected.rollout.scores.tolist())
+    slow.experience(trainer.collector.reference.model, collected.rollout.scores.tolist())
     mask = collected.rollout.response_mask
     for name, tensor, rows in [
         ("logprobs", collected.rollout.logprobs, slow.old), ("values", collected.rollout.values, slow.old_values),
@@ -149,6 +151,68 @@ def test_an_update_equals_a_slow_implementation(lab: ModuleType, workshop: Path)
     assert gradients.keys() == expected.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected[name], **LOOSE, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("has_critic", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_update_from_frozen_states_equals_one_without_bit_for_bit(
+    lab: ModuleType, workshop: Path, precision: str, has_critic: bool
+) -> None:
+    critic = separate(workshop) if has_critic else {}
+    made = lab.parts(lab.ppo_config(workshop, model__trainable_layers=1, model__precision=precision, **critic))
+    trainer, generator = made.trainer, torch.Generator().manual_seed(1)
+    start = {  # away from a value head that is 0 and stops every gradient of values
+        name: master + 0.02 * torch.randn(master.shape, generator=generator)
+        for name, master in lab.weights(trainer).items()
+    }
+    trainer.optimizer.weights.load(start)
+    collected = lab.collected(made)
+    batch = lab.experience(trainer, collected.rollout)
+    groups = collected.microbatches.all()
+    assert sorted(collected.frozen_states) == sorted(int(group[0]) for group in groups)
+    seen = []
+    for states in (collected.frozen_states, None):
+        trainer.optimizer.weights.load(start)
+        seen.append(lab.update(trainer, batch, groups, states))
+    (with_states, gradients), (without, expected) = seen
+    assert with_states.means == without.means and with_states.ratio_deviation == without.ratio_deviation == 0.0
+    assert gradients.keys() == expected.keys() == start.keys()
+    for name, gradient in gradients.items():
+        assert torch.equal(gradient, expected[name]) and bool(gradient.any()), name
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_steps_with_frozen_states_equal_steps_of_a_trunk_in_one_piece(
+    lab: ModuleType, workshop: Path, precision: str
+) -> None:
+    """Rollout, reference, epochs and optimizer: two whole steps, the same numbers to the bit."""
+    ends = []
+    for is_split in (True, False):
+        made = lab.parts(lab.ppo_config(workshop, model__trainable_layers=1, model__precision=precision))
+        trainer = made.trainer
+        assert trainer.policy._split is not None and trainer.collector.reference._split is not None
+        if not is_split:
+            trainer.policy._split = trainer.collector.reference._split = None
+        results = [trainer.step(made.prompts) for _ in range(2)]
+        assert all(bool(result.collected.frozen_states) == is_split for result in results)
+        assert [result.updates[0].ratio_deviation for result in results] == [0.0, 0.0]
+        assert not results[0].experience.kl.any() and bool(results[1].experience.kl.any())
+        ends.append((results, lab.weights(trainer)))
+    (found, weights), (expected, others) = ends
+    for ours, theirs in zip(found, expected, strict=True):
+        assert [update.means for update in ours.updates] == [update.means for update in theirs.updates]
+        assert torch.equal(ours.collected.rollout.ref_logprobs, theirs.collected.rollout.ref_logprobs)
+        assert torch.equal(ours.experience.advantages, theirs.experience.advantages)
+    assert all(torch.equal(weights[name], others[name]) for name in others)
+
+
+def test_epochs_do_not_pass_the_frozen_blocks_again(lab: ModuleType, workshop: Path) -> None:
+    made, collected = stirred(lab, workshop, model__trainable_layers=1)
+    batch, passes = lab.experience(made.trainer, collected.rollout), [0, 0]
+    for number, block in enumerate(made.trainer.policy.lm.model.layers):
+        block.register_forward_pre_hook(lambda *_, number=number: passes.__setitem__(number, passes[number] + 1))
+    made.trainer.optimise(batch, collected)
+    assert passes == [0, made.trainer.config.epochs * len(collected.microbatches.all())]
 
 
 @pytest.mark.parametrize("tuning", [{}, {"model__lora": LORA}])

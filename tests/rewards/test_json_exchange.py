@@ -122,14 +122,21 @@ def test_the_deadline_holds_whatever_the_server_does(chaos, failure, options):
     assert re.fullmatch(r"no complete answer within the .*deadline of 0\.5 s", str(problem))
 
 
-def test_the_deadline_holds_when_nothing_can_be_cancelled(monkeypatch):
+@pytest.mark.parametrize("place", ["a name look-up", "the event loop itself"])
+def test_the_deadline_holds_when_nothing_can_be_cancelled(monkeypatch, place):
     released = threading.Event()
 
     def look_up(*args, **kwargs):
         released.wait(60)
         raise socket.gaierror("no such name")
 
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    async def block(*args):
+        look_up()
+
+    if place == "a name look-up":
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    else:
+        monkeypatch.setattr(json_exchange._Exchange, "_content", block)
     start = time.monotonic()
     problem = _failure("http://name.invalid/", deadline=DEADLINE, retries=0)
     elapsed = time.monotonic() - start

@@ -35,6 +35,27 @@ def test_rows_that_stay_keep_their_keys_and_values() -> None:
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("index", [[2, 0, 2, 1, 0], [1, 1, 0], [2, 1, 0], [1]])
+def test_rows_are_copied_in_any_order_and_more_of_them_than_before(index: list[int]) -> None:
+    reserved, growing = ReservedLayer(10), DynamicLayer()
+    kept = torch.tensor(index)
+    for layer in (reserved, growing):
+        layer.update(_states(3, 6, 0), _states(3, 6, 1))
+        layer.batch_select_indices(kept)
+        for step in range(2):  # rows of one source go on apart
+            layer.update(_states(len(index), 1, 2 + step), _states(len(index), 1, 4 + step))
+        layer.batch_select_indices(torch.arange(len(index)).flip(0))
+    assert torch.equal(reserved.keys, growing.keys) and torch.equal(reserved.values, growing.values)
+    assert reserved.key_memory.shape[2] == 10
+
+
+def test_rows_that_leave_need_no_further_memory() -> None:
+    layer = ReservedLayer(10)
+    first = layer.update(_states(5, 6, 0), _states(5, 6, 1))[0].data_ptr()
+    layer.batch_select_indices(torch.tensor([4, 2]))
+    assert layer.keys.data_ptr() == first
+
+
 def test_appending_copies_only_the_new_token() -> None:
     layer = ReservedLayer(10)
     first = layer.update(_states(3, 6, 0), _states(3, 6, 1))[0].data_ptr()

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from rlhf.batches import PromptBatch
-from rlhf.sampling.decoder import Decoder, left_padded
+from rlhf.sampling.decoder import Decoder, distinct_prompts, left_padded
 
 FAMILIES = ["gpt2", "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3"]
 
@@ -50,6 +50,54 @@ def test_cached_steps_give_the_logits_of_one_forward_without_padding(
                 rows = rows[[0, 2]]
                 decoder.keep_rows(torch.tensor([0, 2]))
             logits = decoder.read_tokens(tokens[rows, step])
+
+
+def test_distinct_prompts_are_found_in_the_order_in_which_they_first_appear() -> None:
+    prompts = PromptBatch(
+        prompt_ids=torch.tensor([[5, 6, 0], [7, 0, 0], [5, 6, 0], [5, 6, 7], [7, 0, 0]]),
+        prompt_mask=torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 0, 0]]).bool(),
+    )
+    distinct, sources = distinct_prompts(prompts)
+    assert distinct.prompt_ids.tolist() == [[5, 6, 0], [7, 0, 0], [5, 6, 7]]
+    assert distinct.prompt_mask.sum(1).tolist() == [2, 1, 3]
+    assert sources.tolist() == [0, 1, 0, 2, 1]
+
+
+def test_what_stands_in_the_padding_makes_no_prompt_distinct_and_a_real_zero_does() -> None:
+    mask = torch.tensor([[True, True, False], [True, True, False], [True, True, True]])
+    prompts = PromptBatch(prompt_ids=torch.tensor([[5, 6, 9], [5, 6, 8], [5, 6, 0]]), prompt_mask=mask)
+    assert distinct_prompts(prompts)[1].tolist() == [0, 0, 1]
+
+
+def test_prompts_that_all_differ_are_passed_on_as_they_are() -> None:
+    prompts = _prompts(3, 4, 5)
+    distinct, sources = distinct_prompts(prompts)
+    assert distinct is prompts and sources.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("lengths", [(5, 5), (3, 11)])
+def test_equal_prompts_are_read_once_and_then_go_on_apart(
+    tiny_model: Callable[..., PreTrainedModel], family: str, lengths: tuple[int, ...]
+) -> None:
+    model, prompts = _Spy(tiny_model(family)), _prompts(*lengths, width=12)
+    order = torch.tensor([1, 0, 1, 1, 0])
+    repeated = prompts.rows(order)
+    tokens = torch.randint(3, 128, (5, 10), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        decoder = Decoder(model, repeated, 10)
+        logits = decoder.read_prompts()
+        assert len(model.calls[0]["input_ids"]) == 2
+        for step in range(10):
+            for row, found in enumerate(logits):
+                ids = torch.cat([prompts.prompt_ids[order[row], : lengths[order[row]]], tokens[row, :step]])
+                expected = model(input_ids=ids[None], use_cache=False).logits[0, -1]
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+            if step == 4:  # rows leave, and change places
+                index = torch.tensor([4, 2, 0])
+                decoder.keep_rows(index)
+                order, tokens = order[index], tokens[index]
+            logits = decoder.read_tokens(tokens[:, step])
 
 
 class _Spy:

@@ -46,3 +46,11 @@ def test_an_empty_stop_string_is_refused(tiny_tokenizer: PreTrainedTokenizerFast
 def test_an_eos_ends_a_row_beside_stop_strings(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     rule = StopRule((2,), ("end",), tiny_tokenizer, CPU)
     assert rule.ends(torch.tensor([[9, 2], [9, 9]])).tolist() == [True, False]
+
+
+def test_a_stop_string_may_begin_in_the_tokens_before(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    rule = StopRule((2,), ("end",), tiny_tokenizer, CPU)
+    before = _ids(tiny_tokenizer, "an e", "an x", "an e").tolist()
+    ids = _ids(tiny_tokenizer, "nd", "nd", "n ")
+    assert rule.ends(ids, before).tolist() == [True, False, False]
+    assert rule.ends(ids).tolist() == [False, False, False]

@@ -7,7 +7,9 @@ import torch
 
 from rlhf.errors import CheckpointError, Terminated
 from rlhf.training.loop import Loop, LoopSettings
+from rlhf.training.phases import Phases
 from rlhf.training.processes import Processes
+from rlhf.training.profile import NO_PROFILE, Profile
 from rlhf.training.run_directory import RunDirectory
 
 
@@ -36,11 +38,11 @@ class Counting:
         self.number = float(checkpoint.tensors("state")["number"])
 
 
-def run(path, steps, *, fingerprint=None, **changes):
+def run(path, steps, *, fingerprint=None, profile=NO_PROFILE, **changes):
     values = {"num_steps": 10, "log_every": 1, "checkpoint_every": 3, "checkpoints_kept": 2, "eval_every": None}
     settings = LoopSettings(**(values | changes), description="test", shown=("number",))
     with RunDirectory(path, fingerprint="x") as directory:
-        loop = Loop(steps, settings, directory, Processes(), config={}, fingerprint=fingerprint or {})
+        loop = Loop(steps, settings, directory, Processes(), config={}, fingerprint=fingerprint or {}, profile=profile)
         loop.run(loop.resume())
 
 
@@ -133,3 +135,38 @@ def test_a_failed_save_of_another_process_is_a_checkpoint_error_here(tmp_path, m
     with pytest.raises(CheckpointError, match="another process could not save") as error:
         run(tmp_path / "run", Counting(), checkpoint_every=1)
     assert error.value.exit_status == 4
+
+
+class Slow(Counting):
+    """Steps of 2 s each, half of it forward, and evaluations of 8 s, on a clock of their own."""
+
+    def __init__(self, profile):
+        super().__init__()
+        self.now = 0.0
+        self.phases = Phases(clock=lambda: self.now)
+        profile.phases = self.phases
+        self.now += 32.0  # loading and resuming are not the loop's
+
+    def step(self, index):
+        self.now += 1.0
+        with self.phases("forward"):
+            self.now += 1.0
+        return super().step(index)
+
+    def evaluate(self):
+        self.now += 8.0
+        return super().evaluate()
+
+    def saved(self):
+        self.now += 16.0
+        return super().saved()
+
+
+def test_a_profile_shares_out_the_whole_time_of_the_loop_and_counts_steps_that_are_not_logged(tmp_path):
+    profile = Profile(Processes())
+    run(tmp_path / "run", Slow(profile), profile=profile, num_steps=4, log_every=2, checkpoint_every=3)
+    first, last = rows(tmp_path / "run")
+    times = [{name: value for name, value in row.items() if name.startswith("time/")} for row in (first, last)]
+    assert times[0] == {"time/forward": 2.0, "time/other": 2.0}
+    assert times[1] == {"time/forward": 2.0, "time/checkpoint": 16.0, "time/evaluation": 8.0, "time/other": 2.0}
+    assert {"profile/tokens_per_second", "profile/flop_utilisation", "profile/peak_memory_gib"} <= last.keys()

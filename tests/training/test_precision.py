@@ -1,36 +1,55 @@
 import pytest
 import torch
 
-from rlhf.training.precision import compute_dtype
+from rlhf.training import precision
+from rlhf.training.precision import REPEATS, bfloat16_speedup, compute_dtype
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(
-    ("capabilities", "expected"),
-    [
-        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
-        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
-        ({"avx512_bf16": False, "amx_bf16": False, "avx512_f": True}, torch.float32),
-        ({}, torch.float32),
-    ],
-)
-def test_auto_takes_bfloat16_on_a_processor_that_multiplies_it(monkeypatch, capabilities, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+@pytest.fixture(autouse=True)
+def measured_anew():
+    bfloat16_speedup.cache_clear()
+    yield
+    bfloat16_speedup.cache_clear()
+
+
+def let_products_take(monkeypatch, seconds):
+    """Let each product take the next of the times listed for its type."""
+    left = {dtype: iter(times) for dtype, times in seconds.items()}
+    monkeypatch.setattr(precision, "_seconds", lambda matrix: next(left[matrix.dtype]))
+
+
+@pytest.mark.parametrize(("bfloat16_seconds", "expected"), [(0.9, torch.float32), (0.7, torch.bfloat16)])
+def test_auto_takes_bfloat16_where_it_multiplies_faster(monkeypatch, bfloat16_seconds, expected):
+    times = {torch.float32: [1.0] * (1 + REPEATS), torch.bfloat16: [bfloat16_seconds] * (1 + REPEATS)}
+    let_products_take(monkeypatch, times)
     assert compute_dtype("auto", CPU) == expected
 
 
-@pytest.mark.parametrize(("supported", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_asks_a_gpu_whether_it_has_bfloat16_without_emulation(monkeypatch, supported, expected):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
-    assert compute_dtype("auto", torch.device("cuda")) == expected
+def test_the_fastest_repeat_counts_and_the_first_product_does_not(monkeypatch):
+    times = {torch.float32: [0.1, 3.0, 1.0, 2.0], torch.bfloat16: [0.01, 0.5, 9.0, 0.25]}
+    let_products_take(monkeypatch, times)
+    assert bfloat16_speedup(CPU) == pytest.approx(1.0 / 0.25)
 
 
-def test_auto_takes_float32_on_other_devices():
-    assert compute_dtype("auto", torch.device("mps")) == torch.float32
+def test_the_check_multiplies_both_types_on_the_device(monkeypatch):
+    seen = []
+    monkeypatch.setattr(precision, "_seconds", lambda matrix: seen.append((matrix.dtype, matrix.device)) or 1.0)
+    assert bfloat16_speedup(CPU) == 1.0
+    assert set(seen) == {(torch.float32, CPU), (torch.bfloat16, CPU)}
 
 
-@pytest.mark.parametrize(("precision", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
-def test_a_precision_that_is_named_is_taken_whatever_the_hardware(monkeypatch, precision, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": expected != torch.bfloat16})
-    assert compute_dtype(precision, CPU) == expected
+def test_a_device_that_cannot_multiply_computes_in_float32():
+    assert compute_dtype("auto", torch.device("meta")) == torch.float32
+
+
+def test_this_processor_is_measured_once():
+    first = bfloat16_speedup(CPU)
+    assert first > 0 and bfloat16_speedup(CPU) == first
+
+
+@pytest.mark.parametrize(("precision_name", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_a_precision_that_is_named_is_taken_without_a_measurement(monkeypatch, precision_name, expected):
+    let_products_take(monkeypatch, {torch.float32: [], torch.bfloat16: []})
+    assert compute_dtype(precision_name, CPU) == expected

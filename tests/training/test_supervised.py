@@ -6,10 +6,13 @@ from torch import nn
 
 from rlhf.data.records import Example
 from rlhf.errors import GuardStop
+from rlhf.functional.flops import Work, training_flops
+from rlhf.models.matrices import model_matrices
 from rlhf.sft import NextTokenObjective
 from rlhf.training.batch_plan import BatchPlan
 from rlhf.training.optimizer import MasterWeights, Optimizer, OptimizerSettings, ParameterGroup
 from rlhf.training.processes import Processes
+from rlhf.training.profile import Profile
 from rlhf.training.supervised import SupervisedSteps
 
 # Rows of 4 to 18 tokens of which 1 to 12 are learned: a mean of means would differ from the mean over tokens.
@@ -173,3 +176,20 @@ def test_dropout_is_on_in_steps_and_off_in_evaluation():
     assert steps.step(0)["loss"] != steps.step(1)["loss"]
     assert len(set(steps.objective.losses)) == 8  # two steps of four microbatches, each with noise of its own
     assert steps.evaluate() == {"training": 0.0}
+
+
+def test_the_cost_of_examples_counts_real_tokens_and_logits_where_something_is_learned(tiny_model):
+    model = tiny_model("llama")
+    matrices = model_matrices(model, [model.get_output_embeddings()])
+    # Examples of 4 and 18 tokens, of which 1 and 12 are learned; tokens attend to 10 + 171.
+    expected = training_flops(matrices, Work(tokens=22, pairs=181, predictions=13))
+    assert NextTokenObjective(model, examples(), 0).cost([0, 1]) == (22, expected)
+
+
+def test_the_work_of_a_step_is_that_of_all_its_examples(tiny_model):
+    steps = steps_of(tiny_model("llama"), microbatch_tokens=20)
+    steps.profile = Profile(steps.processes)
+    told = []
+    steps.profile.add = lambda tokens, flops: told.append((tokens, flops))
+    steps.step(0)
+    assert told == [steps.objective.cost(range(len(SHAPES)))]

@@ -1,0 +1,73 @@
+"""What all sides read: the model, a reward model made of its weights, and texts of known lengths in tokens."""
+
+import json
+import random
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from rlhf.fetch import resolve
+from rlhf.models.loading import load_scalar_lm
+from rlhf.models.quiet import quiet_transformers
+from rlhf.models.tokenizer import load_tokenizer
+
+DEFAULT_MODEL = "fetch:smollm2-135m-instruct"
+WORDS = (
+    " the a film was very good and bad it story of with one time people life actor scene plot great long end way "
+    "music dark light day night work world house man woman child year hand part place case week company system"
+)
+"""Common words: each is one token for most tokenizers. Where it is not, letters take their place."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+
+
+def model_directory(name: str) -> str:
+    """Return the local directory of a model, fetched when it is `fetch:NAME`."""
+    return resolve(name)
+
+
+def make_reward_model(policy: str, directory: Path, seed: int) -> str:
+    """Save a sequence classifier with one label, made of the policy's weights and a head drawn from `seed`."""
+    with quiet_transformers():
+        load_scalar_lm(policy, seed=seed, new_head=True).save_pretrained(directory)
+    for name in TOKENIZER_FILES:
+        if (Path(policy) / name).is_file():
+            shutil.copy(Path(policy) / name, directory / name)
+    return str(directory)
+
+
+class Texts:
+    """Random texts that are a given number of tokens long, as text and as the ids that every side reads."""
+
+    def __init__(self, policy: str, seed: int) -> None:
+        self._tokenizer = load_tokenizer(policy)
+        self._random = random.Random(seed)  # noqa: S311  # reproducible texts, not a secret
+        self._pieces = _single_tokens(self._tokenizer)
+
+    def of_lengths(self, lengths: Sequence[int]) -> tuple[list[str], list[list[int]]]:
+        """Return texts and their token ids, one of each length.
+
+        Raises:
+            ValueError: the tokenizer joins the words to another number of tokens.
+        """
+        texts = ["".join(self._random.choices(self._pieces, k=length)) for length in lengths]
+        ids = [list(self._tokenizer.encode(text, add_special_tokens=False)) for text in texts]
+        if [len(row) for row in ids] != list(lengths):
+            raise ValueError("the model's tokenizer joins single words to other tokens; choose another model")
+        return texts, ids
+
+
+def write_rows(path: Path, column: str, texts: Sequence[str]) -> str:
+    """Write texts as a JSONL file with one column and return its path."""
+    path.write_text("".join(json.dumps({column: text}) + "\n" for text in texts), encoding="utf-8")
+    return str(path)
+
+
+def _single_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    words = [" " + word for word in WORDS.split()]
+    for pieces in (words, list("abcdefghijklmnopqrstuvwxyz")):
+        found = [piece for piece in pieces if len(tokenizer.encode(piece, add_special_tokens=False)) == 1]
+        if len(found) > len(pieces) // 2:
+            return found
+    raise ValueError("the model's tokenizer knows neither common words nor letters as single tokens")

@@ -1,0 +1,168 @@
+"""One PPO update, ours against TRL: the same model, prompts, lengths, epochs, minibatches and number of tokens."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from arithmetic import shape_of, update_seconds
+from limits import BUDGET, QUICK_BUDGET, measure_limits
+from materials import Texts, make_reward_model, model_directory, write_rows
+from options import Parser, add_turns, finish, one_line_errors, parser, positive
+from rlhf.training.precision import compute_dtype
+from rows import Row, comparison, markdown, save
+from sides import Side, in_turn
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A release of TRL at one precision, and the goals of our two critics against it: (at least, aim)."""
+
+    name: str
+    worker: str
+    pins: str
+    dtype: str
+    goals: dict[str, tuple[float, float]]
+    mixed: bool = False
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Its own `bf16=True` has no effect in this trainer; accelerate's variable has."""
+        return {"ACCELERATE_MIXED_PRECISION": "bf16" if self.mixed else "no"}
+
+
+NEW, OLD = ("trl_ppo.py", "trl-1.12.0"), ("trl_trunk_ppo.py", "trl-0.11.4")
+PEERS = (
+    Peer("TRL 1.12.0 mixed", *NEW, "float32", {"shared": (4, 5), "separate": (2.5, 3.3)}, mixed=True),
+    Peer("TRL 1.12.0 float32", *NEW, "float32", {"shared": (6, 8)}),
+    Peer("TRL 1.12.0 bfloat16", *NEW, "bfloat16", {"shared": (3, 4), "separate": (1.9, 2.5)}),
+    Peer("TRL 0.11.4 float32", *OLD, "float32", {"shared": (3.8, 5)}),
+    Peer("TRL 0.11.4 bfloat16", *OLD, "bfloat16", {"shared": (2.4, 3.2)}),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much work an update is."""
+
+    rows: int = 16
+    prompt_tokens: int = 32
+    new_tokens: int = 48
+    epochs: int = 4
+    minibatches: int = 1
+
+
+QUICK = Size(rows=8, prompt_tokens=16, new_tokens=16, epochs=1)
+
+
+def arguments() -> Parser:
+    """Return the command line of this benchmark."""
+    made = parser(__doc__)
+    add_turns(made)
+    made.add_argument("--minibatches", type=positive, default=1, choices=(1, 2, 4, 8), help="optimizer steps an epoch")
+    made.add_argument("--updates", type=positive, default=1, help="timed updates of each process, after one to warm up")
+    made.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="what ours computes in")
+    made.add_argument("--seed", type=positive, default=1, help="of prompts, reward model and sampling")
+    return made
+
+
+def prepared(directory: Path, size: Size, options: Any) -> dict[str, Any]:
+    """Make what all sides read, and return the work that they share."""
+    policy = model_directory(options.model)
+    texts, ids = Texts(policy, options.seed).of_lengths([size.prompt_tokens] * size.rows)
+    return {
+        "policy": policy,
+        "reward_model": make_reward_model(policy, directory / "reward_model", options.seed),
+        "prompts": write_rows(directory / "prompts.jsonl", "prompt", texts),
+        "prompt_ids": ids,
+        "new_tokens": size.new_tokens,
+        "epochs": size.epochs,
+        "minibatches": size.minibatches,
+        "updates": 1 + options.updates,
+        "seed": options.seed,
+    }
+
+
+def measured(work: dict[str, Any], size: Size, options: Any) -> Iterator[Row]:
+    """Run each peer and ours in turn, and yield the rows of each peer as soon as they are there."""
+    dtype = compute_dtype(options.dtype, torch.device("cpu"))
+    shape, limits = shape_of(work["policy"]), measure_limits(dtype, QUICK_BUDGET if options.quick else BUDGET)
+    ours = {
+        critic: Side(
+            name=f"ours, {critic} critic",
+            worker="our_ppo.py",
+            work={**work, "dtype": options.dtype, "critic": critic, "settings": options.set},
+        )
+        for critic in ("shared", "separate")
+    }
+    for peer, critics in _chosen(options):
+        theirs = Side(
+            name=peer.name,
+            worker=peer.worker,
+            pins=peer.pins,
+            variables=peer.variables,
+            work={**work, "dtype": peer.dtype},
+        )
+        found = in_turn([theirs, *(ours[critic] for critic in critics)], options.pairs, options.timeout)
+        for critic in critics:
+            least = update_seconds(
+                shape,
+                limits,
+                rows=size.rows,
+                prompt_tokens=size.prompt_tokens,
+                new_tokens=size.new_tokens,
+                epochs=size.epochs,
+                separate_critic=critic == "separate",
+            )
+            row = comparison("ppo_vs_trl", _name(peer, critic), found[peer.name], found[ours[critic].name])
+            yield _completed(row, peer.goals.get(critic), least, size, options)
+
+
+def _completed(row: Row, goal: tuple[float, float] | None, least: float, size: Size, options: Any) -> Row:
+    row["work"] = {name: getattr(size, name) for name in Size.__slots__} | {"ours_computes_in": options.dtype}
+    row["least_seconds"] = least
+    if goal is not None and not options.quick:
+        row["goal"] = {"at_least": goal[0], "aim": goal[1]}
+    if "ours" in row:
+        row["share_of_limit"] = least / row["ours"]["seconds"]
+    return row
+
+
+def _chosen(options: Any) -> list[tuple[Peer, list[str]]]:
+    """Return the peers, and the critics of ours that each is compared with; the new release with both."""
+    peers = PEERS[:1] if options.quick and not options.only else PEERS
+    pairs = []
+    for peer in peers:
+        critics = ["shared"] if peer.pins == OLD[1] or options.quick else ["shared", "separate"]
+        critics = [critic for critic in critics if options.only in _name(peer, critic)]
+        if critics:
+            pairs.append((peer, critics))
+    return pairs
+
+
+def _name(peer: Peer, critic: str) -> str:
+    return f"{peer.name} / ours, {critic} critic"
+
+
+def main() -> None:
+    """Measure, print the table, write the JSON."""
+    made = arguments()
+    options = made.parse_args()
+    if not _chosen(options):
+        made.error(f"argument --only: no comparison contains {options.only!r}")
+    size = QUICK if options.quick else Size(minibatches=options.minibatches)
+    options.pairs = 1 if options.quick else options.pairs
+    rows: list[Row] = []
+    with one_line_errors(made), tempfile.TemporaryDirectory() as directory:
+        for row in measured(prepared(Path(directory), size, options), size, options):
+            rows.append(row)
+            save(rows, options.json)
+    print(markdown(rows))
+    finish(sum(row["ratio"] is not None for row in rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The rows of a result: what a row holds, how it is kept in JSON, and how it is shown as a table.
+
+`python benchmarks/rows.py results/*.json` prints the tables of saved results as Markdown.
+"""
+
+import datetime
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from sides import Figures
+
+Row = dict[str, Any]
+COLUMNS = ("comparison", "theirs", "ours", "ratio", "of pairs", "goal", "peak memory", "of the limit")
+
+
+def comparison(benchmark: str, name: str, theirs: Figures, ours: Figures, **more: Any) -> Row:
+    """Return the row of two sides: `ratio` is the median time of the other side divided by ours.
+
+    Without figures of both sides the ratio is None. `left_out` says why, and also why some pairs are missing.
+    """
+    row: Row = {"benchmark": benchmark, "name": name, **more, "ratio": None, **circumstances()}
+    for side, figures in (("theirs", theirs), ("ours", ours)):
+        if figures.seconds:
+            row[side] = figures.summary()
+        if figures.problem is not None:
+            row["left_out"] = f"{side}: {figures.problem}"
+    if theirs.seconds and ours.seconds:
+        row["ratio"] = row["theirs"]["seconds"] / row["ours"]["seconds"]
+        row["ratios"] = [
+            median(a["seconds"][1:]) / median(b["seconds"][1:]) for a, b in zip(theirs.runs, ours.runs, strict=False)
+        ]
+        row["memory_ratio"] = row["ours"]["peak_gb"] / row["theirs"]["peak_gb"]
+    return row
+
+
+def circumstances() -> Row:
+    """Return machine and date."""
+    return {
+        "machine": f"{_processor()}, {torch.get_num_threads()} threads, {platform.system()} {platform.machine()}",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def save(rows: Sequence[Row], path: Path | None) -> None:
+    """Write the rows that are there so far, as a JSON list; nothing without a path."""
+    if path is not None:
+        path.write_text(json.dumps(list(rows), indent=1) + "\n", encoding="utf-8")
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the rows as a Markdown table, with the phases of the sides below it."""
+    cells = [list(COLUMNS), ["---"] * len(COLUMNS), *(_cells(row) for row in rows)]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    lines += ["", *(f"- {row['name']}: {_phases(row)}" for row in rows if _phases(row))]
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> list[str]:
+    if row["ratio"] is None:
+        return [row["name"], f"left out: {row.get('left_out', 'no figures')}", *[""] * (len(COLUMNS) - 2)]
+    ratios, goal, share = row.get("ratios", []), row.get("goal"), row.get("share_of_limit")
+    return [
+        row["name"],
+        _side(row, "theirs"),
+        _side(row, "ours"),
+        f"{row['ratio']:.2f}",
+        f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else "",
+        f"{goal['at_least']} / {goal['aim']}" if goal else "",
+        f"{row['memory_ratio']:.2f}x" if "memory_ratio" in row else "",
+        f"{share:.0%}" if share is not None else "",
+    ]
+
+
+def _side(row: Row, side: str) -> str:
+    figures = row.get(side)
+    if figures is None:
+        return ""
+    shown = f"{figures['seconds']:.3g} s"
+    if "tokens_per_second" in figures:
+        shown += f", {figures['tokens_per_second']:.0f} tokens/s"
+    if "peak_gb" in figures:
+        shown += f", {figures['peak_gb']:.1f} GB"
+    return shown
+
+
+def _phases(row: Row) -> str:
+    shown = []
+    for side in ("theirs", "ours"):
+        phases = row.get(side, {}).get("phases", {})
+        if phases:
+            shown.append(f"{side} " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in phases.items()))
+    return "; ".join(shown)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else "unknown processor"
+
+
+def main(paths: Sequence[str]) -> None:
+    """Print the tables of saved results."""
+    for path in paths:
+        rows = json.loads(Path(path).read_text(encoding="utf-8"))
+        first = rows[0]
+        print(f"### {first['benchmark']} ({first['machine']}, {first['date']})\n\n{markdown(rows)}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

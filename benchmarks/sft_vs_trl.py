@@ -1,0 +1,136 @@
+"""Supervised finetuning, ours against TRL's SFTTrainer: the same model and rows, real tokens counted (no padding)."""
+
+import random
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from arithmetic import shape_of, training_seconds
+from limits import BUDGET, QUICK_BUDGET, measure_limits
+from materials import Texts, model_directory, write_rows
+from options import Parser, add_turns, finish, one_line_errors, parser, positive
+from rlhf.training.precision import compute_dtype
+from rows import Row, comparison, markdown, save
+from sides import Side, in_turn
+
+PINS = "trl-1.16.0"
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """Rows, and what the peer does with them."""
+
+    name: str
+    shortest: int
+    longest: int
+    batches: int
+    packings: tuple[bool, ...]
+    goal: tuple[float, float]
+
+    def lengths(self, seed: int) -> list[int]:
+        """Return the tokens of each row: uniform between shortest and longest, one row as long as possible."""
+        draw = random.Random(seed)  # noqa: S311  # reproducible lengths, not a secret
+        drawn = [draw.randint(self.shortest, self.longest) for _ in range(self.batches * BATCH_SIZE - 1)]
+        return [self.longest, *drawn]
+
+
+CASES = (
+    Case(name="full rows", shortest=256, longest=256, batches=2, packings=(False,), goal=(2.3, 3)),
+    Case(name="unequal rows", shortest=16, longest=256, batches=4, packings=(False, True), goal=(3, 4)),
+)
+QUICK_CASES = (Case(name="unequal rows", shortest=8, longest=64, batches=1, packings=(False,), goal=(3, 4)),)
+
+
+def arguments() -> Parser:
+    """Return the command line of this benchmark."""
+    made = parser(__doc__)
+    add_turns(made)
+    made.add_argument("--passes", type=positive, default=1, help="timed passes over the rows, after one to warm up")
+    made.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="what ours computes in")
+    made.add_argument("--seed", type=positive, default=1, help="of the rows")
+    return made
+
+
+def measured(case: Case, directory: Path, options: Any) -> Iterator[Row]:
+    """Run the peer, padded and packed, and ours in turn, and yield a row for each way of the peer."""
+    policy = model_directory(options.model)
+    texts, ids = Texts(policy, options.seed).of_lengths(case.lengths(options.seed))
+    work = {
+        "policy": policy,
+        "texts": write_rows(directory / "rows.jsonl", "text", texts),
+        "rows": ids,
+        "batch_size": BATCH_SIZE,
+        "passes": 1 + options.passes,
+        "seed": options.seed,
+    }
+    ours = Side(name="ours", worker="our_sft.py", work={**work, "dtype": options.dtype, "settings": options.set})
+    theirs = {
+        packed: Side(
+            name=_peer(packed),
+            worker="trl_sft.py",
+            pins=PINS,
+            work={**work, "dtype": "bfloat16", "packing": packed},
+        )
+        for packed in _packings(case, options)
+    }
+    found = in_turn([*theirs.values(), ours], options.pairs, options.timeout)
+    tokens = sum(len(row) for row in ids)
+    limits = measure_limits(
+        compute_dtype(options.dtype, torch.device("cpu")), QUICK_BUDGET if options.quick else BUDGET
+    )
+    least = training_seconds(shape_of(policy), limits, tokens)
+    for packed, side in theirs.items():
+        row = comparison("sft_vs_trl", _name(case, packed), found[side.name], found["ours"])
+        yield _completed(row, case, tokens, least, options)
+
+
+def _completed(row: Row, case: Case, tokens: int, least: float, options: Any) -> Row:
+    row["work"] = {"real_tokens": tokens, "batch_size": BATCH_SIZE, "ours_computes_in": options.dtype}
+    row["least_seconds"] = least
+    if not options.quick:
+        row["goal"] = {"at_least": case.goal[0], "aim": case.goal[1]}
+    for side in ("theirs", "ours"):
+        if side in row:
+            row[side]["tokens_per_second"] = tokens / row[side]["seconds"]
+    if "ours" in row:
+        row["share_of_limit"] = least / row["ours"]["seconds"]
+    return row
+
+
+def _packings(case: Case, options: Any) -> list[bool]:
+    return [packed for packed in case.packings if options.only in _name(case, packed)]
+
+
+def _peer(packed: bool) -> str:
+    return f"TRL 1.16.0 bfloat16, {'packed' if packed else 'padded'}"
+
+
+def _name(case: Case, packed: bool) -> str:
+    return f"{case.name}: {_peer(packed)} / ours"
+
+
+def main() -> None:
+    """Measure, print the table, write the JSON."""
+    made = arguments()
+    options = made.parse_args()
+    cases = [case for case in (QUICK_CASES if options.quick else CASES) if _packings(case, options)]
+    if not cases:
+        made.error(f"argument --only: no comparison contains {options.only!r}")
+    options.pairs = 1 if options.quick else options.pairs
+    rows: list[Row] = []
+    with one_line_errors(made), tempfile.TemporaryDirectory() as directory:
+        for case in cases:
+            for row in measured(case, Path(directory), options):
+                rows.append(row)
+                save(rows, options.json)
+    print(markdown(rows))
+    finish(sum(row["ratio"] is not None for row in rows))
+
+
+if __name__ == "__main__":
+    main()

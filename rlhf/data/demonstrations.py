@@ -1,0 +1,70 @@
+"""Rows to demonstrations: a prompt as sampling sees it, and a response to it, whole."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from rlhf.data import cells
+from rlhf.data.dataset_type import DatasetType, detect_type, missing_columns
+from rlhf.data.encoder import Encoder
+from rlhf.data.intake import OnEmpty, Outcome, dropped_as_empty, prepared, refused_as_empty
+from rlhf.data.over_long import OverLong, kept_prompt
+from rlhf.data.records import Demonstration, Prepared, Prompt, Row
+from rlhf.data.sequences import prompt_ids_of, token_sequence
+
+_RESPONSES = {DatasetType.PROMPT_COMPLETION: "completion", DatasetType.PREFERENCE: "chosen"}
+"""The column that is demonstrated, by the type of the rows."""
+
+
+def prepare_demonstrations(
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    over_long: OverLong = "drop",
+    on_empty: OnEmpty = "error",
+) -> Prepared[Demonstration]:
+    """Turn rows of prompt and completion, or of prompt, chosen and rejected, into demonstrations.
+
+    Args:
+        rows: all of one type.
+        tokenizer: of the policy.
+        max_length: tokens of prompt and response together.
+        over_long: what becomes of longer ones; only prompts are ever cut.
+        on_empty: what becomes of rows with an empty prompt or response.
+
+    Raises:
+        DataError: a row cannot be used, or none is left.
+        ConfigError: the tokenizer lacks EOS or chat template.
+    """
+    column = _RESPONSES.get(detect_type(rows))
+    if column is None or "prompt" not in rows[0].values:
+        why = " of a demonstration (or {prompt, chosen, rejected})"
+        raise missing_columns(rows[0], ("prompt", "completion"), why)
+    encoder = Encoder(tokenizer, append_eos=True)
+
+    def make(row: Row) -> Outcome[Demonstration]:
+        if "prompt" not in row.values:
+            raise missing_columns(row, ("prompt", column))
+        raw, response = cells.text_or_messages(row, "prompt"), cells.text_or_messages(row, column)
+        if refused_as_empty([raw, response], row, on_empty):
+            return Outcome(None, "dropped_empty")
+        text, prompt_ids = prompt_ids_of(raw, encoder, row)
+        response_ids = token_sequence([raw, response], encoder, row, is_last_answer=False).response_ids
+        if not (prompt_ids and response_ids):
+            return dropped_as_empty(row, on_empty)
+        kept = kept_prompt(
+            prompt_ids,
+            len(response_ids),
+            max_length=max_length,
+            over_long=over_long,
+            bos_ids=encoder.bos_ids,
+            location=row.location,
+        )
+        if kept is None:
+            return Outcome(None, "dropped_long")
+        columns = {name: cell for name, cell in row.values.items() if name != "prompt"}
+        demonstration = Demonstration(Prompt(text, tuple(kept), raw, columns), tuple(response_ids))
+        return Outcome(demonstration, "kept" if len(kept) == len(prompt_ids) else "cut")
+
+    return prepared(rows, make)

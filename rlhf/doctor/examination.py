@@ -1,0 +1,90 @@
+"""`rlhf doctor`: assembles a PPO run as it would begin, examines it, and writes nothing.
+
+Left out: several processes, and compiled blocks, which would take longer than everything else here.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlhf.config import PPOConfig
+from rlhf.doctor.finding import Finding
+from rlhf.doctor.memory import memory_suffices
+from rlhf.doctor.rewards import same_score, scale_fits
+from rlhf.doctor.sampler import sampler_agrees
+from rlhf.doctor.start import critic_is_finite, dropout_is_off, kl_is_zero, ratio_is_one, responses_end
+from rlhf.doctor.tokens import pad_is_not_eos, template_is_prefix, tokenizers_agree
+from rlhf.doctor.trial import run_trial
+from rlhf.errors import ConfigError, GuardStop
+from rlhf.ppo.assembly import Parts, assemble
+from rlhf.stage import Frame
+from rlhf.training.memory import available_memory_bytes
+from rlhf.training.precision import compute_dtype
+from rlhf.training.processes import Processes
+from rlhf.training.randomness import seed_everything
+from rlhf.training.run_directory import RunDirectory
+
+
+def examine(config: PPOConfig) -> None:
+    """Print a line for each check of a PPO run.
+
+    Raises:
+        ConfigError: the config cannot be run, or there are several processes.
+        DataError: the prompts cannot be read.
+        RewardError: a reward failed.
+        GuardStop: a check fails, or the policy's logits are not finite.
+    """
+    started = time.perf_counter()
+    parts = assembled(config)
+    findings: list[Finding] = []
+    try:
+        for finding in checked(parts):
+            parts.trainer.processes.say(finding.line)
+            findings.append(finding)
+    finally:
+        parts.trainer.collector.scorer.close()
+    failing = [finding.name for finding in findings if finding.state == "failing"]
+    counts = {state: sum(finding.state == state for finding in findings) for state in ("ok", "warning", "failing")}
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items())
+    parts.trainer.processes.say(f"{len(findings)} checks: {summary}; {time.perf_counter() - started:.0f} s")
+    if failing:
+        raise GuardStop(f"doctor: failing: {', '.join(failing)} - causes and fixes stand in the lines above")
+
+
+def assembled(config: PPOConfig) -> Parts:
+    """Put a run together as `rlhf ppo` does, in one process and without a run directory.
+
+    Raises:
+        RlhfError: bad config, data, model or reward.
+    """
+    processes = Processes()
+    if processes.num > 1:
+        raise ConfigError(f"doctor examines one process, {processes.num} started - call it without a launcher")
+    seed_everything(config.seed)
+    # A directory that is not entered is neither made nor locked.
+    directory = RunDirectory(Path(config.output_dir), fingerprint="")
+    dtype = compute_dtype(config.model.precision, processes.device)
+    plain = config.model_copy(update={"compile": "off"})
+    return assemble(plain, Frame(plain, processes, directory, dtype))
+
+
+def checked(parts: Parts) -> Iterator[Finding]:
+    """Yield the findings, as they are made; what would only repeat an earlier failure is skipped."""
+    available = available_memory_bytes(parts.trainer.processes.device)
+    yield pad_is_not_eos(parts)
+    yield tokenizers_agree(parts)
+    dropout = dropout_is_off(parts)
+    yield dropout
+    if dropout.state == "failing":
+        yield Finding("first step", "skipped", "nothing was sampled", "with dropout no number would mean anything")
+        return
+    yield sampler_agrees(parts)
+    trial = run_trial(parts)
+    yield template_is_prefix(parts, trial.collected.episodes)
+    yield ratio_is_one(parts, trial)
+    yield kl_is_zero(parts, trial)
+    yield critic_is_finite(parts, trial)
+    yield responses_end(parts, trial)
+    yield from same_score(parts, trial)
+    yield scale_fits(parts, trial)
+    yield memory_suffices(parts, trial, available)

@@ -1,0 +1,123 @@
+"""Check of the memory: what the run will need against what is there."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlhf.doctor.finding import Finding, graded
+from rlhf.doctor.trial import Trial
+from rlhf.ppo.assembly import Parts
+from rlhf.sampling.packed import is_packable
+from rlhf.training.optimizer import MOMENTS
+
+GIB = 2**30
+TIGHT = 0.8
+"""A run that needs more than this share of what is there leaves no room for what the estimate does not know."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Bytes that models take from the start on."""
+
+    policy: int
+    """With its critic."""
+    masters: int
+    """Float32 copies, trained and frozen."""
+    reference: int
+    """Beyond what it shares with the policy."""
+    rewards: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToCome:
+    """Bytes that the run adds."""
+
+    gradients: int
+    moments: int
+    activations: int
+    """Of one microbatch, for its backward pass."""
+    sampling: int
+    """The cache of a batch of responses, and packed weights."""
+    kept_states: int
+    """What the frozen blocks say of a rollout."""
+
+    @property
+    def total(self) -> int:
+        """What is needed at once: sampling and the backward pass take turns."""
+        return self.gradients + self.moments + self.kept_states + max(self.activations, self.sampling)
+
+
+def memory_suffices(parts: Parts, trial: Trial, available: int) -> Finding:
+    """Hold the estimate against `available`, the bytes that were free when the models had been loaded."""
+    loaded, coming = already_loaded(parts), to_come(parts, trial)
+    share = coming.total / max(available, 1)
+    return graded(
+        "memory",
+        f"loaded {_listed(loaded)}; to come {_listed(coming)}, {coming.total / GIB:.1f} GiB at once, of "
+        f"{available / GIB:.1f} GiB that are free",
+        failing="the run will not fit - lower microbatch_tokens or sampling.batch_rows, train less (model.lora, "
+        "model.trainable_layers), or take a smaller model"
+        if share > 1
+        else "",
+        warning="there is little room left - lower microbatch_tokens or sampling.batch_rows" if share > TIGHT else "",
+    )
+
+
+def already_loaded(parts: Parts) -> Loaded:
+    """Count the bytes of everything that `assemble` loaded."""
+    trainer = parts.trainer
+    weights = trainer.optimizer.weights
+    own = list(trainer.policy.parameters())
+    known = {tensor.data_ptr() for tensor in own}
+    rewards = [item[0] for item in trainer.collector.scorer.rewards]
+    models = [part for reward in rewards for part in getattr(reward, "__dict__", {}).values()]
+    return Loaded(
+        policy=_bytes(own),
+        masters=_bytes([*weights.masters.values(), *weights.frozen.values()], known),
+        reference=_bytes(trainer.collector.reference.model.parameters(), known),
+        rewards=_bytes(p for model in models if isinstance(model, nn.Module) for p in model.parameters()),
+    )
+
+
+def to_come(parts: Parts, trial: Trial) -> ToCome:
+    """Estimate what training and sampling add; gradients and moments are float32, activations as in the trial."""
+    trainer, config = parts.trainer, parts.trainer.config
+    trained = _bytes(trainer.optimizer.weights.masters.values())
+    num_moments = len([name for name in MOMENTS if name != "step"])
+    prompts = max(len(prompt.ids) for prompt in parts.prompts)
+    width = prompts + config.sampling.max_new_tokens
+    rows = config.rollout_batch_size // trainer.processes.num
+    lm, states = trainer.policy.lm, trial.collected.frozen_states
+    kept = rows * width * lm.config.get_text_config().hidden_size * lm.dtype.itemsize if states else 0
+    packed = _bytes(lm.parameters()) if is_packable(lm) else 0
+    # A row longer than the budget is a microbatch of its own.
+    tokens = max(config.microbatch_tokens, width)
+    return ToCome(
+        gradients=trained,
+        moments=num_moments * trained,
+        activations=int(trial.saved_bytes * tokens),
+        sampling=min(config.sampling.batch_rows, rows) * width * _cache_bytes(lm) + packed,
+        kept_states=kept,
+    )
+
+
+def _cache_bytes(lm: PreTrainedModel) -> int:
+    """Return the bytes of keys and values of one token in all layers."""
+    config = lm.config.get_text_config()
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    return int(2 * config.num_hidden_layers * key_heads * size * lm.dtype.itemsize)
+
+
+def _bytes(tensors: Iterable[Tensor], known: Iterable[int] = ()) -> int:
+    """Add up distinct tensors that do not lie at one of the addresses `known`."""
+    sizes = {tensor.data_ptr(): tensor.nbytes for tensor in tensors}
+    return sum(size for place, size in sizes.items() if place not in set(known))
+
+
+def _listed(record: Loaded | ToCome) -> str:
+    sizes = {field.name.replace("_", " "): getattr(record, field.name) for field in fields(record)}
+    return ", ".join(f"{name} {size / GIB:.2f}" for name, size in sizes.items() if size)

@@ -1,0 +1,120 @@
+"""Checks of the rewards: one score an episode whatever stands beside it, and a scale that the KL penalty fits."""
+
+import statistics
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rlhf.doctor.finding import Finding, graded
+from rlhf.doctor.rounding import rounding_unit
+from rlhf.doctor.trial import Trial
+from rlhf.errors import RewardError
+from rlhf.ppo.assembly import Parts
+from rlhf.ppo.running_scale import EQUAL_SHARE
+from rlhf.rewards.model import ModelReward
+from rlhf.rewards.protocol import Episode, Reward
+
+NUM_ALONE = 4
+"""Episodes that are scored alone."""
+TYPICAL_KL = 10.0
+"""Nats a sequence that PPO on language models commonly ends at (Ziegler et al. 2019, arXiv:1909.08593, 6 to 10)."""
+DROWNS = 10.0
+"""A penalty of this many standard deviations of the scores leaves nothing of them."""
+NOTHING = 0.01
+"""A penalty below this share of a standard deviation holds nothing."""
+FLOOR = 1e-4
+"""Share of a score that libraries on which a reward may stand round away."""
+
+
+def same_score(parts: Parts, trial: Trial) -> list[Finding]:
+    """Score episodes alone, in a batch, in the batch turned round, and with other padding; one finding a reward."""
+    findings = []
+    for place, item in enumerate(parts.trainer.collector.scorer.rewards):
+        kind = parts.trainer.config.rewards[place].kind
+        findings.append(_same_score(f"same score, rewards[{place}] ({kind})", item[0], trial.collected.episodes))
+    return findings
+
+
+def scale_fits(parts: Parts, trial: Trial) -> Finding:
+    """The scores differ, by an amount that the KL penalty neither drowns nor is lost in."""
+    config = parts.trainer.config
+    raw, scores = trial.collected.raw_scores, trial.experience.rollout.scores.tolist()
+    spread, shaped = statistics.pstdev(raw), statistics.pstdev(scores)
+    typical = config.kl_control.target if config.kl_control.controller == "adaptive" else TYPICAL_KL
+    penalty, are_equal = config.kl_coef * typical, spread <= EQUAL_SHARE * max(abs(statistics.fmean(raw)), 1.0)
+    warning = ""
+    if penalty > DROWNS * shaped:
+        warning = "the penalty drowns the scores: the policy will stay where it is - lower kl_coef, or scale the reward"
+    elif 0 < penalty < NOTHING * shaped:
+        warning = "the penalty is lost in the scores: nothing holds the policy near the reference - raise kl_coef"
+    return graded(
+        "reward scale",
+        f"scores have mean {statistics.fmean(scores):.3g} and standard deviation {shaped:.3g}, kl_coef x {typical:g} "
+        f"nats is {penalty:.3g}",
+        failing=f"all {len(raw)} scores are equal: there is nothing to learn from - look at the reward and at what it "
+        "is given"
+        if are_equal
+        else "",
+        warning=warning,
+    )
+
+
+def _same_score(name: str, reward: Reward, episodes: Sequence[Episode]) -> Finding:
+    together = totals(reward.score(episodes))
+    turned = totals(reward.score(episodes[::-1]))[::-1]
+    try:
+        alone = [totals(reward.score([episode]))[0] for episode in episodes[:NUM_ALONE]]
+    except RewardError as error:
+        return Finding(name, "warning", "a batch of one was refused", f"{error}; a last batch may be that small")
+    apart = max(_apart(turned, together), _apart(alone, together))
+    content = _apart_by_padding(reward, episodes) if isinstance(reward, ModelReward) else 0.0
+    limit = _limit(reward) * max(1.0, *map(abs, together))
+    measured = f"alone, in a batch and in another order at most {apart:.2g} apart (limit {limit:.2g})"
+    if not isinstance(reward, ModelReward):
+        advice = "the score of an episode depends on the others, or on chance: PPO compares scores across batches"
+        return graded(name, measured, warning=advice if not apart <= limit else "")
+    return graded(
+        name,
+        f"{measured}, with other padding {content:.2g}",
+        failing="the model reads its padding: its attention is not causal, or it pools over all positions - use a "
+        "model that is read at its last token"
+        if not (apart <= limit and content == 0.0)
+        else "",
+    )
+
+
+@torch.no_grad()
+def _apart_by_padding(reward: ModelReward, episodes: Sequence[Episode]) -> float:
+    """Score texts with one padding and with another, in tensors of the same shape: nothing may differ at all."""
+    device = reward.model.classifier.device
+    rows = [_ids(reward, episode) for episode in episodes[:NUM_ALONE]]
+    width = max(map(len, rows)) + 1
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    mask = torch.arange(width, device=device) < lengths[:, None]
+    fillers = {int(reward.tokenizer.pad_token_id), rows[0][0], rows[0][-1]}
+    scores: list[Tensor] = []
+    for filler in fillers:
+        ids = torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows], device=device)
+        scores.append(reward.model(ids, mask))
+    return max(float((other - scores[0]).abs().max()) for other in scores)
+
+
+def _ids(reward: ModelReward, episode: Episode) -> list[int]:
+    """Return some ids that the model knows, of an episode's own length: its completion in the model's tokenizer."""
+    text = episode.prompt if isinstance(episode.prompt, str) else ""
+    return list(reward.tokenizer(text + episode.completion + reward.tokenizer.eos_token)["input_ids"])
+
+
+def _limit(reward: Reward) -> float:
+    """Return the share of a score by which rounding may move it."""
+    return max(rounding_unit(reward.model.classifier), FLOOR) if isinstance(reward, ModelReward) else FLOOR
+
+
+def totals(scores: Sequence[object]) -> list[float]:
+    """Return one number an episode: the sum where a reward speaks of single tokens, 0 where it says nothing."""
+    return [float(sum(s)) if isinstance(s, list) else 0.0 if s is None else float(s) for s in scores]  # type: ignore[arg-type]
+
+
+def _apart(some: Sequence[float], together: Sequence[float]) -> float:
+    return max(abs(a - b) for a, b in zip(some, together, strict=False))

@@ -1,0 +1,35 @@
+"""Check of the sampler: what it says of its tokens against what a forward pass says."""
+
+import torch
+
+from rlhf.doctor.finding import Finding, graded
+from rlhf.doctor.rounding import LARGEST_UNITS, MEAN_UNITS, rounding_unit
+from rlhf.doctor.trial import sampled
+from rlhf.models.sequences import join
+from rlhf.ppo.assembly import Parts
+
+
+@torch.no_grad()
+def sampler_agrees(parts: Parts) -> Finding:
+    """Compare the logprobs of sampled tokens with those of one pass over the whole sequences."""
+    trainer = parts.trainer
+    starts, samples = sampled(parts)
+    mask = samples.response_mask
+    sequences = join(starts.batch.prompt_ids, starts.batch.prompt_mask, samples.response_ids, mask)
+    output = trainer.policy(sequences, mask.shape[1], trainer.config.sampling.temperature)
+    apart = (output.logprobs - samples.logprobs)[mask].abs()
+    mean, largest, unit = float(apart.mean()), float(apart.max()), rounding_unit(trainer.policy.lm)
+    limits = MEAN_UNITS * unit, LARGEST_UNITS * unit
+    dtype = str(trainer.policy.lm.dtype).removeprefix("torch.")
+    return graded(
+        "sampler",
+        f"logprobs of {len(apart)} sampled tokens {mean:.2g} nats from a forward pass on average (limit in {dtype} "
+        f"{limits[0]:.2g}), {largest:.2g} at most (limit {limits[1]:.2g})",
+        failing="the sampler draws from another distribution than the one that is trained - look for another "
+        "temperature, a mask or positions that the model reads otherwise with a cache, or use model.precision=float32"
+        if not mean <= limits[0]
+        else "",
+        warning="single tokens are far apart: more than rounding usually does - compare with model.precision=float32"
+        if not largest <= limits[1]
+        else "",
+    )

@@ -1,0 +1,78 @@
+"""Checks of tokenizers and the chat template."""
+
+from rlhf.data.encoder import Encoder
+from rlhf.doctor.finding import Finding, graded
+from rlhf.models.tokenizer import tokenizer_fingerprint
+from rlhf.ppo.assembly import Parts
+from rlhf.rewards.model import ModelReward
+from rlhf.rewards.protocol import Episode
+
+NUM_CONVERSATIONS = 8
+"""Conversations on which the chat template is tried."""
+
+
+def pad_is_not_eos(parts: Parts) -> Finding:
+    """The pad token is none of the tokens that end a response."""
+    tokenizer, ends = parts.trainer.collector.tokenizer, parts.trainer.collector.eos_ids
+    pad = tokenizer.pad_token_id
+    return graded(
+        "pad token",
+        f"{tokenizer.pad_token!r} (id {pad}), responses end with {tokenizer.convert_ids_to_tokens(list(ends))}",
+        failing="the pad token is the EOS: whoever tells padding by its id never learns to end - set pad_token in "
+        "tokenizer_config.json to a token that text does not hold"
+        if pad is None or pad == tokenizer.eos_token_id
+        else "",
+        warning="the pad token is among the ids that end a response; lengths are kept here, but other programs may "
+        "take the end for padding - take it out of eos_token_id in generation_config.json"
+        if pad in ends
+        else "",
+    )
+
+
+def template_is_prefix(parts: Parts, episodes: list[Episode]) -> Finding:
+    """What the policy read is how the whole conversation begins."""
+    spoken = [episode for episode in episodes if not isinstance(episode.prompt, str)][:NUM_CONVERSATIONS]
+    if not spoken:
+        return Finding("chat template", "ok", "prompts are text, no template is applied")
+    encoder = Encoder(parts.trainer.collector.tokenizer, append_eos=False)
+    broken = [episode for episode in spoken if not _is_prefix(encoder, episode)]
+    return graded(
+        "chat template",
+        f"the prompt begins the conversation in {len(spoken) - len(broken)} of {len(spoken)}",
+        failing="finetuning and rewards read the conversation otherwise than the policy does - mend "
+        "chat_template.jinja: with add_generation_prompt it must end where the assistant's content begins"
+        if broken
+        else "",
+    )
+
+
+def tokenizers_agree(parts: Parts) -> Finding:
+    """A reward model reads the policy's token ids where the tokenizers are one, else text."""
+    tokenizer = parts.trainer.collector.tokenizer
+    said, near = [], []
+    for place, item in enumerate(parts.trainer.collector.scorer.rewards):
+        if not isinstance(item[0], ModelReward):
+            continue
+        own = item[0].tokenizer
+        shares = tokenizer_fingerprint(own) == tokenizer_fingerprint(tokenizer)
+        said.append(f"rewards[{place}] reads {'ids' if shares else 'text'}")
+        if not shares and own.get_vocab() == tokenizer.get_vocab():
+            near.append(f"rewards[{place}]")
+    critic = [] if parts.critic is None else ["the critic reads ids"]
+    return graded(
+        "tokenizers",
+        ", ".join(["the reference reads ids", *critic, *said]),
+        warning=f"{', '.join(near)}: the same vocabulary as the policy's, but other special tokens, so that text goes "
+        "across and the score is read at another end - save both with the same special_tokens"
+        if near
+        else "",
+    )
+
+
+def _is_prefix(encoder: Encoder, episode: Episode) -> bool:
+    messages = [{key: str(value) for key, value in dict(message).items()} for message in episode.prompt]  # type: ignore[arg-type]
+    where = "doctor"
+    before = encoder.render(messages, where, add_generation_prompt=True)
+    answer = {"role": "assistant", "content": episode.completion}
+    whole = encoder.render([*messages, answer], where, add_generation_prompt=False)
+    return whole.startswith(before) and whole[len(before) :].lstrip().startswith(episode.completion.strip())

@@ -1,0 +1,65 @@
+"""The best responses that the policy has given so far in a run, to begin episodes inside of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf.data.records import Demonstration, Prompt
+from rlhf.training.processes import Processes
+
+
+@dataclass(frozen=True, slots=True)
+class _Best:
+    response_ids: tuple[int, ...]
+    score: float
+
+
+class OwnBest:
+    """The best response to each prompt, of the prompts with the highest scores; the same on every process."""
+
+    def __init__(self, prompts: Sequence[Prompt], size: int) -> None:
+        """Start with nothing; at most `size` of the run's prompts will have a response here."""
+        self._prompts = prompts
+        # A prompt holds columns, so it has no hash; the objects in this list live as long as this one.
+        self._places = {id(prompt): place for place, prompt in enumerate(prompts)}
+        self._size = size
+        self._best: dict[int, _Best] = {}
+
+    @property
+    def demonstrations(self) -> list[Demonstration]:
+        """Return them, the best first."""
+        return [Demonstration(self._prompts[place], best.response_ids) for place, best in self._best.items()]
+
+    def remember(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[tuple[int, ...]],
+        scores: Sequence[float],
+        processes: Processes,
+    ) -> None:
+        """Take in the responses of all processes to some of the run's prompts; the first of equals stays.
+
+        Args:
+            prompts: objects of the list that this was made with.
+            responses: without what ended them; an empty one is passed over, for nothing begins inside of it.
+            scores: the higher the better.
+            processes: each gives its own, and has the same in the end.
+        """
+        places = [self._places[id(prompt)] for prompt in prompts]
+        own = [each for each in zip(places, responses, scores, strict=True) if each[1]]
+        for place, response, score in processes.gathered(own):
+            if place not in self._best or score > self._best[place].score:
+                self._best[place] = _Best(response, score)
+        ranked = sorted(self._best.items(), key=lambda item: (-item[1].score, item[0]))
+        self._best = dict(ranked[: self._size])
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return what a checkpoint holds."""
+        return [
+            {"prompt": place, "response_ids": list(best.response_ids), "score": best.score}
+            for place, best in self._best.items()
+        ]
+
+    def load(self, state: Sequence[dict[str, Any]]) -> None:
+        """Go back to a saved state, of a run on the same prompts."""
+        self._best = {each["prompt"]: _Best(tuple(each["response_ids"]), each["score"]) for each in state}

@@ -1,0 +1,53 @@
+"""How fast this machine multiplies matrices, measured: what a utilisation is a share of."""
+
+import time
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+FIRST_FLOPS = 2**28
+"""Operations of the first product: 10 ms at 27 GFLOP/s."""
+MAX_WEIGHTS = 2**23
+"""Weights of the matrix at most: beyond, its size no longer changes the rate, only the time to measure it."""
+REPEATS = 3
+"""Products of one size in a row; the fastest counts, since only disturbances make one slower."""
+
+
+def matrix_rate(
+    shape: tuple[int, int], num_rows: int, dtype: torch.dtype, device: torch.device, *, seconds: float = 0.4
+) -> float:
+    """Return the highest rate, in FLOP/s, of multiplying tokens with a weight matrix.
+
+    Args:
+        shape: [O, I] of the matrix; of a very large one, fewer outputs are taken.
+        num_rows: tokens multiplied at once, at most; fewer are tried first.
+        dtype: of both.
+        device: where.
+        seconds: what all of it may take; one size is always measured.
+    """
+    numbers = torch.Generator(device).manual_seed(0)  # the global generator belongs to the run
+    outputs, inputs = min(shape[0], MAX_WEIGHTS // shape[1]), shape[1]
+    weight = torch.rand(outputs, inputs, generator=numbers, device=device).to(dtype)
+    deadline = time.perf_counter() + seconds
+    rows, best = max(1, min(num_rows, FIRST_FLOPS // (2 * weight.numel()))), 0.0
+    while True:
+        tokens = torch.rand(rows, inputs, generator=numbers, device=device).to(dtype)
+        fastest = min(_seconds(tokens, weight) for _ in range(REPEATS))
+        best = max(best, 2.0 * rows * weight.numel() / fastest)
+        rows, growth = min(2 * rows, num_rows), min(2.0, num_rows / rows)
+        if time.perf_counter() + REPEATS * growth * fastest > deadline:
+            return best
+
+
+def _seconds(tokens: Tensor, weight: Tensor) -> float:
+    _wait(tokens.device)
+    started = time.perf_counter()
+    functional.linear(tokens, weight)
+    _wait(tokens.device)
+    return time.perf_counter() - started
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

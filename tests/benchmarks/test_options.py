@@ -1,0 +1,84 @@
+"""Tests of benchmarks/options.py, and of the command line of every benchmark."""
+
+import pytest
+
+import limits
+import options
+import ppo_vs_trl
+import sampling_vs_generate
+import sft_vs_trl
+
+PARSERS = {
+    "ppo": ppo_vs_trl.arguments,
+    "sft": sft_vs_trl.arguments,
+    "sampling": sampling_vs_generate.arguments,
+    "limits": lambda: options.parser(limits.__doc__),
+}
+BAD = [
+    ("ppo", ["--pairs", "0"], "argument --pairs: expected a whole number above 0, found '0'"),
+    ("ppo", ["--minibatches", "3"], "argument --minibatches: invalid choice: 3"),
+    ("ppo", ["--set", "epochs"], "argument --set: expected path.to.key=value, with a value in YAML, found 'epochs'"),
+    ("sft", ["--passes", "-1"], "argument --passes: expected a whole number above 0, found '-1'"),
+    ("sampling", ["--rows", "many"], "argument --rows: expected a whole number above 0, found 'many'"),
+    ("sampling", ["--dtype", "float16"], "argument --dtype: invalid choice: 'float16'"),
+    ("limits", ["--json", "no/such/directory/x.json"], "argument --json: expected a file in a directory that exists"),
+    ("limits", ["--fast"], "unrecognized arguments: --fast"),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "line"), BAD)
+def test_a_bad_option_is_refused_in_one_line_with_status_2(name, given, line, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        PARSERS[name]().parse_args(given)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert line in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_every_benchmark_takes_json_and_quick(name, tmp_path):
+    given = PARSERS[name]().parse_args(["--quick", "--json", str(tmp_path / "rows.json")])
+    assert given.quick and given.json == tmp_path / "rows.json"
+
+
+def test_rows_may_be_given_several_times():
+    assert sampling_vs_generate.arguments().parse_args(["--rows", "16", "--rows", "64"]).rows == [16, 64]
+
+
+@pytest.mark.parametrize("module", [ppo_vs_trl, sft_vs_trl])
+def test_a_comparison_that_does_not_exist_is_refused(module, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmark", "--only", "nothing like this"])
+    with pytest.raises(SystemExit) as stopped:
+        module.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
+        "benchmark: argument --only: no comparison contains 'nothing like this' (see --help)\n"
+    )
+
+
+def test_a_model_that_is_not_there_is_one_line_with_status_2(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.argv", ["benchmark", "--quick", "--model", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit) as stopped:
+        sampling_vs_generate.main()
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert error.count("\n") == 1 and "nowhere" in error
+
+
+def test_the_status_says_whether_anything_was_measured():
+    for num_ratios, status in ((0, 1), (3, 0)):
+        with pytest.raises(SystemExit) as stopped:
+            options.finish(num_ratios)
+        assert stopped.value.code == status
+
+
+def test_quick_runs_one_comparison_and_only_picks_by_name():
+    parse = ppo_vs_trl.arguments().parse_args
+    chosen = {
+        text: [(peer.name, critics) for peer, critics in ppo_vs_trl._chosen(parse(given))]
+        for text, given in {"quick": ["--quick"], "old": ["--only", "0.11.4 float32"], "all": []}.items()
+    }
+    assert chosen["quick"] == [("TRL 1.12.0 mixed", ["shared"])]
+    assert chosen["old"] == [("TRL 0.11.4 float32", ["shared"])]
+    assert sum(len(critics) for _, critics in chosen["all"]) == 8

@@ -1,0 +1,65 @@
+"""The laboratory of the PPO tests, and a way to examine what it makes."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from rlhf.config import PPOConfig
+from rlhf.doctor.examination import assembled, checked
+from rlhf.doctor.finding import Finding
+from rlhf.ppo.assembly import Parts
+
+Examine = Callable[..., dict[str, Finding]]
+
+
+@pytest.fixture(scope="session")
+def lab() -> ModuleType:
+    """The module `laboratory.py` of the PPO tests."""
+    path = Path(__file__).parents[1] / "ppo" / "laboratory.py"
+    spec = importlib.util.spec_from_file_location("ppo_laboratory", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def workshop(lab: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a tiny policy, a tiny reward model, eight prompts and reward functions."""
+    return lab.build_workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture
+def config(lab: ModuleType, workshop: Path) -> Callable[..., PPOConfig]:
+    """A factory of healthy configs: `config(kl_coef=0.1, reward="length")`, or `model_reward=PATH`."""
+
+    def make(*, model_reward: Path | None = None, **changes: Any) -> PPOConfig:
+        if model_reward is not None:
+            changes["rewards"] = [{"kind": "model", "path": str(model_reward)}]
+        return lab.ppo_config(workshop, **changes)
+
+    return make
+
+
+@pytest.fixture
+def examined() -> Examine:
+    """A function that examines a config, after `change` had its way with the parts, and returns findings by name."""
+
+    def examine(config: PPOConfig, change: Callable[[Parts], object] = lambda parts: None) -> dict[str, Finding]:
+        parts = assembled(config)
+        change(parts)
+        return {finding.name: finding for finding in checked(parts)}
+
+    return examine
+
+
+@pytest.fixture
+def troubles() -> Callable[[dict[str, Finding]], dict[str, str]]:
+    """A function that returns the states of all findings but those that are ok."""
+    return lambda findings: {name: each.state for name, each in findings.items() if each.state != "ok"}

@@ -1,0 +1,364 @@
+"""Tests of rlhf.sampling.packed, against the plain decoder and the model's own forward."""
+
+import copy
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, MistralConfig, PreTrainedModel
+
+from rlhf.batches import PromptBatch, Samples
+from rlhf.sampling import kernels, sampler
+from rlhf.sampling.decoder import Decoder
+from rlhf.sampling.packed import PackedDecoder, PackedLinear, PackedModel, is_packable
+from rlhf.sampling.sampler import make_decoder, sample
+
+FAMILIES = ["llama", "mistral", "qwen2"]
+ROUNDINGS = 15 * 64
+"""Seven matrix products in each of two layers and the head, of at most 64 terms: float32 units of the largest logit."""
+Factory = Callable[..., PreTrainedModel]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _packs_bfloat16() -> None:
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this CPU packs no bfloat16")
+
+
+@pytest.fixture(scope="module")
+def build(tiny_model: Factory) -> Factory:
+    """`tiny_model`, which also knows Mistral, without its sliding window."""
+
+    def made(family: str = "llama", **changes: Any) -> PreTrainedModel:
+        if family != "mistral":
+            return tiny_model(family, **changes)
+        fields = {"sliding_window": None} | changes
+        like = tiny_model("llama").config
+        names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        names += ("num_key_value_heads", "head_dim", "max_position_embeddings", "initializer_range", "pad_token_id")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            config = MistralConfig(**({name: getattr(like, name) for name in names} | fields))
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+    return made
+
+
+def _prompts(*lengths: int) -> PromptBatch:
+    mask = torch.arange(max(lengths) + 2) < torch.tensor(lengths)[:, None]
+    ids = torch.randint(3, 128, mask.shape, generator=torch.Generator().manual_seed(1))
+    return PromptBatch(prompt_ids=ids * mask, prompt_mask=mask)
+
+
+def _repeated(prompts: PromptBatch, *index: int) -> PromptBatch:
+    return prompts.rows(torch.tensor(index))
+
+
+def _with_biases(model: Any) -> Any:
+    """A head with a bias, and of one block's queries, keys and values only the keys with one."""
+    generator = torch.Generator().manual_seed(3)
+    for linear in (model.lm_head, model.model.layers[0].self_attn.k_proj, model.model.layers[1].mlp.down_proj):
+        linear.bias = nn.Parameter(torch.randn(linear.out_features, generator=generator))
+    return model
+
+
+VARIANTS: dict[str, tuple[str, dict[str, Any], Callable[[Any], Any]]] = {
+    "llama": ("llama", {}, lambda model: model),
+    "mistral": ("mistral", {}, lambda model: model),
+    "qwen2": ("qwen2", {}, lambda model: model),
+    "tied": ("llama", {"tie_word_embeddings": True}, lambda model: model),
+    "biased": ("llama", {}, _with_biases),
+    "all biased": ("llama", {"attention_bias": True, "mlp_bias": True}, lambda model: model),
+    "one key head": ("llama", {"num_key_value_heads": 1}, lambda model: model),
+    "wide heads": ("llama", {"head_dim": 64}, lambda model: model),
+    "linear": ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 3.0}}, lambda model: model),
+    "copied": ("llama", {}, copy.deepcopy),
+    "requires no gradient": ("llama", {}, lambda model: model.requires_grad_(False)),
+}
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.no_grad()
+def test_the_packed_decoder_gives_the_logits_of_the_plain_one(build: Factory, variant: str, compiled: bool) -> None:
+    family, changes, change = VARIANTS[variant]
+    model = change(build(family, **changes))
+    assert is_packable(model)
+    prompts = _repeated(_prompts(3, 11, 6, 11), 0, 1, 0, 2, 3, 2)
+    found = PackedDecoder(PackedModel(model, 6, compiled_kernels=compiled), prompts, 8)
+    plain = Decoder(model, prompts, 8)
+    assert found._model.kernels.is_compiled == compiled
+    _compare_steps(found, plain, [[4, 0, 2, 5, 1], [3, 0], [1]])
+
+
+def _compare_steps(found: PackedDecoder, plain: Decoder, leaving: list[list[int]]) -> None:
+    """Compare eight steps, in which the rows of `leaving` stay after steps 1, 3 and 5, in that order."""
+    generator = torch.Generator().manual_seed(2)
+    ours, theirs = found.read_prompts(), plain.read_prompts()
+    for step in range(8):
+        assert ours.shape == theirs.shape
+        atol = ROUNDINGS * 2.0**-24 * float(theirs.abs().max())
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
+        if step % 2 and leaving:
+            index = torch.tensor(leaving.pop(0))
+            found.keep_rows(index)
+            plain.keep_rows(index)
+            ours = ours[index]
+        ids = torch.randint(3, 128, (len(ours),), generator=generator)
+        ours, theirs = found.read_tokens(ids), plain.read_tokens(ids)
+    assert not leaving
+
+
+@torch.no_grad()
+def test_bfloat16_stays_near_float32(build: Factory) -> None:
+    """Both decoders in bfloat16 are as far from float32 as each other: neither loses more than the type does."""
+    model, prompts = build("llama", initializer_range=0.1), _prompts(3, 11, 6)
+    exact = Decoder(model, prompts, 2)
+    low = copy.deepcopy(model).bfloat16()
+    decoders = [PackedDecoder(PackedModel(low, 3), prompts, 2), Decoder(low, prompts, 2)]
+    for logits in ([each.read_prompts() for each in (exact, *decoders)],
+                   [each.read_tokens(torch.tensor([5, 6, 7])) for each in (exact, *decoders)]):  # fmt: skip
+        expected, packed, plain = (each.float() for each in logits)
+        assert logits[1].dtype == torch.bfloat16
+        packed_error, plain_error = (float((each - expected).norm()) for each in (packed, plain))
+        assert 0 < packed_error < 2 * plain_error < 0.1 * float(expected.norm())
+
+
+def _sampled(model: Any, prompts: PromptBatch, **changes: Any) -> Samples:
+    settings = {"max_new_tokens": 24, "temperature": 1.0, "eos_ids": tuple(range(3, 13))}
+    return sample(model, prompts, generator=torch.Generator().manual_seed(7), **(settings | changes))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_sampled_ids_are_those_of_the_plain_decoder(
+    build: Factory, monkeypatch: pytest.MonkeyPatch, family: str, temperature: float
+) -> None:
+    model, prompts = build(family), _repeated(_prompts(3, 12, 7, 5), 0, 1, 2, 3, 1, 1, 0, 2)
+    assert isinstance(make_decoder(model, prompts, 4), PackedDecoder)
+    found = _sampled(model, prompts, temperature=temperature)
+    monkeypatch.setattr(sampler, "is_packable", lambda model: False)
+    assert isinstance(make_decoder(model, prompts, 4), Decoder)
+    expected = _sampled(model, prompts, temperature=temperature)
+    assert torch.equal(found.response_ids, expected.response_ids) and torch.equal(found.ended, expected.ended)
+    torch.testing.assert_close(found.logprobs, expected.logprobs, rtol=0, atol=1e-3)
+    assert bool(found.ended.any())
+
+
+def test_sampling_works_without_a_compiler(build: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompts = build("llama"), _prompts(3, 12, 7, 5)
+    expected = _sampled(model, prompts)
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    assert not PackedModel(model, 4).kernels.is_compiled
+    assert torch.equal(_sampled(model, prompts).response_ids, expected.response_ids)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_number_of_threads_does_not_change_what_is_said(
+    build: Factory, threads: Callable[[int], None], dtype: torch.dtype
+) -> None:
+    model, prompts, seen = build("llama").to(dtype), _prompts(3, 12, 7, 5), []
+    for num in (1, 2):
+        threads(num)
+        seen.append(_sampled(model, prompts))
+    assert torch.equal(seen[0].response_ids, seen[1].response_ids)
+    assert torch.equal(seen[0].logprobs, seen[1].logprobs)
+
+
+def test_weights_that_change_are_seen_by_the_next_call(build: Factory) -> None:
+    model, prompts = build("llama"), _prompts(3, 12)
+    before = _sampled(model, prompts)
+    other = build("llama", seed=1)
+    with torch.no_grad():
+        for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+            mine.copy_(theirs)
+    after = _sampled(model, prompts)
+    assert torch.equal(after.response_ids, _sampled(other, prompts).response_ids)
+    assert after.response_ids.tolist() != before.response_ids.tolist()
+
+
+def test_packed_weights_are_given_back_after_each_call(build: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without waiting for the garbage collector: a cycle would hold several copies of the model."""
+    alive: list[weakref.ref[Any]] = []
+
+    class Noted(PackedModel):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            alive.extend([weakref.ref(self), weakref.ref(self.blocks[0].qkv)])
+
+    monkeypatch.setattr(sampler, "PackedModel", Noted)
+    gc.disable()
+    try:
+        for _ in range(2):
+            _sampled(build("llama"), _prompts(3, 12))
+    finally:
+        gc.enable()
+    assert len(alive) == 4 and all(reference() is None for reference in alive)
+
+
+def test_it_works_with_gradients_switched_on_and_builds_no_graph(build: Factory) -> None:
+    decoder = PackedDecoder(PackedModel(build("llama"), 2), _prompts(3, 5), 2)
+    assert not decoder.read_prompts().requires_grad
+    assert not decoder.read_tokens(torch.tensor([4, 5], dtype=torch.int32)).requires_grad
+
+
+@torch.no_grad()
+def test_all_rows_may_leave(build: Factory) -> None:
+    for compiled in (True, False):
+        decoder = PackedDecoder(PackedModel(build("llama"), 2, compiled_kernels=compiled), _prompts(3, 5), 2)
+        decoder.read_prompts()
+        decoder.keep_rows(torch.tensor([], dtype=torch.int64))
+        assert decoder.read_tokens(torch.tensor([], dtype=torch.int64)).shape == (0, 128)
+
+
+@torch.no_grad()
+def test_more_tokens_than_reserved_and_rows_named_twice_are_refused(build: Factory) -> None:
+    for compiled in (True, False):
+        decoder = PackedDecoder(PackedModel(build("llama"), 2, compiled_kernels=compiled), _prompts(3, 5), 1)
+        decoder.read_prompts()
+        with pytest.raises(ValueError, match=r"a row can be kept once, found \[0, 0\]"):
+            decoder.keep_rows(torch.tensor([0, 0]))
+        decoder.read_tokens(torch.tensor([4, 5]))
+        with pytest.raises(ValueError, match="2 tokens at column 6 do not fit 2 rows of 6 columns"):
+            decoder.read_tokens(torch.tensor([4, 5]))
+
+
+def test_a_weight_with_gaps_is_packed_as_what_it_shows() -> None:
+    linear = nn.Linear(6, 10)
+    weight = linear.weight.detach()
+    linear.weight = nn.Parameter(weight.t().contiguous().t())
+    x: Tensor = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    found = PackedLinear(linear, num_rows=4)(x)
+    torch.testing.assert_close(found, x @ weight.t() + linear.bias.detach(), rtol=0, atol=8 * 8 * 2.0**-24)
+
+
+# -------------------------------------------------------------------------------------------------- what is refused
+
+
+def _hook(model: Any) -> None:
+    model.model.layers[0].mlp.register_forward_hook(lambda module, args, output: output)
+
+
+def _pre_hook(model: Any) -> None:
+    model.register_forward_pre_hook(lambda module, args: None)
+
+
+def _own_forward(model: Any) -> None:
+    layer = model.model.layers[1].self_attn
+    layer.forward = layer.forward
+
+
+def _float32_norm(model: Any) -> None:
+    model.bfloat16()
+    model.model.layers[0].input_layernorm.float()
+
+
+def _parametrized(model: Any) -> None:
+    nn.utils.parametrize.register_parametrization(model.model.layers[0].input_layernorm, "weight", nn.Identity())
+
+
+def _lora(target: str) -> Callable[[Any], Any]:
+    return lambda model: inject_adapter_in_model(LoraConfig(r=2, target_modules=[target]), model)
+
+
+class _Linear(nn.Linear):
+    pass
+
+
+def _other_head(model: Any) -> None:
+    model.lm_head.__class__ = _Linear
+
+
+def _no_norm(model: Any) -> None:
+    model.model.norm = nn.Identity()
+
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "lora on a linear map": _lora("down_proj"),
+    "lora on the embedding": _lora("embed_tokens"),
+    "a hook": _hook,
+    "a pre-hook": _pre_hook,
+    "a forward of its own": _own_forward,
+    "float16": lambda model: model.half(),
+    "float64": lambda model: model.double(),
+    "float32 norms in bfloat16": _float32_norm,
+    "a parametrized norm": _parametrized,
+    "another head": _other_head,
+    "no norm": _no_norm,
+    "another device": lambda model: model.to("meta"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_model_is_left_to_the_plain_decoder(build: Factory, change: str) -> None:
+    model = build("llama")
+    assert is_packable(model)
+    CHANGES[change](model)
+    assert not is_packable(model)
+
+
+def _rope(kind: str, **more: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0} | more}
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("gpt2", {}),
+        ("gemma", {}),
+        ("gemma2", {}),
+        ("gemma3", {}),
+        ("qwen3", {}),
+        ("mistral", {"sliding_window": 8}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
+        ("llama", {"hidden_act": "gelu"}),
+        ("llama", {"hidden_act": "relu"}),
+        ("llama", _rope("dynamic")),
+        ("llama", _rope("yarn", original_max_position_embeddings=64)),
+    ],
+)
+def test_another_architecture_is_left_to_the_plain_decoder(
+    build: Factory, family: str, changes: dict[str, Any]
+) -> None:
+    model, prompts = build(family, **changes), _prompts(3, 5)
+    assert not is_packable(model)
+    assert isinstance(make_decoder(model, prompts, 2), Decoder)
+
+
+def test_anything_that_is_no_model_is_left_to_the_plain_decoder(build: Factory) -> None:
+    class LlamaForCausalLM(type(build("llama"))):  # type: ignore[misc]
+        """Of the same name, from elsewhere."""
+
+    model = build("llama")
+    model.__class__ = LlamaForCausalLM
+    assert not is_packable(model)
+    assert not is_packable(lambda **kwargs: None)
+
+
+def test_a_cpu_that_packs_nothing_or_no_bfloat16_uses_the_plain_decoder(
+    build: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ops:
+        @staticmethod
+        def _is_mkldnn_bf16_supported() -> bool:
+            return False
+
+    model, low = build("llama"), build("llama").bfloat16()
+    assert is_packable(low)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.ops, "mkldnn", Ops)
+        assert is_packable(model) and not is_packable(low)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not is_packable(model)

@@ -1,0 +1,67 @@
+"""A reward model on the disk, a scriptable reward, and a client of an application."""
+
+import asyncio
+from collections.abc import Callable
+
+import httpx2
+import pytest
+
+from rlhf.models.loading import load_scalar_lm
+from rlhf.models.setup import make_trainable, save_model
+from rlhf.rewards.protocol import Episode
+from rlhf.serving.sources import Source
+
+
+class Script:
+    """A reward that does what each text says, and notes its calls: its length, or `raise`, or another value."""
+
+    def __init__(self):
+        self.calls = []
+        self.effects = {}
+
+    def score(self, episodes):
+        texts = [episode.completion for episode in episodes]
+        self.calls.append(texts)
+        return [self.effects[text]() if text in self.effects else float(len(text)) for text in texts]
+
+    def close(self):
+        self.calls.append("closed")
+
+
+def _episodes(request):
+    return [Episode(prompt="", completion=query, columns={}, prompt_ids=(), response_ids=()) for query in request.query]
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture
+def source(script) -> Source:
+    """Offers the scriptable reward; up to eight texts are joined."""
+    return Source(name="reward 'script'", reward=script, episodes=_episodes, joined_texts=8)
+
+
+@pytest.fixture
+def directory(tiny_model, tiny_tokenizer, tmp_path) -> str:
+    """A reward model on a tiny Llama."""
+    tiny_model("llama").save_pretrained(tmp_path / "lm")
+    model = load_scalar_lm(str(tmp_path / "lm"), new_head=True)
+    save_model(make_trainable(model, "lm", lora=None, trainable_layers=None), tiny_tokenizer, tmp_path / "rm")
+    return str(tmp_path / "rm")
+
+
+@pytest.fixture
+def ask() -> Callable:
+    """`ask(app, "POST", "/get_reward", json=...)` is the answer of an ASGI application, without a network."""
+
+    def request(app, method, path, **options):
+        async def once():
+            transport = httpx2.ASGITransport(app)
+            async with httpx2.AsyncClient(transport=transport, base_url="http://localhost:8000") as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(once())
+
+    return request
