@@ -124,7 +124,7 @@ def component_metrics(everyone: Sequence[Said]) -> dict[str, float]:
             metrics[f"reward/{name}/std"] = _deviation(present)
         counts = {"failed": failed, "not_finite": not_finite, "absent": len(numbers) - len(present)}
         metrics |= {f"reward/{name}/{what}": float(count) for what, count in counts.items() if count}
-        metrics |= _correlation(f"reward/{name}/correlation/length", numbers, lengths)
+        metrics |= _correlation(f"reward/{name}/length_correlation", numbers, lengths)
     for one, other in combinations(totals, 2):
         metrics |= _correlation(f"reward/{one}/correlation/{other}", totals[one], totals[other])
     for key in sorted({key for one in everyone for key in one.observations}):

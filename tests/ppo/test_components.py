@@ -85,9 +85,9 @@ def test_each_reward_is_logged_with_mean_deviation_and_correlations() -> None:
         Answer(scores=list(scores)) for scores in ([1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0], [1.0, 0.0, 0.0, 1.0])
     ]
     assert component_metrics([told(*answers)]) == pytest.approx({
-        "reward/r0/mean": 2.5, "reward/r0/std": math.sqrt(1.25), "reward/r0/correlation/length": 1.0,
-        "reward/r1/mean": 2.5, "reward/r1/std": math.sqrt(1.25), "reward/r1/correlation/length": -1.0,
-        "reward/r2/mean": 0.5, "reward/r2/std": 0.5, "reward/r2/correlation/length": 0.0,
+        "reward/r0/mean": 2.5, "reward/r0/std": math.sqrt(1.25), "reward/r0/length_correlation": 1.0,
+        "reward/r1/mean": 2.5, "reward/r1/std": math.sqrt(1.25), "reward/r1/length_correlation": -1.0,
+        "reward/r2/mean": 0.5, "reward/r2/std": 0.5, "reward/r2/length_correlation": 0.0,
         "reward/r0/correlation/r1": -1.0, "reward/r0/correlation/r2": 0.0, "reward/r1/correlation/r2": 0.0,
     })  # fmt: skip
 
@@ -104,8 +104,8 @@ def test_two_processes_log_what_one_would() -> None:
 def test_a_constant_reward_has_no_correlation() -> None:
     # Three times 0.1 has a deviation that is a rounding error, not 0.
     metrics = component_metrics([told(Answer(scores=[0.1, 0.1, 0.1]), Answer(scores=[1.0, 2.0, 3.0]))])
-    assert "reward/r0/correlation/length" not in metrics and "reward/r0/correlation/r1" not in metrics
-    assert metrics["reward/r1/correlation/length"] == pytest.approx(1.0)
+    assert "reward/r0/length_correlation" not in metrics and "reward/r0/correlation/r1" not in metrics
+    assert metrics["reward/r1/length_correlation"] == pytest.approx(1.0)
 
 
 def test_what_went_wrong_is_counted_and_what_is_absent_too() -> None:
@@ -127,3 +127,10 @@ def test_observations_are_averaged_over_all_processes() -> None:
     one, other = Answer(scores=[1.0], observations={"spread": [1.0, 2.0]}), Answer(scores=[1.0])
     both = component_metrics([told(one), told(other), told(Answer(scores=[1.0], observations={"spread": [6.0]}))])
     assert both["reward/r0/spread"] == 3.0
+
+
+def test_a_reward_named_length_is_not_taken_for_the_length() -> None:
+    answers = [Answer(scores=[1.0, 2.0, 3.0]), Answer(scores=[3.0, 2.0, 1.0])]
+    metrics = component_metrics([said(["style", "length"], answers, [True] * 3, [1, 2, 3])])
+    assert metrics["reward/style/length_correlation"] == pytest.approx(1.0)
+    assert metrics["reward/style/correlation/length"] == pytest.approx(-1.0)

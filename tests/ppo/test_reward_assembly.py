@@ -18,6 +18,8 @@ from transformers import AutoModelForSequenceClassification, DistilBertConfig, P
 from rlhf.config import PPOConfig
 from rlhf.config.loader import load_config
 from rlhf.ppo import train_ppo
+from rlhf.ppo.report import step_metrics
+from rlhf.ppo.reset_report import reset_metrics
 from rlhf.ppo.reward_assembly import reward_inputs
 from rlhf.ppo.steps import PPOSteps
 
@@ -90,7 +92,7 @@ def test_one_run_uses_every_kind(
         f"rewards.1.models.0.path={workshop}/reward_model", f"rewards.4.url={server}",
         f"rewards.1.models.1={{path: '{sentiment}', label: POSITIVE, activation: softmax}}",
     ]  # fmt: skip
-    config = load_config(PPOConfig, ROOT / "configs/smoke/ppo_all_rewards.yaml", overrides)
+    config = load_config(PPOConfig, ROOT / "configs/all_rewards/ppo.yaml", overrides)
     named = {section.kind for section in config.rewards}
     assert named == {"function", "model", "ensemble", "http", "length", "repetition", "regex", "lexicon"}
     train_ppo(config)
@@ -101,7 +103,7 @@ def test_one_run_uses_every_kind(
         assert all(f"reward/{name}/mean" in row and f"reward/{name}/std" in row for name in names)
         assert row["reward/ensemble/disagreement"] > 0 and "not_finite" not in row
         assert -1 <= row["reward/model/correlation/ensemble"] <= 1
-        assert -1 <= row["reward/http/correlation/length"] <= 1 and row["reward/length/mean"] <= 0
+        assert -1 <= row["reward/http/length_correlation"] <= 1 and row["reward/length/mean"] <= 0
     assert not any("failed" in key or "dropped" in key for row in rows for key in row)
     state = json.loads((tmp_path / "run/checkpoints/step-000001/state.json").read_text())
     assert set(state["reward_scales"]) == {"model"}
@@ -236,3 +238,37 @@ def test_the_files_and_models_of_rewards_are_inputs_of_the_run(lab: ModuleType, 
         {"kind": "length", "at_most": 1},
     ]
     assert reward_inputs(lab.ppo_config(workshop, rewards=rewards).rewards) == ["my/file.py", "rm", "a", "b"]
+
+
+def test_a_dropped_episode_is_no_reset_and_no_best_of_its_own(lab: ModuleType, workshop: Path, mine: str) -> None:
+    section = {"fraction": 0.5, "demonstrations": {"kind": "own_best", "size": 8}, "cut": {"law": "uniform"}}
+    rewards = [{**dropping(mine)[0], "weight": -1.0}]  # the others score below the 0 of what was dropped
+    made = lab.parts(lab.ppo_config(workshop, rewards=rewards, reset=section))
+    made.trainer.step(made.prompts)
+    remembered = [best["prompt"] for best in made.trainer.resets.state()["own_best"]]
+    assert remembered and not set(remembered) & {1, 4, 7}
+
+
+def test_after_a_reset_scores_of_forced_tokens_count_nowhere(lab: ModuleType, workshop: Path, mine: str) -> None:
+    rewards = [{"kind": "function", "path": f"{mine}:tokens"}]
+    made = lab.parts(lab.ppo_config(workshop, rewards=rewards, reset=lab.reset_section(workshop, 1.0)))
+    result = made.trainer.step(made.prompts)
+    rollout = result.experience.rollout
+    assert rollout.forced.any(1).all()
+    assert torch.equal(rollout.token_scores > 0, rollout.response_mask)
+    assert float(rollout.token_scores.max()) == 5.0, "the last token's own"
+    metrics = reset_metrics(result, made.trainer.processes)
+    expected = float(rollout.token_scores.sum()) / 8
+    assert metrics["reset/scores_at_resets"] == pytest.approx(expected)
+    assert step_metrics(result, made.trainer.processes)["objective/scores"] == pytest.approx(expected)
+
+
+def test_metrics_of_resets_leave_dropped_episodes_out(lab: ModuleType, workshop: Path, mine: str) -> None:
+    made = lab.parts(lab.ppo_config(workshop, rewards=dropping(mine), reset=lab.reset_section(workshop, 1.0)))
+    result = made.trainer.step(made.prompts)
+    rollout = result.experience.rollout
+    kept = rollout.response_mask.any(1)
+    assert torch.equal(rollout.forced.any(1), kept) and int(kept.sum()) == 5
+    metrics = reset_metrics(result, made.trainer.processes)
+    assert metrics["reset/share"] == 1.0 and "reset/scores_at_prompts" not in metrics
+    assert metrics["reset/scores_at_resets"] == pytest.approx(float(rollout.scores[kept].mean()))
