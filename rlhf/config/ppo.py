@@ -1,10 +1,11 @@
 """The schema of `rlhf ppo`."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from rlhf.config.resets import ResetSection
+from rlhf.config.rewards import RewardSection, check_names_and_gates
 from rlhf.config.shared import (
     Count,
     DataSection,
@@ -17,25 +18,7 @@ from rlhf.config.shared import (
     StageConfig,
 )
 
-
-class FunctionRewardSection(Section):
-    """A Python function with TRL's signature: fn(prompts, completions, **columns) -> list[float]."""
-
-    kind: Literal["function"] = Field(description="function: a Python function")
-    path: str = Field(description="`path/to/file.py:name` or `package.module:name`; this runs the code in that file")
-    weight: float = Field(1.0, description="factor of this reward in the score")
-
-
-class ModelRewardSection(Section):
-    """A sequence classifier with one label, as `rlhf reward-model` saves it."""
-
-    kind: Literal["model"] = Field(description="model: a reward model")
-    path: str = Field(description="directory, `fetch:NAME` or hub name of the reward model")
-    weight: float = Field(1.0, description="factor of this reward in the score")
-
-
 Advantage = Literal["trajectory", "reward_to_go", "baseline", "gae", "rloo", "group"]
-RewardSection = Annotated[FunctionRewardSection | ModelRewardSection, Field(discriminator="kind")]
 
 
 class SamplingSection(Section):
@@ -175,6 +158,14 @@ class PPOConfig(StageConfig):
         for name, reason in unread.items():
             if getattr(self, name) != defaults[name].default:
                 raise ValueError(f"{name} has no effect with {reason} - leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _rewards_that_fit(self) -> Self:
+        check_names_and_gates(self.rewards)
+        drops = any("drop_episode" in (section.on_error, section.on_nan) for section in self.rewards)
+        if drops and self.advantage in ("rloo", "group"):
+            raise ValueError(f"advantage: {self.advantage} needs whole groups: drop_episode would leave holes in them")
         return self
 
     @model_validator(mode="after")

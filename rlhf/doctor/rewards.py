@@ -11,7 +11,7 @@ from rlhf.doctor.rounding import rounding_unit
 from rlhf.doctor.trial import Trial
 from rlhf.errors import RewardError
 from rlhf.ppo.assembly import Parts
-from rlhf.ppo.scoring import EQUAL_SHARE
+from rlhf.ppo.running_scale import EQUAL_SHARE
 from rlhf.rewards.model import ModelReward
 from rlhf.rewards.protocol import Episode, Reward
 

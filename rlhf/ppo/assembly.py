@@ -9,7 +9,6 @@ from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.config import PPOConfig
-from rlhf.config.ppo import FunctionRewardSection
 from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
@@ -20,13 +19,11 @@ from rlhf.models.reference import Reference
 from rlhf.models.setup import Trainable
 from rlhf.models.tokenizer import eos_ids, load_tokenizer, tokenizer_fingerprint
 from rlhf.ppo.reset_assembly import make_resets, reset_inputs
+from rlhf.ppo.reward_assembly import components, reward_inputs
 from rlhf.ppo.rollout import Collector
 from rlhf.ppo.scoring import Scorer
 from rlhf.ppo.steps import PPOSteps
 from rlhf.ppo.trainer import Generators, PPOTrainer
-from rlhf.rewards.function import FunctionReward
-from rlhf.rewards.model import ModelReward
-from rlhf.rewards.protocol import Reward
 from rlhf.stage import (
     Frame,
     completed,
@@ -96,7 +93,8 @@ def assemble(config: PPOConfig, run: Frame) -> Parts:
     critic = _critic(config, tokenizer, begun)
     policy = PolicyWithValueHead(trained.model, None if critic is None else critic.model).to(run.device)
     optimizer = _optimizer(config, run, policy)
-    scorer = Scorer(_rewards(config, run, tokenizer), config.score, run.processes)
+    rewards = components(config.rewards, tokenizer, dtype=run.dtype, device=run.device)
+    scorer = Scorer(rewards, config.score, run.processes)
     phases, reference = run.profile.phases, Reference(trained)
     run.compile_for(_num_tokens(config, begun), trained.model, reference.model, *([critic.model] if critic else []))
     collector = Collector(policy, reference, scorer, tokenizer, config, ends, phases)
@@ -157,17 +155,6 @@ def _generators(config: PPOConfig, run: Frame) -> Generators:
     )
 
 
-def _rewards(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase) -> list[tuple[Reward, float]]:
-    rewards: list[tuple[Reward, float]] = []
-    for section in config.rewards:
-        if isinstance(section, FunctionRewardSection):
-            rewards.append((FunctionReward(section.path), section.weight))
-        else:
-            model = ModelReward(resolve(section.path), tokenizer, dtype=run.dtype, device=run.device)
-            rewards.append((model, section.weight))
-    return rewards
-
-
 def _prompts(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
     section = config.prompts
     rows = load_rows(section)
@@ -193,11 +180,7 @@ def _save(parts: Parts, directory: Path) -> None:
 
 def _inputs(config: PPOConfig) -> list[str]:
     models = [config.model.path, *([config.critic_model.path] if config.critic_model else [])]
-    rewards = [
-        section.path.split(":")[0] if isinstance(section, FunctionRewardSection) else section.path
-        for section in config.rewards
-    ]
-    return [*models, config.prompts.path, *rewards, *reset_inputs(config)]
+    return [*models, config.prompts.path, *reward_inputs(config.rewards), *reset_inputs(config)]
 
 
 def _check_shares(config: PPOConfig, processes: Processes) -> None:

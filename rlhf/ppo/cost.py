@@ -56,7 +56,7 @@ def step_cost(trainer: PPOTrainer) -> StepCost:
     """
     policy, reference = trainer.policy, trainer.collector.reference.model
     head, rewards = policy.lm.get_output_embeddings(), trainer.collector.scorer.rewards
-    judges = [reward.model.classifier for reward, _ in rewards if isinstance(reward, ModelReward)]
+    judges = [each.reward.model.classifier for each in rewards if isinstance(each.reward, ModelReward)]
     return StepCost(
         sampling=model_matrices(policy.lm, [head]),
         policy=model_matrices(policy.lm, [head, policy.value_head] if policy.critic is None else [head]),

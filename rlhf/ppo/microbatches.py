@@ -22,14 +22,18 @@ class Microbatches:
 
     def all(self) -> list[Tensor]:
         """Return every group once."""
-        return [group for stratum in self.strata for group in stratum]
+        return [group for stratum in self.strata for group in stratum if len(group)]
+
+    def only(self, kept: Tensor) -> "Microbatches":
+        """Return the same groups without the rows for which `kept` [B] is False; groups may become empty."""
+        return Microbatches(tuple(tuple(group[kept[group]] for group in stratum) for stratum in self.strata))
 
     def shuffled(self, generator: torch.Generator) -> list[list[Tensor]]:
-        """Return the minibatches of one epoch: each group stands in exactly one of them."""
+        """Return the minibatches of one epoch: each group with rows stands in exactly one of them."""
         orders = [torch.randperm(len(stratum), generator=generator).tolist() for stratum in self.strata]
         num_minibatches = len(self.strata[0])
         return [
-            [stratum[order[m]] for stratum, order in zip(self.strata, orders, strict=True)]
+            [stratum[order[m]] for stratum, order in zip(self.strata, orders, strict=True) if len(stratum[order[m]])]
             for m in range(num_minibatches)
         ]
 

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from rlhf.batches import Rollout
 from rlhf.errors import CheckpointError
 from rlhf.functional.masking import masked_sum
 from rlhf.functional.statistics import explained_variance
@@ -17,17 +19,18 @@ def step_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
     """Return the metrics of a step over all processes. KL is in nats: `kl` a sequence, `kl_per_token` a token."""
     rollout, experience = result.experience.rollout, result.experience
     mask = rollout.response_mask
+    scores = episode_scores(rollout)
     names = ("episodes", "tokens", "kl", "scores", "raw", "shaped", "ended", "surprise", "squares", "forced")
     local = [
-        len(mask),
+        int(mask.any(1).sum()),
         int(mask.sum()),
         float(experience.kl.sum()),
-        float(rollout.scores.sum()),
+        float(scores.sum()),
         sum(result.collected.raw_scores),
         float(experience.rewards.sum()),
         int(rollout.ended.sum()),
         -float(masked_sum(rollout.logprobs, mask)),
-        float(rollout.scores.double().square().sum()),
+        float(scores.double().square().sum()),
         int(rollout.forced.sum()),
     ]
     total = dict(zip(names, processes.sums(local), strict=True))
@@ -53,20 +56,27 @@ def step_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
     }
 
 
+def episode_scores(rollout: Rollout) -> Tensor:
+    """Return [B] what the rewards gave to whole responses and to their tokens, before KL."""
+    return rollout.scores + rollout.token_scores.sum(1)
+
+
 def write_samples(result: StepResult, path: Path, num_samples: int) -> None:
     """Write the first responses of this process as JSONL: prompt, response, score, KL, whether it ended.
 
-    After a reset also `forced`, the text with which the response began, and how many tokens that is.
+    After a reset also `forced`, the text with which the response began, and how many tokens that is. The score of an
+    episode that a reward dropped is null.
 
     Raises:
         CheckpointError: the disk is full or cannot be written.
     """
     rollout = result.experience.rollout
+    scores = episode_scores(rollout)
     rows = [
         {
             "prompt": episode.prompt,
             "response": episode.completion,
-            "score": float(rollout.scores[index]),
+            "score": float(scores[index]) if bool(rollout.response_mask[index].any()) else None,
             "kl": float(result.experience.kl[index].sum()),
             "ended": bool(rollout.ended[index]),
             **_forced(result, index),

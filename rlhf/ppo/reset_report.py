@@ -1,5 +1,6 @@
 """What a PPO step with resets writes besides its other metrics."""
 
+from rlhf.ppo.report import episode_scores
 from rlhf.ppo.trainer import StepResult
 from rlhf.training.processes import Processes
 
@@ -11,11 +12,12 @@ def reset_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
     only episodes that began at their prompts compare with a run without resets. A kind that did not occur is left out.
     """
     rollout, kl = result.experience.rollout, result.experience.kl.sum(1)
-    is_reset = rollout.forced.any(1)
-    kinds = {"prompts": is_reset.logical_not(), "resets": is_reset}
+    is_reset, is_kept = rollout.forced.any(1), rollout.response_mask.any(1)
+    kinds = {"prompts": is_kept & is_reset.logical_not(), "resets": is_reset}
+    scores = episode_scores(rollout)
     local = [float(rollout.forced.sum()), float(result.collected.decode_steps_saved)]
     for rows in kinds.values():
-        local += [float(rows.sum()), float(rollout.scores[rows].sum()), float(kl[rows].sum())]
+        local += [float(rows.sum()), float(scores[rows].sum()), float(kl[rows].sum())]
     tokens, steps, *figures = processes.sums(local)
     by_kind = dict(zip(kinds, (figures[:3], figures[3:]), strict=True))
     num_resets = by_kind["resets"][0]
@@ -25,7 +27,7 @@ def reset_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
         "reset/decode_tokens_saved": tokens,
         "reset/decode_steps_saved": steps,
     }
-    for kind, (count, scores, divergence) in by_kind.items():
+    for kind, (count, score, divergence) in by_kind.items():
         if count:
-            metrics |= {f"reset/scores_at_{kind}": scores / count, f"reset/kl_at_{kind}": divergence / count}
+            metrics |= {f"reset/scores_at_{kind}": score / count, f"reset/kl_at_{kind}": divergence / count}
     return metrics

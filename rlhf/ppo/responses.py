@@ -27,6 +27,15 @@ class Responses(Batch):
         """Return [B] int64, the tokens of each whole response."""
         return (self.response_mask | self.forced).sum(1)
 
+    def only(self, kept: Tensor) -> "Responses":
+        """Return the same rows with nothing in those for which `kept` [B] is False: no token of them counts."""
+        return Responses(
+            response_ids=self.response_ids * kept[:, None],
+            response_mask=self.response_mask & kept[:, None],
+            forced=self.forced & kept[:, None],
+            ended=self.ended & kept,
+        )
+
 
 def whole_responses(starts: StartStates, samples: Samples) -> Responses:
     """Put the forced tokens of the start states before what was sampled from there."""

@@ -1,5 +1,6 @@
 """Ask the models once, without gradients: responses, logprobs, reference logprobs, values, scores."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,8 @@ class Collected:
     episodes: list[Episode]
     raw_scores: list[float]
     """The weighted sum of the rewards, before penalty, clipping and normalisation."""
+    reward_metrics: dict[str, float]
+    """Of each reward, by its name; over all processes."""
     prefixes: list[str]
     """The text of the forced tokens with which each response begins."""
     decode_steps_saved: int
@@ -71,10 +74,12 @@ class Collector:
             responses = whole_responses(starts, self.respond(starts, generator))
         episodes = self.episodes(starts, responses)
         with self.phases("reward"):
-            raw = self.scorer.raw(episodes)
-        scores = self.scorer.shaped(raw, responses.ended.tolist())
+            scored = self.scorer.score(episodes)
+        decode_steps = decode_steps_saved(responses, self.config.sampling.batch_rows)
+        responses = responses.only(torch.tensor(scored.kept, device=responses.ended.device))
+        scores = self.scorer.shaped(scored.scores, responses.ended.tolist(), scored.kept)
         lengths = (starts.batch.prompt_mask.sum(1) + responses.lengths).tolist()
-        microbatches = self.cut(lengths, generator, processes)
+        microbatches = self.cut(lengths, generator, processes).only(torch.tensor(scored.kept))
         logprobs, ref_logprobs, values, frozen_states = self.forward(starts, responses, microbatches)
         rollout = Rollout(
             prompt_ids=starts.batch.prompt_ids,
@@ -86,7 +91,7 @@ class Collector:
             ref_logprobs=ref_logprobs,
             values=values,
             scores=torch.tensor(scores, dtype=torch.float32, device=logprobs.device),
-            token_scores=torch.zeros_like(logprobs),
+            token_scores=_placed(scored.token_scores, responses.response_mask),
             ended=responses.ended,
         )
         return Collected(
@@ -94,9 +99,10 @@ class Collector:
             microbatches=microbatches,
             frozen_states=frozen_states,
             episodes=episodes,
-            raw_scores=raw,
+            raw_scores=scored.raw,
+            reward_metrics=scored.metrics,
             prefixes=self.tokenizer.batch_decode([list(ids) for ids in starts.prefixes], skip_special_tokens=True),
-            decode_steps_saved=decode_steps_saved(responses, self.config.sampling.batch_rows),
+            decode_steps_saved=decode_steps,
         )
 
     def respond(self, starts: StartStates, generator: torch.Generator) -> Samples:
@@ -163,6 +169,15 @@ class Collector:
 def _sequences(starts: StartStates, responses: Responses, rows: Tensor) -> Sequences:
     prompts, chosen = starts.batch.rows(rows), responses.rows(rows)
     return join(prompts.prompt_ids, prompts.prompt_mask, chosen.response_ids, chosen.response_mask, chosen.forced)
+
+
+def _placed(token_scores: Sequence[list[float] | None], mask: Tensor) -> Tensor:
+    """Return scores of single tokens as float32 in the shape of `mask` [B, T], 0 where it is False or there is none."""
+    placed = torch.zeros_like(mask, dtype=torch.float32)
+    for row, scores in enumerate(token_scores):
+        if scores is not None:
+            placed[row, : len(scores)] = torch.tensor(scores)
+    return placed * mask
 
 
 def _joined(parts: list[Samples]) -> Samples:

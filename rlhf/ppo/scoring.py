@@ -1,92 +1,145 @@
 """From responses to scores: the weighted sum of rewards, the missing-EOS penalty, clipping, normalisation."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from rlhf.config.ppo import ScoreSection
-from rlhf.errors import RewardError, RlhfError
+from rlhf.errors import RewardError
+from rlhf.ppo.components import Part, component_metrics, opened, said
+from rlhf.ppo.running_scale import RunningScale
+from rlhf.rewards.component import Answer, Asker, Component
 from rlhf.rewards.protocol import Episode, Reward
 from rlhf.training.processes import Processes
 
-EQUAL_SHARE = 1e-6
-"""Scores whose standard deviation is below this share of their mean are equal up to float32 rounding."""
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """What all rewards together say about the episodes of this process."""
 
-class RunningScale:
-    """Mean and variance of all scores seen so far, over all processes (Chan et al. 1979, parallel update)."""
-
-    def __init__(self) -> None:
-        self.count = 0.0
-        self.mean = 0.0
-        self.squares = 0.0
+    scores: list[float]
+    """[N] weighted sum of the scores of whole responses; 0 for an episode that was dropped."""
+    token_scores: list[list[float] | None]
+    """[N] weighted sum of the scores of single tokens, one number a response token; None where no reward has any."""
+    kept: list[bool]
+    """[N] False for an episode that leaves the update."""
+    metrics: dict[str, float]
+    """Of each reward, by its name; the same on every process."""
 
     @property
-    def std(self) -> float:
-        """Biased standard deviation; 1 while all scores are equal (dividing by rounding errors would blow them up)."""
-        std = math.sqrt(self.squares / self.count) if self.count else 0.0
-        return std if std > EQUAL_SHARE * abs(self.mean) else 1.0
-
-    def update(self, scores: Sequence[float], processes: Processes) -> None:
-        """Take in the scores of one batch."""
-        count, total = processes.sums([len(scores), sum(scores)])
-        mean = total / count
-        (squares,) = processes.sums([sum((score - mean) ** 2 for score in scores)])
-        delta, joint = mean - self.mean, self.count + count
-        self.squares += squares + delta**2 * self.count * count / joint
-        self.mean += delta * count / joint
-        self.count = joint
-
-    def state(self) -> dict[str, float]:
-        """Return what a checkpoint holds."""
-        return {"count": self.count, "mean": self.mean, "squares": self.squares}
-
-    def load(self, state: dict[str, float]) -> None:
-        """Go back to a saved state."""
-        self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
+    def raw(self) -> list[float]:
+        """[N] what the rewards give in all, to the whole and to single tokens."""
+        return [score + sum(tokens or []) for score, tokens in zip(self.scores, self.token_scores, strict=True)]
 
 
 class Scorer:
     """Scores episodes; a reward that fails on one process stops all of them with the same error."""
 
-    def __init__(self, rewards: Sequence[tuple[Reward, float]], settings: ScoreSection, processes: Processes) -> None:
-        """Take rewards with their weights."""
-        self.rewards = rewards
+    def __init__(
+        self,
+        rewards: Sequence[Component | tuple[Reward, float]],
+        settings: ScoreSection,
+        processes: Processes,
+    ) -> None:
+        """Take rewards with their weights, and more options where they have some."""
+        self.rewards = [Component(*reward) for reward in rewards]
         self.running = RunningScale()
+        names = [reward.name for reward in self.rewards]
+        # Plain pairs of reward and weight have no name of their own.
+        self._names = [name if names.count(name) == 1 else f"{name}_{place}" for place, name in enumerate(names, 1)]
+        self._askers = [Asker(reward) for reward in self.rewards]
+        self._parts = [Part(reward) for reward in self.rewards]
         self._settings = settings
         self._processes = processes
+        self._warned: set[str] = set()
 
-    def raw(self, episodes: Sequence[Episode]) -> list[float]:
-        """Return the weighted sum of the rewards of each episode.
+    def score(self, episodes: Sequence[Episode]) -> Scored:
+        """Ask every reward about every episode.
 
         Raises:
-            RewardError: a reward failed, here or on another process.
+            RewardError: a reward failed, here or on another process, or no episode is left on any.
         """
-        problem: RlhfError | None = None
-        total = [0.0] * len(episodes)
-        try:
-            for reward, weight in self.rewards:
-                total = [a + weight * b for a, b in zip(total, reward.score(episodes), strict=True)]
-        except RlhfError as error:
-            problem = error
+        answers = [asker.answer(episodes) for asker in self._askers]
+        dropped = frozenset[int]().union(*(answer.dropped for answer in answers))
+        kept = [index not in dropped for index in range(len(episodes))]
+        here = said(self._names, answers, kept, [len(episode.response_ids) for episode in episodes])
         # Only the first process prints: it must hear what went wrong on the others.
-        heard = self._processes.gathered([] if problem is None else [str(problem)])
-        if heard:
-            raise problem or RewardError(heard[0])
-        return total
+        everyone = self._processes.gathered([here])
+        stops = [one.stop for one in everyone if one.stop is not None]
+        warnings = {name: line for one in everyone for name, line in one.warnings.items()}
+        if stops:
+            raise next((answer.stop for answer in answers if answer.stop is not None), None) or RewardError(stops[0])
+        if not any(one.lengths for one in everyone):
+            raise RewardError(f"every episode of the step was dropped; {next(iter(warnings.values()))}")
+        self._warn(warnings)
+        scores, token_scores = self._summed(answers, kept)
+        return Scored(scores=scores, token_scores=token_scores, kept=kept, metrics=component_metrics(everyone))
 
-    def shaped(self, raw: Sequence[float], ended: Sequence[bool]) -> list[float]:
-        """Return scores as PPO reads them: normalised, clipped, and with the penalty for responses without an end."""
+    def raw(self, episodes: Sequence[Episode]) -> list[float]:
+        """Return the weighted sum of the rewards of each episode, and nothing else of `score`."""
+        return self.score(episodes).raw
+
+    def shaped(self, raw: Sequence[float], ended: Sequence[bool], kept: Sequence[bool] | None = None) -> list[float]:
+        """Return scores as PPO reads them: normalised, clipped, and with the penalty for responses without an end.
+
+        Args:
+            raw: [N] scores of whole responses.
+            ended: [N] whether a response has an end.
+            kept: [N] which episodes are in the update, None for all; the others have score 0 and count nowhere.
+        """
+        kept = [True] * len(raw) if kept is None else kept
         scores = list(raw)
         if self._settings.normalise == "running":
-            self.running.update(scores, self._processes)
+            present = [score for score, keep in zip(scores, kept, strict=True) if keep]
+            self.running.update(present, self._processes)
             scores = [score / self.running.std for score in scores]
         limit = self._settings.clip
         if limit is not None:
             scores = [min(max(score, -limit), limit) for score in scores]
         penalty = self._settings.missing_eos_penalty
-        return [score if end else score - penalty for score, end in zip(scores, ended, strict=True)]
+        scores = [score if end else score - penalty for score, end in zip(scores, ended, strict=True)]
+        return [score if keep else 0.0 for score, keep in zip(scores, kept, strict=True)]
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        scales = {
+            name: part.running.state()
+            for name, part in zip(self._names, self._parts, strict=True)
+            if part.options.normalise == "running"
+        }
+        return {"running_scale": self.running.state(), **({"reward_scales": scales} if scales else {})}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go back to a saved state."""
+        self.running.load(state["running_scale"])
+        for name, part in zip(self._names, self._parts, strict=True):
+            if part.options.normalise == "running":
+                part.running.load(state["reward_scales"][name])
 
     def close(self) -> None:
-        """Close every reward."""
-        for reward, _ in self.rewards:
-            reward.close()
+        """Close every reward; what goes wrong with that is said, and stops nothing."""
+        for asker in self._askers:
+            problem = asker.close()
+            if problem is not None:
+                self._processes.say(f"warning: {problem}")
+
+    def _summed(self, answers: Sequence[Answer], kept: Sequence[bool]) -> tuple[list[float], list[list[float] | None]]:
+        by_name = dict(zip(self._names, answers, strict=True))
+        whole, tokens = [0.0] * len(kept), list[list[float] | None]([None] * len(kept))
+        for part, answer in zip(self._parts, answers, strict=True):
+            gate = None if part.options.gate is None else opened(part.options.gate, by_name)
+            for index, score in enumerate(part.weighed(answer, kept, gate, self._processes)):
+                if score is None or not kept[index]:
+                    continue
+                if isinstance(score, list):
+                    tokens[index] = [a + b for a, b in zip(tokens[index] or [0.0] * len(score), score, strict=True)]
+                else:
+                    whole[index] += score
+        return whole, tokens
+
+    def _warn(self, warnings: Mapping[str, str]) -> None:
+        """Say once a reward what its policies let pass."""
+        for name, line in warnings.items():
+            if name not in self._warned:
+                self._warned.add(name)
+                self._processes.say(f"warning: {line} - the run goes on, see on_error and on_nan; counts are logged")

@@ -51,14 +51,14 @@ class PPOSteps:
             metrics |= reset_metrics(result, trainer.processes)
         for warning in self._watch.warnings(metrics):
             trainer.processes.say(warning)
-        return {"episode": float(done * config.rollout_batch_size), **metrics}
+        return {"episode": float(done * config.rollout_batch_size), **metrics, **result.collected.reward_metrics}
 
     def evaluate(self) -> dict[str, float]:
         """Return nothing: `rlhf evaluate` compares policies after the run."""
         return {}
 
     def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-        """Return masters, moments, generators, the KL coefficient, the running scale and the state of resets.
+        """Return masters, moments, generators, the KL coefficient, the running scales and the state of resets.
 
         The global generators are among them: a user's reward may draw from them.
         """
@@ -74,7 +74,7 @@ class PPOSteps:
             "optimizer": trainer.optimizer.tensors(),
             "generators": generators,
         }
-        state = {"kl_coef": trainer.kl_control.coef, "running_scale": trainer.collector.scorer.running.state()}
+        state = {"kl_coef": trainer.kl_control.coef, **trainer.collector.scorer.state()}
         return tensors, state if trainer.resets is None else {**state, "resets": trainer.resets.state()}
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -92,4 +92,4 @@ class PPOSteps:
             trainer.resets.load(checkpoint.state["resets"])
         restore_global_rng_state(own)
         trainer.kl_control.coef = float(checkpoint.state["kl_coef"])
-        trainer.collector.scorer.running.load(checkpoint.state["running_scale"])
+        trainer.collector.scorer.load(checkpoint.state)

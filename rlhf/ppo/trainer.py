@@ -103,8 +103,10 @@ class PPOTrainer:
         updates = self.optimise(experience, collected)
         self.kl_control.update(self.sequence_kl(experience), self.config.rollout_batch_size)
         if self.resets is not None:
-            responses = [episode.response_ids for episode in collected.episodes]
-            self.resets.finish_step(starts.prompts, responses, collected.raw_scores, self.processes)
+            kept = collected.rollout.response_mask.any(1).nonzero().flatten().tolist()
+            prompts = [starts.prompts[row] for row in kept]
+            responses = [collected.episodes[row].response_ids for row in kept]
+            self.resets.finish_step(prompts, responses, [collected.raw_scores[row] for row in kept], self.processes)
         return StepResult(collected=collected, experience=experience, updates=updates, kl_coef=kl_coef)
 
     def optimise(self, experience: Experience, collected: Collected) -> list[Update]:
@@ -112,17 +114,19 @@ class PPOTrainer:
         updates: list[Update] = []
         for _ in range(self.config.epochs):
             for minibatch in collected.microbatches.shuffled(self.generators.epochs):
-                updates.append(self.update(experience, minibatch, collected.frozen_states))
-                if not updates[-1].stepped:
+                update = self.update(experience, minibatch, collected.frozen_states)
+                updates += [] if update is None else [update]
+                if update is not None and not update.stepped:
                     return updates
         return updates
 
     def update(
         self, experience: Experience, minibatch: Sequence[Tensor], frozen_states: Mapping[int, Tensor] | None = None
-    ) -> Update:
+    ) -> Update | None:
         """Step once on the clipped surrogate, the value loss and the entropy bonus of a minibatch.
 
-        Each loss is a mean over the response tokens of the global minibatch, however it is cut or shared out.
+        Each loss is a mean over the response tokens of the global minibatch, however it is cut or shared out. There is
+        nothing to do, and None is returned, where a reward dropped every episode of it.
 
         Args:
             experience: all episodes of this process.
@@ -131,6 +135,8 @@ class PPOTrainer:
         """
         tokens = float(sum(int(experience.rollout.response_mask[rows].sum()) for rows in minibatch))
         num_tokens = self.processes.sums([tokens])[0]
+        if not num_tokens:
+            return None
         totals, largest, deviation = dict.fromkeys(SUMS, 0.0), 0.0, 0.0
         for rows in minibatch:
             known = (frozen_states or {}).get(int(rows[0]))
@@ -185,7 +191,8 @@ class PPOTrainer:
 
     def sequence_kl(self, experience: Experience) -> float:
         """Return the KL to the reference in nats a sequence: sum over tokens, mean over episodes of all processes."""
-        total, episodes = self.processes.sums([float(experience.kl.sum()), len(experience.kl)])
+        num_episodes = int(experience.rollout.response_mask.any(1).sum())
+        total, episodes = self.processes.sums([float(experience.kl.sum()), num_episodes])
         return total / episodes
 
     def guard(self, experience: Experience) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from rlhf.ppo.scoring import EQUAL_SHARE
+from rlhf.ppo.running_scale import EQUAL_SHARE
 
 LARGE_SCORE = 100.0
 """Scores are usually of the order of 1; far above, the value loss dwarfs everything else."""

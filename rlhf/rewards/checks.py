@@ -1,14 +1,46 @@
 """The check that every score passes, whoever computed it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from rlhf.errors import RewardError
+from rlhf.rewards.protocol import Score
+
+T = TypeVar("T", bound=Score)
 
 # Scores travel as float32, in which a larger finite number becomes inf.
 _LARGEST = torch.finfo(torch.float32).max
 _QUOTE_CHARS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with the score of one episode."""
+
+    message: str
+    is_number: bool
+    """A number, but NaN, infinite or beyond float32: what `on_nan` decides about."""
+
+
+class BadScores(RewardError):
+    """Some episodes have no usable score; the message is that of the first of them."""
+
+    def __init__(self, scores: Sequence[Score], problems: dict[int, Problem]) -> None:
+        """Take the scores of all episodes (None where there is none) and the problems by index."""
+        super().__init__(problems[min(problems)].message)
+        self.scores = list(scores)
+        self.problems = problems
+
+
+class Unusable(Exception):
+    """A score is not what it should be: why, as in "score 2 is nan"."""
+
+    def __init__(self, why: str, *, is_number: bool = False) -> None:
+        super().__init__(why)
+        self.is_number = is_number
 
 
 def checked_scores(raw: object, num: int, where: str, prompts: Sequence[object] | None = None) -> list[float]:
@@ -24,13 +56,66 @@ def checked_scores(raw: object, num: int, where: str, prompts: Sequence[object] 
         `num` finite floats, each within the range of float32.
 
     Raises:
-        RewardError: another container or length, or a score that is not a finite number. True, False, None and text
-            are not numbers.
+        BadScores: scores that are not finite numbers. True, False, None and text are not numbers.
+        RewardError: another container or length.
+    """
+    return checked(raw, num, where, prompts, lambda score, index: number(score))
+
+
+def checked(
+    raw: object,
+    num: int,
+    where: str,
+    prompts: Sequence[object] | None,
+    read: Callable[[object, int], T],
+    *,
+    first: int = 0,
+) -> list[T]:
+    """Do what `checked_scores` does for scores of any kind.
+
+    Args:
+        raw: what the reward returned.
+        num: how many scores are expected.
+        where: names the reward in the message.
+        prompts: [num] quoted in the message of a bad score.
+        read: turns the score with this index into one that can be used, or raises `Unusable`.
+        first: the index of the first episode in messages.
+
+    Raises:
+        BadScores: `read` refused some.
+        RewardError: another container or length.
     """
     scores = _as_list(raw)
     if scores is None or len(scores) != num:
         raise RewardError(f"{where}: expected {num} {'float' if num == 1 else 'floats'}, got {_describe(raw)}")
-    return [_checked(score, index, where, prompts) for index, score in enumerate(scores)]
+    good: list[T | None] = []
+    problems: dict[int, Problem] = {}
+    for index, score in enumerate(scores):
+        try:
+            good.append(read(score, index))
+        except Unusable as problem:
+            good.append(None)
+            prompt = "" if prompts is None else f" for the prompt {quoted(prompts[index])}"
+            message = f"{where}: score {first + index} {problem}{prompt}; expected one finite float a response"
+            problems[index] = Problem(message, problem.is_number)
+    if problems:
+        raise BadScores(good, problems)
+    return good  # type: ignore[return-value]  # without problems each was read
+
+
+def number(score: object) -> float:
+    """Return a score as a finite float.
+
+    Raises:
+        Unusable: it is none.
+    """
+    # A list may hold 0-D tensors or numpy scalars.
+    found = score.tolist() if hasattr(score, "tolist") else score
+    if isinstance(found, bool) or not isinstance(found, int | float):  # bool is a subclass of int
+        raise Unusable(f"is {_describe_score(found)}")
+    if not abs(found) <= _LARGEST:  # a comparison with NaN is False
+        raise Unusable(f"is {_describe_score(found)}", is_number=True)
+    return float(found)
 
 
 def quoted(text: object) -> str:
@@ -39,18 +124,6 @@ def quoted(text: object) -> str:
     if not quote.isprintable():  # the repr of a string is printable, that of another object may have several lines
         quote = repr(quote)[1:-1]
     return quote if len(quote) <= _QUOTE_CHARS else quote[: _QUOTE_CHARS - 3] + "..."
-
-
-def _checked(score: object, index: int, where: str, prompts: Sequence[object] | None) -> float:
-    # A list may hold 0-D tensors or numpy scalars.
-    number = score.tolist() if hasattr(score, "tolist") else score
-    # bool is a subclass of int, and a comparison with NaN is False.
-    if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) <= _LARGEST:
-        return float(number)
-    prompt = "" if prompts is None else f" for the prompt {quoted(prompts[index])}"
-    raise RewardError(
-        f"{where}: score {index} is {_describe_score(number)}{prompt}; expected one finite float a response"
-    )
 
 
 def _as_list(raw: object) -> list[object] | None:
@@ -70,9 +143,9 @@ def _describe(raw: object) -> str:
     return f"{name} of {len(raw)}" if hasattr(raw, "__len__") else name
 
 
-def _describe_score(number: object) -> str:
-    if number is None or isinstance(number, bool | float):
-        return str(number)
-    if isinstance(number, int):
+def _describe_score(found: object) -> str:
+    if found is None or isinstance(found, bool | float):
+        return str(found)
+    if isinstance(found, int):
         return "an int beyond the range of float32"
-    return f"{type(number).__name__} {quoted(number)}"
+    return f"{type(found).__name__} {quoted(found)}"

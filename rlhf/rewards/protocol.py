@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 Message = dict[str, object]
+
+Score = float | list[float] | None
+"""A number for a whole response; one number a response token; or None where the reward does not apply (as in TRL)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,16 +27,26 @@ class Episode:
 
 
 class Reward(Protocol):
-    """Scores whole responses."""
+    """Scores responses."""
 
-    def score(self, episodes: Sequence[Episode]) -> list[float]:
-        """Return one finite number an episode, in order.
+    def score(self, episodes: Sequence[Episode]) -> Sequence[Score]:
+        """Return one score an episode, in order.
 
         Raises:
-            RewardError: the reward failed, or gave something else.
+            RewardError: the reward failed, or gave something else. `checks.BadScores` names the episodes concerned and
+                holds the scores of the others; any other `RewardError` concerns all of them.
         """
         ...
 
     def close(self) -> None:
         """Give back what the reward holds; called once, after the last score."""
+        ...
+
+
+@runtime_checkable
+class Observing(Protocol):
+    """A reward that noted more about the episodes of its last call than their scores."""
+
+    def observations(self) -> dict[str, list[float]]:
+        """Return numbers by name, of which the mean over all episodes is logged, and forget them."""
         ...

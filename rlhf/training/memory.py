@@ -11,7 +11,6 @@ _PROC = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-
 def peak_memory_bytes() -> int:
     """Return the largest resident size of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -95,7 +95,9 @@ def test_a_key_without_default_is_required() -> None:
 
 def test_a_key_that_kinds_of_section_share_has_the_types_and_meanings_of_all() -> None:
     keys = {key.path: key for key in keys_of(PPOConfig)}
-    assert keys["rewards.N.kind"].type_name == "'function' | 'model'"
+    kinds = "'function' | 'model' | 'ensemble' | 'http' | 'length' | 'repetition' | 'regex' | 'lexicon'"
+    assert keys["rewards.N.kind"].type_name == kinds
+    assert keys["rewards.N.deadline"].type_name == "number > 0 or null"
     assert "py:name" in keys["rewards.N.path"].description
     assert "reward model" in keys["rewards.N.path"].description
     assert keys["rewards.N.weight"].description == "factor of this reward in the score"

@@ -66,3 +66,17 @@ def test_epochs_mix_the_groups_anew() -> None:
 def test_rows_that_cannot_be_dealt_out_are_refused(lengths: list[int]) -> None:
     with pytest.raises(ValueError, match=r"minibatches \(2\) must divide the rows of a rollout"):
         cut_microbatches(lengths, 2, 1, generator())
+
+
+def test_rows_that_are_left_out_change_no_other_group() -> None:
+    cut = cut_microbatches([1, 2, 3, 4, 5, 6, 7, 8], 2, 2, generator())
+    kept = torch.tensor([True, False, True, False, True, True, True, False])
+    left = cut.only(kept)
+    expected = [[row for row in group.tolist() if kept[row]] for group in cut.all()]
+    assert [group.tolist() for group in left.all()] == [group for group in expected if group]
+    assert cut.only(torch.ones(8, dtype=torch.bool)).all()[0].equal(cut.all()[0])
+    minibatches = left.shuffled(generator(1))
+    assert len(minibatches) == 2, "their number is the same on every process, empty or not"
+    assert sorted(int(row) for minibatch in minibatches for group in minibatch for row in group) == [0, 2, 4, 5, 6]
+    assert all(len(group) for minibatch in minibatches for group in minibatch)
+    assert cut.only(torch.zeros(8, dtype=torch.bool)).shuffled(generator()) == [[], []]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rlhf.errors import ConfigError, RewardError
+from rlhf.rewards.checks import BadScores
 from rlhf.rewards.function import FunctionReward
 from rlhf.rewards.protocol import Episode, Reward
 
@@ -234,8 +235,6 @@ def test_a_missing_name_is_answered_by_those_that_exist(write):
         ("import sys\nsys.exit(3)\n", "raised SystemExit: 3 "),
         ("class score:\n  def __init__(self, size): ...\n", r"score\(\) raised TypeError: .*missing 1 required"),
         ("class score: ...\n", "the class 'score' in .*my_rewards.py has no __call__ method"),
-        ("async def score(**columns): ...\n", "'score' is async; expected a plain function"),
-        ("class score:\n  async def __call__(self, **columns): ...\n", "'score' is async; expected a plain function"),
     ],
 )
 def test_what_cannot_be_loaded_is_a_config_error_of_one_line(write, code, message):
@@ -288,7 +287,6 @@ def test_a_keyboard_interrupt_is_not_the_rewards_fault(write):
     [
         ("[1.0]", "my_rewards.py:score': expected 2 floats, got list of 1"),
         ("None", "expected 2 floats, got None"),
-        ("[1.0, None]", "score 1 is None for the prompt 'Why\\?'"),
         ("[float('nan'), 1.0]", "score 0 is nan for the prompt 'How\\?'"),
         ("['1', 1.0]", "score 0 is str '1'"),
     ],
@@ -297,3 +295,82 @@ def test_what_is_not_one_finite_float_a_response_is_refused(write, returned, mes
     reward = FunctionReward(write(f"def score(**columns): return {returned}"))
     with pytest.raises(RewardError, match=message):
         reward.score([episode("How?"), episode("Why?")])
+
+
+@pytest.mark.parametrize("answer", ["[1.0, None]", "(1.0, None)"])
+def test_none_says_that_the_reward_does_not_apply(write, answer):
+    reward = FunctionReward(write(f"def score(**columns): return {answer}"))
+    assert reward.score([episode(), episode()]) == [1.0, None]
+
+
+ASYNC = """
+import asyncio
+async def score(completions, **columns):
+    return await asyncio.gather(*[one(text) for text in completions])
+async def one(text):
+    await asyncio.sleep(0)
+    return float(len(text))
+class Session:
+    async def __call__(self, completions, **columns):
+        self.loop = getattr(self, "loop", asyncio.get_running_loop())
+        return [float(self.loop is asyncio.get_running_loop())] * len(completions)
+    async def close(self):
+        assert self.loop is asyncio.get_running_loop()
+        open(__file__ + ".closed", "w").close()
+async def broken(completions, **columns):
+    raise KeyError("x")
+"""
+
+
+def test_an_async_function_is_awaited(write):
+    assert FunctionReward(write(ASYNC)).score([episode(completion="a"), episode(completion="abc")]) == [1.0, 3.0]
+    with pytest.raises(RewardError, match=r"raised KeyError: 'x' \(.*my_rewards.py, line 16"):
+        FunctionReward(write(ASYNC, "broken")).score([episode()])
+
+
+def test_an_async_class_keeps_its_event_loop_between_calls_and_is_closed_in_it(write, tmp_path):
+    reward = FunctionReward(write(ASYNC, "Session"))
+    assert [reward.score([episode()]) for _ in range(2)] == [[1.0], [1.0]]
+    reward.close()
+    assert (tmp_path / "my_rewards.py.closed").exists()
+
+
+def test_a_list_scores_the_tokens_of_a_response(write):
+    reward = FunctionReward(
+        write("def score(completion_ids): return [[float(i) for i in ids] for ids in completion_ids]")
+    )
+    assert reward.score([episode()]) == [[7.0, 8.0, 2.0]]
+
+
+def test_spans_of_characters_become_scores_of_tokens(write):
+    reward = FunctionReward(write("def score(**columns): return [[(0, 2, 0.5)]]"), ends=lambda ids: [1, 2, 2])
+    assert reward.score([episode(completion="So")]) == [[0.0, 0.5, 0.0]]
+
+
+RAISES_ON_EMPTY = "def score(completions, **columns): return [1 / len(text) for text in completions]"
+
+
+def test_an_exception_names_the_prompt_and_leaves_the_others_their_scores(write):
+    reward = FunctionReward(write(RAISES_ON_EMPTY))
+    with pytest.raises(BadScores) as caught:
+        reward.score([episode(completion="ab"), episode("Which?", ""), episode(completion="abcd")])
+    assert caught.value.scores == [0.5, None, 0.25]
+    assert list(caught.value.problems) == [1] and not caught.value.problems[1].is_number
+    assert "division by zero (prompt 1, 'Which?'; /" in str(caught.value)
+
+
+def test_what_each_prompt_alone_gets_wrong_keeps_its_own_index(write):
+    code = "def score(completions):\n    if len(completions) > 1: raise ValueError\n    return [float(completions[0])]"
+    with pytest.raises(BadScores) as caught:
+        FunctionReward(write(code)).score([episode(completion="1"), episode("Q", "nan"), episode(completion="x")])
+    assert caught.value.scores == [1.0, None, None]
+    assert "score 1 is nan for the prompt 'Q'" in caught.value.problems[1].message
+    assert "could not convert string to float: 'x' (prompt 2, " in caught.value.problems[2].message
+    assert [problem.is_number for problem in caught.value.problems.values()] == [True, False]
+
+
+def test_an_exception_that_no_prompt_alone_causes_concerns_all(write):
+    code = "def score(completions):\n    if len(completions) > 1: raise ValueError('two')\n    return [1.0]"
+    with pytest.raises(RewardError, match=r"ValueError: two \(each prompt alone is scored; .*line 2: ") as caught:
+        FunctionReward(write(code)).score([episode(), episode()])
+    assert not isinstance(caught.value, BadScores)

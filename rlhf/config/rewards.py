@@ -1,0 +1,185 @@
+"""The rewards of `rlhf ppo`: a list of sections, told apart by their `kind`."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from rlhf.config.shared import Count, NonNegative, Positive, Section
+
+Policy = Literal["stop", "drop_episode", "neutral"]
+Activation = Literal["none", "softmax", "log_softmax", "sigmoid", "log_sigmoid"]
+Unit = Literal["tokens", "words", "characters"]
+DEADLINE = "seconds that one call may take, of a server with all attempts and waits; null waits for ever"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+
+
+class GateSection(Section):
+    """A reward counts only where another one says enough."""
+
+    reward: str = Field(description="name of the other reward")
+    above: float = Field(0.0, description="what its own number, before any scaling, must exceed")
+
+
+class RewardOptions(Section):
+    """What every reward has."""
+
+    name: Name | None = Field(
+        None,
+        description="name in logs and gates; null takes the function's name, or the kind, numbered where two agree",
+    )
+    weight: float = Field(1.0, description="factor of this reward in the score")
+    normalise: Literal["none", "running", "batch"] = Field(
+        "none",
+        description="divide by the deviation of all its scores so far, or bring each batch to mean 0 and deviation 1",
+    )
+    clip: Positive | None = Field(None, description="its scores are clipped to [-clip, clip], after normalisation")
+    gate: GateSection | None = Field(None, description="count only where another reward exceeds a threshold")
+    cache: int = Field(0, ge=0, description="scores that are remembered for equal episodes; 0 asks every time")
+    on_error: Policy = Field(
+        "stop",
+        description="when it fails: stop the run, drop the episodes from the update, or give them its mean score",
+    )
+    on_nan: Policy = Field("stop", description="the same for a score that is NaN or infinite")
+    deadline: Positive | None = Field(None, description=DEADLINE)
+
+
+class FunctionRewardSection(RewardOptions):
+    """A Python function with TRL's signature: fn(prompts, completions, **columns) -> list[float | None]."""
+
+    kind: Literal["function"] = Field(description="function: a Python function, sync or async")
+    path: str = Field(description="`path/to/file.py:name` or `package.module:name`; this runs the code in that file")
+    deadline: Positive | None = Field(60.0, description=DEADLINE)
+
+
+class ClassifierSection(Section):
+    """A sequence classifier, and which of its numbers is the score."""
+
+    path: str = Field(description="directory, `fetch:NAME` or hub name of the reward model")
+    label: int | str | None = Field(
+        None, description="which label of a classifier with several, by its name or index; null where it has one"
+    )
+    activation: Activation = Field("none", description="what is made of the logits before the label is taken")
+
+
+class ModelRewardSection(ClassifierSection, RewardOptions):
+    """A sequence classifier: as `rlhf reward-model` saves it, or any other."""
+
+    kind: Literal["model"] = Field(description="model: a reward model, or another sequence classifier")
+
+
+class EnsembleRewardSection(RewardOptions):
+    """Several reward models as one."""
+
+    kind: Literal["ensemble"] = Field(description="ensemble: several reward models as one")
+    models: list[ClassifierSection] = Field(min_length=2, description="the members")
+    combine: Literal["mean", "min", "mean_minus_std"] = Field(
+        "mean", description="their mean, the least of them, or the mean minus k standard deviations"
+    )
+    k: NonNegative = Field(1.0, description="standard deviations that mean_minus_std takes off")
+
+
+class HttpRewardSection(RewardOptions):
+    """A server that takes OpenRLHF's requests, such as `rlhf serve-reward`."""
+
+    kind: Literal["http"] = Field(description="http: a server that answers OpenRLHF's requests")
+    url: str = Field(description="http or https address to which requests are posted")
+    timeout: Positive = Field(20.0, description="seconds of one attempt, from the connection to the last byte")
+    deadline: Positive | None = Field(60.0, description=DEADLINE)
+    retries: int = Field(3, ge=0, description="attempts after the first, on connection errors, 429 and 5xx")
+    max_response_bytes: Count = Field(10_000_000, description="size of the largest answer in bytes that is read")
+    label_column: str | None = Field(
+        None, description="column of the data that is sent as labels; null sends empty ones"
+    )
+    token_env: str | None = Field(None, description="environment variable with a token, sent as Authorization: Bearer")
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Self:
+        if self.deadline is None:
+            raise ValueError("deadline must be a number for a server: a connection may stay silent for ever")
+        return self
+
+
+class LengthRewardSection(RewardOptions):
+    """0 for a response of allowed length, minus the distance for a shorter or longer one."""
+
+    kind: Literal["length"] = Field(description="length: minus what a response is too short or too long")
+    unit: Unit = Field("tokens", description="what is counted; the EOS is a token")
+    at_least: int = Field(0, ge=0, description="shortest allowed response, in units")
+    at_most: int | None = Field(None, ge=0, description="longest allowed response, in units; null allows any")
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.at_least == 0 and self.at_most is None:
+            raise ValueError("a length reward needs at_least above 0 or at_most, else every response scores 0")
+        if self.at_most is not None and self.at_least > self.at_most:
+            raise ValueError(f"at_least ({self.at_least}) must not be above at_most ({self.at_most})")
+        return self
+
+
+class RepetitionRewardSection(RewardOptions):
+    """Minus the share of a response's n-grams that stood in it before."""
+
+    kind: Literal["repetition"] = Field(description="repetition: minus the share of repeated n-grams")
+    unit: Unit = Field("words", description="what n-grams are made of")
+    ngram: Count = Field(3, description="n, in units")
+
+
+class RegexRewardSection(RewardOptions):
+    """One number for a response in which a pattern is found, another for the others."""
+
+    kind: Literal["regex"] = Field(description="regex: whether a pattern is found in the response")
+    pattern: str = Field(description="regular expression; `(?i)` in front ignores case")
+    found: float = Field(1.0, description="score of a response in which it is found")
+    missing: float = Field(0.0, description="score of the others")
+
+
+class LexiconRewardSection(RewardOptions):
+    """VADER's compound sentiment from -1 to 1; needs the extra `lexicon`."""
+
+    kind: Literal["lexicon"] = Field(description="lexicon: VADER's sentiment, from -1 to 1")
+
+
+RewardSection = Annotated[
+    FunctionRewardSection
+    | ModelRewardSection
+    | EnsembleRewardSection
+    | HttpRewardSection
+    | LengthRewardSection
+    | RepetitionRewardSection
+    | RegexRewardSection
+    | LexiconRewardSection,
+    Field(discriminator="kind"),
+]
+
+
+def reward_names(sections: Sequence[RewardSection]) -> list[str]:
+    """Return the name of each reward: what it was given, or its own, with a number where several agree."""
+    given = {section.name for section in sections}
+    names: list[str] = []
+    for section in sections:
+        own = section.path.rpartition(":")[2] if isinstance(section, FunctionRewardSection) else section.kind
+        name, number = section.name or own, 2
+        while section.name is None and (name in names or name in given):
+            name, number = f"{own}_{number}", number + 1
+        names.append(name)
+    return names
+
+
+def check_names_and_gates(sections: Sequence[RewardSection]) -> None:
+    """Refuse two rewards of one name, and gates that no other reward can open.
+
+    Raises:
+        ValueError: with the names that there are.
+    """
+    names = reward_names(sections)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"rewards: the name {twice[0]} stands twice - names in logs must differ")
+    for name, section in zip(names, sections, strict=True):
+        others = [other for other in names if other != name]
+        if section.gate is not None and section.gate.reward not in others:
+            raise ValueError(
+                f"rewards: the gate of {name} names {section.gate.reward!r}, which is no other reward; "
+                f"there are {others}"
+            )
