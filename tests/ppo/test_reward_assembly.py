@@ -90,7 +90,7 @@ def test_one_run_uses_every_kind(
         f"rewards.1.models.0.path={workshop}/reward_model", f"rewards.4.url={server}",
         f"rewards.1.models.1={{path: '{sentiment}', label: POSITIVE, activation: softmax}}",
     ]  # fmt: skip
-    config = load_config(PPOConfig, ROOT / "configs/smoke/ppo_all_rewards.yaml", overrides)
+    config = load_config(PPOConfig, ROOT / "configs/all_rewards/ppo.yaml", overrides)
     named = {section.kind for section in config.rewards}
     assert named == {"function", "model", "ensemble", "http", "length", "repetition", "regex", "lexicon"}
     train_ppo(config)
