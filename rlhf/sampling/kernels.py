@@ -91,7 +91,7 @@ class Kernels:
             return plain_rms_norm(x, weight, eps)
         x, weight = x.contiguous(), weight.contiguous()  # kept by name: an address does not keep a copy alive
         out = torch.empty_like(x)
-        self._rms_norm(*_addresses(self._dtype, x, weight, out), *x.shape, eps)
+        self._rms_norm(*_addresses(self._dtype, x, weight), out.data_ptr(), *x.shape, eps)
         return out
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class Kernels:
         num_rows, width = gate_up.shape[0], gate_up.shape[1] // 2
         gate_up = gate_up.contiguous()
         out = gate_up.new_empty(num_rows, width)
-        self._silu_mul(*_addresses(self._dtype, gate_up, out), num_rows, width)
+        self._silu_mul(*_addresses(self._dtype, gate_up), out.data_ptr(), num_rows, width)
         return out
 
     def attend(self, qkv: Tensor, rotation: tuple[Tensor, Tensor], layer: LayerCache, scale: float) -> Tensor:
@@ -136,7 +136,8 @@ class Kernels:
             *_addresses(torch.float32, cos, sin),
             *_addresses(torch.int64, layer.slots, layer.first),
             layer.column,
-            *_addresses(self._dtype, layer.keys, layer.values, out),
+            *_addresses(self._dtype, layer.keys, layer.values),
+            out.data_ptr(),
             shape,
             scale,
         )
@@ -146,11 +147,8 @@ class Kernels:
 def _addresses(dtype: torch.dtype, *tensors: Tensor) -> list[int]:
     """Return where the numbers of tensors begin, for code that takes them as numbers of `dtype` without a gap."""
     for tensor in tensors:
-        if tensor.dtype != dtype or not tensor.is_contiguous() or not tensor.is_cpu:
-            raise ValueError(
-                f"kernels take contiguous {dtype} on a CPU, found {tensor.dtype} with strides {tensor.stride()} "
-                f"on {tensor.device}"
-            )
+        if tensor.dtype != dtype or not tensor.is_contiguous():
+            raise ValueError(f"kernels take contiguous {dtype}, found {tensor.dtype} with strides {tensor.stride()}")
     return [tensor.data_ptr() for tensor in tensors]
 
 
