@@ -20,6 +20,8 @@ FLAGS = (
     # mode of the whole process.
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
 )
+TIMEOUT = 600
+"""Seconds for the compiler, which takes one or two: a busy machine must not change which code a run is made with."""
 SUFFIXES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 SIGNATURES = {
@@ -60,7 +62,7 @@ def library() -> ctypes.CDLL | None:
         target = str(Path(folder) / "kernels.so")
         try:
             command = [compiler, *FLAGS, str(SOURCE), "-o", target]
-            subprocess.run(command, check=True, capture_output=True, timeout=120)  # noqa: S603 - our own source
+            subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT)  # noqa: S603 - our own source
             loaded = ctypes.CDLL(target)
         except (OSError, subprocess.SubprocessError) as error:
             log.warning("sampling runs without its compiled kernels: %s", type(error).__name__)
