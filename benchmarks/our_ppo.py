@@ -65,7 +65,7 @@ def _wrap(watch: Stopwatch, trainer: PPOTrainer) -> None:
 
     collector = trainer.collector
     watch.wrap(collector, "respond", "generation")
-    watch.wrap(collector.scorer, "raw", "reward")
+    watch.wrap(collector.scorer, "score", "reward")
     watch.wrap(collector.reference, "logprobs", "reference")
     watch.wrap(trainer.policy, "forward", forward)
     watch.wrap(torch.Tensor, "backward", "backward")

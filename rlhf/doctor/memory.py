@@ -72,12 +72,11 @@ def already_loaded(parts: Parts) -> Loaded:
     own = list(trainer.policy.parameters())
     known = {tensor.data_ptr() for tensor in own}
     rewards = [item[0] for item in trainer.collector.scorer.rewards]
-    models = [part for reward in rewards for part in getattr(reward, "__dict__", {}).values()]
     return Loaded(
         policy=_bytes(own),
         masters=_bytes([*weights.masters.values(), *weights.frozen.values()], known),
         reference=_bytes(trainer.collector.reference.model.parameters(), known),
-        rewards=_bytes(p for model in models if isinstance(model, nn.Module) for p in model.parameters()),
+        rewards=_bytes(p for reward in rewards for model in _models(reward) for p in model.parameters()),
     )
 
 
@@ -101,6 +100,18 @@ def to_come(parts: Parts, trial: Trial) -> ToCome:
         sampling=min(config.sampling.batch_rows, rows) * width * _cache_bytes(lm) + packed,
         kept_states=kept,
     )
+
+
+def _models(reward: object) -> list[nn.Module]:
+    """Return the models that a reward holds: itself, or its members where it is an ensemble."""
+    held = _attributes(reward)
+    members = [member for each in held if isinstance(each, list) for member in each]
+    parts = [*held, *(part for member in members for part in _attributes(member))]
+    return [part for part in parts if isinstance(part, nn.Module)]
+
+
+def _attributes(thing: object) -> list[object]:
+    return list(getattr(thing, "__dict__", {}).values())
 
 
 def _cache_bytes(lm: PreTrainedModel) -> int:

@@ -11,6 +11,7 @@ from rlhf.doctor.rounding import rounding_unit
 from rlhf.doctor.trial import Trial
 from rlhf.errors import RewardError
 from rlhf.ppo.assembly import Parts
+from rlhf.ppo.report import episode_scores
 from rlhf.ppo.running_scale import EQUAL_SHARE
 from rlhf.rewards.model import ModelReward
 from rlhf.rewards.protocol import Episode, Reward
@@ -39,7 +40,10 @@ def same_score(parts: Parts, trial: Trial) -> list[Finding]:
 def scale_fits(parts: Parts, trial: Trial) -> Finding:
     """The scores differ, by an amount that the KL penalty neither drowns nor is lost in."""
     config = parts.trainer.config
-    raw, scores = trial.collected.raw_scores, trial.experience.rollout.scores.tolist()
+    rollout = trial.experience.rollout
+    # What a reward dropped has no score.
+    kept = rollout.response_mask.any(1).nonzero().flatten().tolist()
+    raw, scores = [trial.collected.raw_scores[row] for row in kept], episode_scores(rollout)[kept].tolist()
     spread, shaped = statistics.pstdev(raw), statistics.pstdev(scores)
     typical = config.kl_control.target if config.kl_control.controller == "adaptive" else TYPICAL_KL
     penalty, are_equal = config.kl_coef * typical, spread <= EQUAL_SHARE * max(abs(statistics.fmean(raw)), 1.0)
@@ -61,8 +65,11 @@ def scale_fits(parts: Parts, trial: Trial) -> Finding:
 
 
 def _same_score(name: str, reward: Reward, episodes: Sequence[Episode]) -> Finding:
-    together = totals(reward.score(episodes))
-    turned = totals(reward.score(episodes[::-1]))[::-1]
+    try:
+        together = totals(reward.score(episodes))
+        turned = totals(reward.score(episodes[::-1]))[::-1]
+    except RewardError as error:
+        return Finding(name, "warning", "it failed", f"{error}; on_error and on_nan say what a run does then")
     try:
         alone = [totals(reward.score([episode]))[0] for episode in episodes[:NUM_ALONE]]
     except RewardError as error:

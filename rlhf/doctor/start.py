@@ -79,7 +79,8 @@ def critic_is_finite(parts: Parts, trial: Trial) -> Finding:
 
 def responses_end(parts: Parts, trial: Trial) -> Finding:
     """Some responses of the starting policy end by themselves."""
-    config, ended = parts.trainer.config, trial.experience.rollout.ended
+    config, rollout = parts.trainer.config, trial.experience.rollout
+    ended = rollout.ended[rollout.response_mask.any(1)]  # what a reward dropped has no tokens
     share, length = float(ended.float().mean()), config.sampling.max_new_tokens
     tokenizer = parts.trainer.collector.tokenizer
     ends = ", ".join(repr(text) for text in tokenizer.convert_ids_to_tokens(list(parts.trainer.collector.eos_ids)))

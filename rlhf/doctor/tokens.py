@@ -1,6 +1,7 @@
 """Checks of tokenizers and the chat template."""
 
 from rlhf.data.encoder import Encoder
+from rlhf.data.records import Message
 from rlhf.doctor.finding import Finding, graded
 from rlhf.models.tokenizer import tokenizer_fingerprint
 from rlhf.ppo.assembly import Parts
@@ -31,17 +32,17 @@ def pad_is_not_eos(parts: Parts) -> Finding:
 
 def template_is_prefix(parts: Parts, episodes: list[Episode]) -> Finding:
     """What the policy read is how the whole conversation begins."""
-    spoken = [episode for episode in episodes if not isinstance(episode.prompt, str)][:NUM_CONVERSATIONS]
+    spoken = [(each.prompt, each.completion) for each in episodes if isinstance(each.prompt, list)][:NUM_CONVERSATIONS]
     if not spoken:
         return Finding("chat template", "ok", "prompts are text, no template is applied")
     encoder = Encoder(parts.trainer.collector.tokenizer, append_eos=False)
-    broken = [episode for episode in spoken if not _is_prefix(encoder, episode)]
+    num_good = sum(_is_prefix(encoder, prompt, completion) for prompt, completion in spoken)
     return graded(
         "chat template",
-        f"the prompt begins the conversation in {len(spoken) - len(broken)} of {len(spoken)}",
+        f"the prompt begins the conversation in {num_good} of {len(spoken)}",
         failing="finetuning and rewards read the conversation otherwise than the policy does - mend "
         "chat_template.jinja: with add_generation_prompt it must end where the assistant's content begins"
-        if broken
+        if num_good < len(spoken)
         else "",
     )
 
@@ -69,10 +70,8 @@ def tokenizers_agree(parts: Parts) -> Finding:
     )
 
 
-def _is_prefix(encoder: Encoder, episode: Episode) -> bool:
-    messages = [{key: str(value) for key, value in dict(message).items()} for message in episode.prompt]  # type: ignore[arg-type]
-    where = "doctor"
-    before = encoder.render(messages, where, add_generation_prompt=True)
-    answer = {"role": "assistant", "content": episode.completion}
-    whole = encoder.render([*messages, answer], where, add_generation_prompt=False)
-    return whole.startswith(before) and whole[len(before) :].lstrip().startswith(episode.completion.strip())
+def _is_prefix(encoder: Encoder, messages: list[Message], completion: str) -> bool:
+    before = encoder.render(messages, "doctor", add_generation_prompt=True)
+    answered: list[Message] = [*messages, {"role": "assistant", "content": completion}]
+    whole = encoder.render(answered, "doctor", add_generation_prompt=False)
+    return whole.startswith(before) and whole[len(before) :].lstrip().startswith(completion.strip())

@@ -20,6 +20,8 @@ FLAGS = (
     # mode of the whole process.
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
 )
+TIMEOUT = 600
+"""Seconds for the compiler, which takes one or two: a busy machine must not change which code a run is made with."""
 SUFFIXES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 SIGNATURES = {
@@ -60,7 +62,7 @@ def library() -> ctypes.CDLL | None:
         target = str(Path(folder) / "kernels.so")
         try:
             command = [compiler, *FLAGS, str(SOURCE), "-o", target]
-            subprocess.run(command, check=True, capture_output=True, timeout=120)  # noqa: S603 - our own source
+            subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT)  # noqa: S603 - our own source
             loaded = ctypes.CDLL(target)
         except (OSError, subprocess.SubprocessError) as error:
             log.warning("sampling runs without its compiled kernels: %s", type(error).__name__)
@@ -91,7 +93,7 @@ class Kernels:
             return plain_rms_norm(x, weight, eps)
         x, weight = x.contiguous(), weight.contiguous()  # kept by name: an address does not keep a copy alive
         out = torch.empty_like(x)
-        self._rms_norm(*_addresses(self._dtype, x, weight, out), *x.shape, eps)
+        self._rms_norm(*_addresses(self._dtype, x, weight), out.data_ptr(), *x.shape, eps)
         return out
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
@@ -101,7 +103,7 @@ class Kernels:
         num_rows, width = gate_up.shape[0], gate_up.shape[1] // 2
         gate_up = gate_up.contiguous()
         out = gate_up.new_empty(num_rows, width)
-        self._silu_mul(*_addresses(self._dtype, gate_up, out), num_rows, width)
+        self._silu_mul(*_addresses(self._dtype, gate_up), out.data_ptr(), num_rows, width)
         return out
 
     def attend(self, qkv: Tensor, rotation: tuple[Tensor, Tensor], layer: LayerCache, scale: float) -> Tensor:
@@ -136,7 +138,8 @@ class Kernels:
             *_addresses(torch.float32, cos, sin),
             *_addresses(torch.int64, layer.slots, layer.first),
             layer.column,
-            *_addresses(self._dtype, layer.keys, layer.values, out),
+            *_addresses(self._dtype, layer.keys, layer.values),
+            out.data_ptr(),
             shape,
             scale,
         )
@@ -146,11 +149,8 @@ class Kernels:
 def _addresses(dtype: torch.dtype, *tensors: Tensor) -> list[int]:
     """Return where the numbers of tensors begin, for code that takes them as numbers of `dtype` without a gap."""
     for tensor in tensors:
-        if tensor.dtype != dtype or not tensor.is_contiguous() or not tensor.is_cpu:
-            raise ValueError(
-                f"kernels take contiguous {dtype} on a CPU, found {tensor.dtype} with strides {tensor.stride()} "
-                f"on {tensor.device}"
-            )
+        if tensor.dtype != dtype or not tensor.is_contiguous():
+            raise ValueError(f"kernels take contiguous {dtype}, found {tensor.dtype} with strides {tensor.stride()}")
     return [tensor.data_ptr() for tensor in tensors]
 
 

@@ -93,7 +93,7 @@ class PackedModel:
         self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
         self.width, self.scale = trunk.layers[0].self_attn.head_dim, trunk.layers[0].self_attn.scaling
         self.dtype: torch.dtype = model.dtype
-        self._rotary, self._embedding = trunk.rotary_emb, trunk.embed_tokens
+        self._rotary, self._embedding = trunk.rotary_emb, trunk.embed_tokens.weight.detach()
         self._norm, self._eps = trunk.norm.weight.detach(), config.rms_norm_eps
         self._head = PackedLinear(model.lm_head, num_rows=num_rows)
 
@@ -104,7 +104,7 @@ class PackedModel:
 
     def hidden_states(self, ids: Tensor, attention: Attention) -> Tensor:
         """Pass tokens [N] through all blocks, [N, H]; `attention` is all that sees more than one of them."""
-        x: Tensor = self._embedding(ids)
+        x = nn.functional.embedding(ids, self._embedding)
         for layer, block in enumerate(self.blocks):
             normed = self.kernels.rms_norm(x, block.attention_norm, self._eps)
             x = block.output.added_to(x, attention(layer, block.qkv(normed)))

@@ -25,6 +25,13 @@ def test_full_finetuning_in_float32_is_counted(config, workshop) -> None:
     assert coming.total == 12 * size + max(coming.activations, coming.sampling)
 
 
+def test_every_member_of_an_ensemble_is_counted(config, workshop) -> None:
+    member = {"path": str(workshop / "reward_model")}
+    one = already_loaded(assembled(config(model_reward=workshop / "reward_model"))).rewards
+    ensemble = [{"kind": "ensemble", "models": [member, member]}]
+    assert already_loaded(assembled(config(rewards=ensemble))).rewards == 2 * one > 0
+
+
 def test_bfloat16_has_masters_and_frozen_layers_are_shared_and_kept(config) -> None:
     parts = assembled(config(model__precision="bfloat16", model__trainable_layers=1))
     lm = parts.trainer.policy.lm

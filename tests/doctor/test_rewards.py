@@ -14,6 +14,12 @@ def only_batches(completions):
     if len(completions) < 2:
         raise ValueError("no batch")
     return [float(len(c)) for c in completions]
+def odd(prompts, completions):
+    return [float("nan") if index % 2 else 7.0 + len(c) for index, c in enumerate(completions)]
+def same(completions):
+    return [float("nan") if index % 2 else 7.0 for index, _ in enumerate(completions)]
+def tokens(completion_ids):
+    return [[float(index) for index, _ in enumerate(ids)] for ids in completion_ids]
 """
 SAME = "same score, rewards[0] (function)"
 
@@ -98,3 +104,22 @@ def test_a_controller_names_the_typical_kl_itself(config, examined) -> None:
 
 def test_scores_of_single_tokens_count_with_their_sum() -> None:
     assert totals([1.5, [0.5, 2.0], None]) == [1.5, 2.5, 0.0]
+
+
+def test_a_reward_that_may_fail_is_warned_of_with_what_it_says(config, functions, examined, troubles) -> None:
+    findings = examined(config(rewards=[{**named(functions, "odd")[0], "on_nan": "drop_episode"}]))
+    assert troubles(findings) == {SAME: "warning"}
+    assert "score 1 is nan" in findings[SAME].advice and "on_nan" in findings[SAME].advice
+
+
+def test_dropped_episodes_have_no_part_in_the_scale_of_scores(config, functions, examined) -> None:
+    findings = examined(config(rewards=[{**named(functions, "same")[0], "on_nan": "drop_episode"}]))
+    scale = findings["reward scale"]
+    assert "mean 7 and standard deviation 0" in scale.measured
+    assert scale.state == "failing" and "all 4 scores are equal" in scale.advice
+    assert "of 4 responses" in findings["end of response"].measured
+
+
+def test_scores_of_single_tokens_have_a_scale(config, functions, examined) -> None:
+    scale = examined(config(rewards=named(functions, "tokens")))["reward scale"]
+    assert scale.state != "failing" and "mean 0 " not in scale.measured

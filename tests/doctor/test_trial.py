@@ -53,11 +53,11 @@ def test_a_few_episodes_are_sampled_for_the_sampler(config, monkeypatch) -> None
 
 def test_what_the_graph_saves_is_counted_once_and_without_parameters() -> None:
     weight = torch.nn.Parameter(torch.ones(4, 4))
-    x = torch.ones(8, 4)
+    x = torch.ones(8, 4, requires_grad=True)
     with saved_for_backward() as saved:
         y = (x @ weight).exp()
         z = (y * y).sum()
-    # x [8, 4] for the product; y [8, 4] once, for exp and twice for its square.
+    # x [8, 4] for the product, and its weight, which is a parameter; y [8, 4] once, for exp and twice for its square.
     assert saved() == 2 * 8 * 4 * 4
     z.backward()
     assert weight.grad is not None

@@ -63,14 +63,31 @@ def test_the_gradient_of_the_trained_part_is_that_of_the_trunk_bit_for_bit(
         assert ours is None or (torch.equal(ours, theirs) and bool(ours.any())), name
 
 
-@pytest.mark.parametrize("family", ["gpt2", "gemma3"])
-def test_a_model_that_adds_to_every_input_or_mixes_blocks_is_not_cut(tiny_model: Factory, family: str) -> None:
-    """gpt2 adds positions, gemma3 has blocks of two kinds."""
-    assert split_trunk(tiny_model(family), 1) is None
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("gpt2", {}),
+        ("gemma2", {}),
+        ("gemma3", {}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
+    ],
+)
+def test_a_model_that_adds_to_every_input_or_mixes_blocks_is_not_cut(
+    tiny_model: Factory, family: str, changes: dict[str, Any]
+) -> None:
+    """gpt2 adds positions; of the others one block looks back over its window, which no short input shows."""
+    assert split_trunk(tiny_model(family, **changes), 1) is None
 
 
 def test_nothing_frozen_is_nothing_to_cut(tiny_model: Factory) -> None:
     assert split_trunk(tiny_model("llama"), 0) is None
+
+
+def test_frozen_states_carry_no_graph_even_of_weights_that_could_be_trained(tiny_model: Factory) -> None:
+    split = split_trunk(tiny_model("llama"), 1)
+    assert split is not None
+    states = split.frozen_states(_ids())
+    assert not states.requires_grad and split.hidden_states(states).requires_grad
 
 
 def test_frozen_blocks_are_counted_up_to_the_first_that_is_trained(tiny_model: Factory) -> None:

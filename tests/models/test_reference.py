@@ -62,7 +62,7 @@ def test_it_equals_a_policy_that_was_loaded_from_files(tiny_model, tmp_path):
 
 def test_a_copy_shares_frozen_weights_and_owns_the_trained_ones(tiny_model):
     trainable, policy, _ = _policy(tiny_model, "top", torch.bfloat16)
-    copied = dict(Reference(trainable)._model.named_parameters())
+    copied = dict(Reference(trainable).model.named_parameters())
     for name, parameter in policy.lm.named_parameters():
         assert (copied[name].data_ptr() == parameter.data_ptr()) == (not parameter.requires_grad), name
         assert not copied[name].requires_grad
@@ -72,7 +72,7 @@ def test_a_copy_shares_frozen_weights_and_owns_the_trained_ones(tiny_model):
 def test_an_adapter_needs_no_copy_and_is_on_again_afterwards(tiny_model):
     trainable, policy, _ = _policy(tiny_model, "lora", torch.float32)
     reference = Reference(trainable)
-    assert reference._model is trainable.model
+    assert reference.model is trainable.model
     with torch.no_grad():
         for name, parameter in policy.named_parameters():
             if "lora_B" in name:

@@ -109,7 +109,7 @@ MUTATIONS = [
     Mutation(
         "the adaptive coefficient is fed the mean per token",
         PPOTrainer.sequence_kl,
-        {"len(experience.kl)]": "int(experience.rollout.response_mask.sum())]"},
+        {"response_mask.any(1).sum()": "response_mask.sum()"},
         (SEQUENCE_KL,),
     ),
     Mutation(

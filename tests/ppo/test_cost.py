@@ -37,7 +37,8 @@ def step(trainer: PPOTrainer, prompt: Any, **changes: Any) -> tuple[StepResult, 
     """Do a step on equal prompts; no response ends early, so that nothing is padded."""
     models = [trainer.policy.lm, trainer.policy.critic, trainer.collector.reference.model]
     models += [
-        getattr(getattr(reward, "model", None), "classifier", None) for reward, _ in trainer.collector.scorer.rewards
+        getattr(getattr(component.reward, "model", None), "classifier", None)
+        for component in trainer.collector.scorer.rewards
     ]
     for model in models:
         if model is not None:

@@ -187,6 +187,14 @@ def test_attention_shows_what_is_not_finite_where_it_is_seen(dtype: torch.dtype,
         assert found.isfinite().all(-1).tolist() == [[True] * 4, [True, True, False, False], [True] * 4]
 
 
+def test_a_nan_whose_bits_rounding_would_carry_over_stays_one() -> None:
+    """0x7fffffff plus half a unit of bfloat16 is 0x80007fff, which begins like -0."""
+    nan = torch.full((12, 8), 0x7FFFFFFF, dtype=torch.int32).view(torch.float32)
+    layer = _layer(2, 8, torch.bfloat16)
+    found = Kernels(torch.bfloat16).attend(torch.ones(3, 64, dtype=torch.bfloat16), (nan, torch.zeros(12, 8)), layer, 1)
+    assert bool(layer.keys[layer.slots, :, 9].isnan().all()) and bool(found.isnan().all())
+
+
 @BOTH
 @pytest.mark.parametrize("far", [50.0, 500.0, 1e8])
 def test_a_key_far_below_the_largest_gets_no_weight(kind: str, far: float) -> None:
@@ -226,13 +234,13 @@ def test_inputs_with_gaps_or_gradients_are_read_as_what_they_show(dtype: torch.d
 
 def test_what_compiled_code_would_misread_is_refused() -> None:
     made, ones = Kernels(torch.bfloat16), torch.ones(8)
-    with pytest.raises(ValueError, match=r"contiguous torch.bfloat16 .* found torch.float32"):
+    with pytest.raises(ValueError, match=r"contiguous torch.bfloat16, found torch.float32"):
         made.rms_norm(ones.bfloat16()[None], ones, 1e-6)
-    with pytest.raises(ValueError, match=r"contiguous torch.bfloat16 .* found torch.int64"):
+    with pytest.raises(ValueError, match=r"contiguous torch.bfloat16, found torch.int64"):
         made.silu_mul(ones.long()[None])
     layer, qkv = _layer(2, 8, torch.bfloat16), torch.ones(3, 64, dtype=torch.bfloat16)
     for changes, message in (
-        ({"slots": layer.slots.int()}, r"contiguous torch.int64 .* found torch.int32"),
+        ({"slots": layer.slots.int()}, r"contiguous torch.int64, found torch.int32"),
         ({"keys": layer.keys.transpose(1, 2).contiguous().transpose(1, 2)}, r"found torch.bfloat16 with strides"),
         ({"values": layer.values.float()}, r"found torch.float32"),
     ):
