@@ -8,6 +8,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from rlhf.functional.attention import grouped_attention
+
 NAME = "rlhf_short_rows"
 """What this attention is registered under in transformers."""
 LONGEST = 512
@@ -25,10 +27,9 @@ def use_short_row_attention(model: PreTrainedModel) -> None:
 def short_row_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Compute softmax(scaling * Q K^T) V where keys are visible.
+    """Compute softmax(scaling * Q K^T) V where keys are visible, by `grouped_attention`.
 
-    Heads that share keys are rows of one product, so that keys are never repeated. The softmax adds up in float32
-    whatever the type of the scores. Long rows, other devices, dropout and `EXTRAS` go to torch's own attention.
+    Long rows, other devices, dropout and `EXTRAS` go to torch's own attention.
 
     Args:
         module: the attention layer; its `is_causal` says what no mask means.
@@ -45,17 +46,10 @@ def short_row_attention(
     has_extras = bool(options.get("dropout")) or any(options.get(name) is not None for name in EXTRAS)
     if query.device.type != "cpu" or key.shape[2] > LONGEST or not is_plain or has_extras:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    num_rows, heads, length, width = query.shape
-    key_heads, num_keys = key.shape[1:3]
-    scaling = options.get("scaling") or width**-0.5
-    grouped = (query * scaling).reshape(num_rows, key_heads, -1, width)
-    scores = (grouped @ key.transpose(-1, -2)).view(num_rows, key_heads, -1, length, num_keys)
-    invisible = _invisible(module, attention_mask, length, num_keys, options.get("is_causal"), scores.device)
-    if invisible is not None:
-        # The smallest number in the place of -inf keeps a row that sees nothing, which is padding, free of NaN.
-        scores = scores.masked_fill(invisible, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1).view(num_rows, key_heads, -1, num_keys)
-    return (weights @ value).view(num_rows, heads, length, -1).transpose(1, 2), None
+    length, num_keys = query.shape[2], key.shape[2]
+    scaling = options.get("scaling") or query.shape[-1] ** -0.5
+    invisible = _invisible(module, attention_mask, length, num_keys, options.get("is_causal"), query.device)
+    return grouped_attention(query, key, value, invisible, scaling).transpose(1, 2), None
 
 
 def _invisible(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from rlhf.batches import PromptBatch
+from rlhf.functional.attention import grouped_attention
 from rlhf.sampling.decoder import distinct_prompts, left_padded
 from rlhf.sampling.kernels import SUFFIXES, Kernels, LayerCache, split_rotated
 
@@ -141,7 +142,7 @@ class PackedDecoder:
         rows, columns = self._mask.nonzero(as_tuple=True)
         positions = columns - self._padding[rows]
         rotation = (self._rotation[0][positions], self._rotation[1][positions])
-        hidden_keys = ~self._mask[:, None, None] | torch.ones(self._column, self._column).triu(1).bool()
+        invisible = ~self._mask[:, None, None, None] | torch.ones(self._column, self._column).triu(1).bool()
 
         def attention(layer: int, qkv: Tensor) -> Tensor:
             rotated, values = split_rotated(qkv, self._model.heads, self._model.key_heads, rotation)
@@ -149,7 +150,7 @@ class PackedDecoder:
             queries, keys, values = (self._padded(states, rows, columns) for states in (queries, keys, values))
             self._keys[layer, :, :, : self._column] = keys[self._sources]
             self._values[layer, :, :, : self._column] = values[self._sources]
-            mixed = _attended(queries, keys, values, hidden_keys, self._model.scale)
+            mixed = grouped_attention(queries, keys, values, invisible, self._model.scale)
             return mixed[rows, :, columns].reshape(len(rows), -1)
 
         hidden = self._model.hidden_states(self._ids[rows, columns], attention)
@@ -205,13 +206,3 @@ def _packed(block: Any, num_rows: int) -> PackedBlock:
         gate_up=PackedLinear(gate, up, num_rows=num_rows),
         down=PackedLinear(down, num_rows=num_rows),
     )
-
-
-def _attended(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor, scale: float) -> Tensor:
-    """Return softmax(scale * Q K^T) V, [B, heads, P, D]; heads that share a key are rows of one product."""
-    num_rows, heads, length, width = queries.shape
-    grouped = queries.reshape(num_rows, keys.shape[1], -1, width)
-    scores = (grouped @ keys.transpose(-1, -2)).view(num_rows, keys.shape[1], -1, length, length) * scale
-    # Padding sees only what is hidden; the smallest number instead of -inf keeps its rows free of NaN.
-    weights = scores.masked_fill(hidden[:, :, None], torch.finfo(scores.dtype).min).softmax(-1)
-    return (weights.view(num_rows, keys.shape[1], -1, length) @ values).view(num_rows, heads, length, width)

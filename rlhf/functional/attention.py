@@ -1,0 +1,34 @@
+"""Attention as plain matrix products, with heads that share their keys."""
+
+import torch
+from torch import Tensor
+
+
+def grouped_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, invisible: Tensor | None, scaling: float
+) -> Tensor:
+    """Compute softmax(scaling * Q K^T) V where keys are visible.
+
+    Heads that share keys are rows of one product, so that keys are never repeated. The softmax adds up in float32
+    whatever the type of the scores.
+
+    Args:
+        queries: [B, heads, S, D]; the heads of a group stand next to each other.
+        keys: [B, key heads, K, D].
+        values: [B, key heads, K, E].
+        invisible: bool that broadcasts to [B, key heads, heads of each, S, K], True where a key is not looked at; None
+            when all are. A row that sees nothing, which is padding, takes the mean of all values.
+        scaling: factor of the scores.
+
+    Returns:
+        [B, heads, S, E].
+    """
+    num_rows, heads, length, _ = queries.shape
+    key_heads, num_keys = keys.shape[1:3]
+    grouped = (queries * scaling).reshape(num_rows, key_heads, -1, queries.shape[-1])
+    scores = (grouped @ keys.transpose(-1, -2)).view(num_rows, key_heads, -1, length, num_keys)
+    if invisible is not None:
+        # The smallest number in the place of -inf keeps a row that sees nothing free of NaN.
+        scores = scores.masked_fill(invisible, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1).view(num_rows, key_heads, -1, num_keys)
+    return (weights @ values).view(num_rows, heads, length, -1)
