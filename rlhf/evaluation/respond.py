@@ -4,12 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.batches import PromptBatch, Samples
 from rlhf.config.evaluate import DecodingSection
-from rlhf.data.batching import collate_prompts
+from rlhf.data.batching import collate_prompts, padded
 from rlhf.data.records import Prompt
 from rlhf.errors import ConfigError
 from rlhf.functional.token_budget import token_budget_batches
@@ -98,9 +97,10 @@ def sequence_kl(
     lengths = [len(prompt.ids) + len(response.ids) for prompt, response in zip(prompts, responses, strict=True)]
     kl = [0.0] * len(lengths)
     for items in token_budget_batches(lengths, max_tokens):
-        prompt_ids, prompt_mask = _padded([prompts[item].ids for item in items], policy.model.device)
-        response_ids, response_mask = _padded([responses[item].ids for item in items], policy.model.device)
-        sequences, num_steps = join(prompt_ids, prompt_mask, response_ids, response_mask), response_ids.shape[1]
+        asked = padded([prompts[item].ids for item in items], 0)
+        said = padded([responses[item].ids for item in items], 0)
+        sequences = join(*(part.to(policy.model.device) for part in (*asked, *said)))
+        num_steps = said[0].shape[1]
         ours = sequence_logprobs(policy.model, sequences, num_steps, temperature).sum(1)
         theirs = sequence_logprobs(reference.model, sequences, num_steps, temperature).sum(1)
         for item, difference in zip(items, (ours - theirs).tolist(), strict=True):
@@ -140,10 +140,3 @@ def _responses(policy: Policy, samples: Samples) -> list[Response]:
     rows = [tuple(ids[:length]) for ids, length in zip(samples.response_ids.tolist(), lengths, strict=True)]
     texts = policy.tokenizer.batch_decode([list(ids) for ids in rows], skip_special_tokens=True)
     return [Response(text, ids, ended) for text, ids, ended in zip(texts, rows, samples.ended.tolist(), strict=True)]
-
-
-def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    width = max(len(row) for row in rows)
-    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    return ids, torch.arange(width, device=device) < lengths[:, None]
