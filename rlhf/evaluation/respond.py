@@ -10,10 +10,9 @@ from rlhf.batches import PromptBatch, Samples
 from rlhf.config.evaluate import DecodingSection
 from rlhf.data.batching import collate_prompts, padded
 from rlhf.data.records import Prompt
-from rlhf.errors import ConfigError
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.attention import use_short_row_attention
-from rlhf.models.loading import context_length, frozen_in, load_causal_lm
+from rlhf.models.loading import check_positions, frozen_in, load_causal_lm
 from rlhf.models.policy import sequence_logprobs
 from rlhf.models.sequences import join
 from rlhf.models.tokenizer import eos_ids, load_tokenizer
@@ -67,7 +66,14 @@ def respond(
         ConfigError: the longest prompt and a response do not fit into the model's positions.
         GuardStop: the model's logits are not finite.
     """
-    _check_context(policy, prompts, decoding.max_new_tokens)
+    check_positions(
+        policy.model,
+        policy.path,
+        max(len(prompt.ids) for prompt in prompts),
+        decoding.max_new_tokens,
+        key="decoding.max_new_tokens",
+        fix="lower prompts.max_length or decoding.max_new_tokens",
+    )
     responses: list[Response] = []
     for samples in _sampled(policy, prompts, decoding, generator):
         responses += _responses(policy, samples)
@@ -106,15 +112,6 @@ def sequence_kl(
         for item, difference in zip(items, (ours - theirs).tolist(), strict=True):
             kl[item] = difference
     return kl
-
-
-def _check_context(policy: Policy, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
-    longest, limit = max(len(prompt.ids) for prompt in prompts), context_length(policy.model)
-    if limit is not None and longest + max_new_tokens > limit:
-        raise ConfigError(
-            f"longest prompt ({longest} tokens) + decoding.max_new_tokens ({max_new_tokens}) exceed the {limit} "
-            f"positions of {policy.path} - lower prompts.max_length or decoding.max_new_tokens"
-        )
 
 
 def _sampled(

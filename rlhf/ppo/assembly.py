@@ -13,7 +13,7 @@ from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
-from rlhf.models.loading import context_length, load_causal_lm, load_scalar_lm, scalar_head
+from rlhf.models.loading import check_positions, load_causal_lm, load_scalar_lm, scalar_head
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.reference import Reference
 from rlhf.models.setup import Trainable
@@ -197,9 +197,11 @@ def _check_shares(config: PPOConfig, processes: Processes) -> None:
 
 
 def _check_context(config: PPOConfig, trained: Trainable, prompts: list[Prompt]) -> None:
-    longest, limit = max(len(prompt.ids) for prompt in prompts), context_length(trained.model)
-    if limit is not None and longest + config.sampling.max_new_tokens > limit:
-        raise ConfigError(
-            f"longest prompt ({longest} tokens) + sampling.max_new_tokens ({config.sampling.max_new_tokens}) exceed "
-            f"the {limit} positions of {trained.source} - lower prompts.max_length or sampling.max_new_tokens"
-        )
+    check_positions(
+        trained.model,
+        trained.source,
+        max(len(prompt.ids) for prompt in prompts),
+        config.sampling.max_new_tokens,
+        key="sampling.max_new_tokens",
+        fix="lower prompts.max_length or sampling.max_new_tokens",
+    )
