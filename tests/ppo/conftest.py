@@ -1,25 +1,32 @@
-"""The laboratory of the PPO tests, as fixtures."""
+"""A PPO run that a signal stops."""
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
+import os
+import signal
+from collections.abc import Callable
 
 import pytest
 
-
-@pytest.fixture(scope="session")
-def lab() -> ModuleType:
-    """The module `laboratory.py`."""
-    spec = importlib.util.spec_from_file_location("ppo_laboratory", Path(__file__).with_name("laboratory.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from rlhf.config import PPOConfig
+from rlhf.errors import Terminated
+from rlhf.ppo import train_ppo
+from rlhf.ppo.steps import PPOSteps
 
 
-@pytest.fixture(scope="session")
-def workshop(lab: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a tiny policy, a tiny reward model, eight prompts and reward functions."""
-    return lab.build_workshop(tmp_path_factory.mktemp("workshop"))
+@pytest.fixture
+def stopped_after_two_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[PPOConfig], None]:
+    """A function that trains until a signal comes in the second step, and sees the run stop after it."""
+    step = PPOSteps.step
+
+    def signalled(self: PPOSteps, index: int) -> dict[str, float]:
+        metrics = step(self, index)
+        if index == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return metrics
+
+    def run(config: PPOConfig) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(PPOSteps, "step", signalled)
+            with pytest.raises(Terminated, match="after step 2"):
+                train_ppo(config)
+
+    return run
