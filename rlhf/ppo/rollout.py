@@ -150,13 +150,14 @@ class Collector:
         logprobs = torch.zeros_like(responses.response_ids, dtype=torch.float32)
         ref_logprobs, values = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
         num_steps, temperature = logprobs.shape[1], self.config.sampling.temperature
+        # Compiled code rounds otherwise without gradients: the policy's pass is to be the update's own.
+        keeps_gradients = is_compiled(self.policy.lm)
         kept: dict[int, Tensor] = {}
         for rows in microbatches.all():
             sequences = _sequences(starts, responses, rows)
             with self.phases("forward"):
                 frozen = self.policy.frozen_states(sequences)
-                # Compiled code rounds otherwise without gradients: this is to be the update's own pass.
-                with torch.set_grad_enabled(is_compiled(self.policy.lm)):
+                with torch.set_grad_enabled(keeps_gradients):
                     output = self.policy(sequences, num_steps, temperature, frozen_states=frozen)
             logprobs[rows], values[rows] = output.logprobs.detach(), output.values.detach()
             with self.phases("reference"):

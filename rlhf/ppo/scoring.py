@@ -75,10 +75,6 @@ class Scorer:
         scores, token_scores = self._summed(answers, kept)
         return Scored(scores=scores, token_scores=token_scores, kept=kept, metrics=component_metrics(everyone))
 
-    def raw(self, episodes: Sequence[Episode]) -> list[float]:
-        """Return the weighted sum of the rewards of each episode, and nothing else of `score`."""
-        return self.score(episodes).raw
-
     def shaped(self, raw: Sequence[float], ended: Sequence[bool], kept: Sequence[bool] | None = None) -> list[float]:
         """Return scores as PPO reads them: normalised, clipped, and with the penalty for responses without an end.
 

@@ -40,12 +40,12 @@ def scorer(*rewards: tuple[Fixed, float] | Component, **settings: object) -> Sco
 
 def test_the_raw_score_is_the_weighted_sum() -> None:
     both = scorer((Fixed(1.0, 2.0), 0.5), (Fixed(10.0, -1.0), 2.0))
-    assert both.raw(episodes(2)) == [20.5, -1.0]  # 0.5 * 1 + 2 * 10; 0.5 * 2 - 2 * 1
+    assert both.score(episodes(2)).raw == [20.5, -1.0]  # 0.5 * 1 + 2 * 10; 0.5 * 2 - 2 * 1
 
 
 def test_a_failing_reward_raises_its_own_error() -> None:
     with pytest.raises(RewardError, match="no idea"):
-        scorer((Fixed(1.0), 1.0), (Failing(), 1.0)).raw(episodes(1))
+        scorer((Fixed(1.0), 1.0), (Failing(), 1.0)).score(episodes(1))
 
 
 def test_by_default_a_score_stays_what_it_is() -> None:
