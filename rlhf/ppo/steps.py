@@ -46,7 +46,7 @@ class PPOSteps:
         is_due = done % config.samples_every == 0 or done in (1, config.steps)
         if trainer.processes.is_main and is_due:
             write_samples(result, self.samples / f"step-{done:06d}.jsonl", config.num_samples)
-        metrics = step_metrics(result, trainer.processes)
+        metrics = step_metrics(result, trainer.processes, has_critic=config.has_critic)
         if trainer.resets is not None:
             metrics |= reset_metrics(result, trainer.processes)
         for warning in self._watch.warnings(metrics):
