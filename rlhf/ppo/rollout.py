@@ -33,7 +33,9 @@ class Collected:
     """By the first row of a microbatch: [N, S, H], what enters the policy's first trained block; empty if all are."""
     episodes: list[Episode]
     raw_scores: list[float]
-    """The weighted sum of the rewards, before penalty, clipping and normalisation."""
+    """The weighted sum of the rewards, before penalty, clipping and normalisation; without scores of forced tokens."""
+    text_scores: list[float]
+    """The same with the scores of forced tokens: of the whole texts, to compare them."""
     reward_metrics: dict[str, float]
     """Of each reward, by its name; over all processes."""
     prefixes: list[str]
@@ -74,7 +76,7 @@ class Collector:
             responses = whole_responses(starts, self.respond(starts, generator))
         episodes = self.episodes(starts, responses)
         with self.phases("reward"):
-            scored = self.scorer.score(episodes)
+            scored = self.scorer.score(episodes, starts.num_forced.tolist())
         decode_steps = decode_steps_saved(responses, self.config.sampling.batch_rows)
         responses = responses.only(torch.tensor(scored.kept, device=responses.ended.device))
         scores = self.scorer.shaped(scored.scores, responses.ended.tolist(), scored.kept)
@@ -100,6 +102,7 @@ class Collector:
             frozen_states=frozen_states,
             episodes=episodes,
             raw_scores=scored.raw,
+            text_scores=scored.of_texts,
             reward_metrics=scored.metrics,
             prefixes=self.tokenizer.batch_decode([list(ids) for ids in starts.prefixes], skip_special_tokens=True),
             decode_steps_saved=decode_steps,

@@ -106,7 +106,7 @@ class PPOTrainer:
             kept = collected.rollout.response_mask.any(1).nonzero().flatten().tolist()
             prompts = [starts.prompts[row] for row in kept]
             responses = [collected.episodes[row].response_ids for row in kept]
-            self.resets.finish_step(prompts, responses, [collected.raw_scores[row] for row in kept], self.processes)
+            self.resets.finish_step(prompts, responses, [collected.text_scores[row] for row in kept], self.processes)
         return StepResult(collected=collected, experience=experience, updates=updates, kl_coef=kl_coef)
 
     def optimise(self, experience: Experience, collected: Collected) -> list[Update]:

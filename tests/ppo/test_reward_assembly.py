@@ -260,7 +260,9 @@ def test_after_a_reset_scores_of_forced_tokens_count_nowhere(lab: ModuleType, wo
     metrics = reset_metrics(result, made.trainer.processes)
     expected = float(rollout.token_scores.sum()) / 8
     assert metrics["reset/scores_at_resets"] == pytest.approx(expected)
-    assert step_metrics(result, made.trainer.processes)["objective/scores"] == pytest.approx(expected)
+    logged = {**step_metrics(result, made.trainer.processes), **result.collected.reward_metrics}
+    for name in ("objective/scores", "objective/raw_scores", "reward/tokens/mean"):
+        assert logged[name] == pytest.approx(expected), name
 
 
 def test_metrics_of_resets_leave_dropped_episodes_out(lab: ModuleType, workshop: Path, mine: str) -> None:
