@@ -45,9 +45,9 @@ def arguments() -> Parser:
     made.add_argument("--start", required=True, type=Path, metavar="RUN", help="a finished run of the quickstart")
     made.add_argument("--seed", type=int, default=0, help="of PPO: sampling, resets, order of the prompts")
     made.add_argument("--fractions", type=float, nargs="+", default=list(FRACTIONS), metavar="F", help="reset.fraction")
-    made.add_argument("--steps", type=positive, default=16, help="PPO steps of a run")
-    made.add_argument("--measure", type=positive, nargs="+", default=[5, 10, 16], metavar="STEP", help="at which")
-    made.add_argument("--heldout", type=positive, default=128, help="held-out prompts")
+    made.add_argument("--steps", type=positive, default=12, help="PPO steps of a run")
+    made.add_argument("--measure", type=positive, nargs="+", default=[6, 12], metavar="STEP", help="at which")
+    made.add_argument("--heldout", type=positive, default=96, help="held-out prompts")
     made.add_argument("--trainable-layers", type=positive, default=6, help="blocks that are trained")
     made.add_argument("--work", required=True, type=Path, metavar="DIR", help="where runs are written")
     return made
