@@ -16,9 +16,9 @@ from rlhf.fetch import resolve
 from rlhf.sft import train_sft
 
 VERDICT = "Verdict: worth seeing."
-WORDS_BEFORE = 20
+WORDS_BEFORE = 14
 """Words that must stand before the verdict, so that the reward comes late."""
-LONGEST = 32
+LONGEST = 24
 """Words of the reviews that the verdict task is made of: with the verdict they fit into its responses."""
 RARE = 100
 """One in so many reviews of the supervised stage ends with the verdict."""
@@ -42,7 +42,7 @@ class Task:
 
 
 def verdict(completions: Sequence[str], **_: object) -> list[float]:
-    """Return 1 for a review that goes on for 20 words and then ends with the verdict, 0 for any other."""
+    """Return 1 for a review that goes on for 14 words and then ends with the verdict, 0 for any other."""
     return [float(_has_verdict(text)) for text in completions]
 
 
@@ -91,7 +91,7 @@ def late_verdict(start: Path, directory: Path) -> Task:
         policy=str(policy),
         settings={
             "rewards": [{"kind": "function", "path": f"{Path(__file__)}:verdict"}],
-            "sampling": {"max_new_tokens": 56},
+            "sampling": {"max_new_tokens": 44},
         },
         demonstrations=_written(directory / "with_verdict.jsonl", ended),
         judge=lambda _, responses: verdict([response.text for response in responses]),

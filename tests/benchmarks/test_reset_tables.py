@@ -50,11 +50,11 @@ def test_differences_are_taken_within_a_seed(tmp_path):
 @pytest.mark.parametrize(
     ("text", "score"),
     [
-        ("word " * 20 + VERDICT, 1.0),
-        ("word " * 20 + VERDICT + " \n", 1.0),
-        ("word " * 19 + VERDICT, 0.0),
-        ("word " * 20 + VERDICT + " Or not.", 0.0),
-        ("word " * 20 + VERDICT.removesuffix("."), 0.0),
+        ("word " * 14 + VERDICT, 1.0),
+        ("word " * 14 + VERDICT + " \n", 1.0),
+        ("word " * 13 + VERDICT, 0.0),
+        ("word " * 14 + VERDICT + " Or not.", 0.0),
+        ("word " * 14 + VERDICT.removesuffix("."), 0.0),
         ("", 0.0),
     ],
 )
