@@ -49,7 +49,7 @@ def cloned_logits(length: int, num_demonstrations: int) -> Tensor:
 
 
 def spaced_start(length: int, spacing: int) -> Tensor:
-    """Return [H] probabilities of beginning at the first state and at every `spacing`-th after it, uniform over them."""
+    """Return [H] equal probabilities of beginning at the first state and at every `spacing`-th after it."""
     start = torch.zeros(length, dtype=torch.float64)
     start[::spacing] = 1.0
     return start / start.sum()

@@ -115,11 +115,15 @@ def run(settings: Settings) -> Section:
         "length itself.",
         formula="g = sum_t grad log pi(a_t | s_t) Psi_t,   E[g^2] = sum_t E[Psi_t^2]",
         method=f"{num_episodes} episodes at each H in {_listed(horizons)}. Every action is one of two with probability "
-        "1/2 and a score of +1 or -1; it changes no reward, so E[g] = 0. A step brings 1, plus normal noise of variance "
+        "1/2 and a score of +1 or -1; it changes no reward, so E[g] = 0. A step brings 1, plus normal noise of "
+        "variance "
         "n = 1 in the rungs that know the value: without noise they would be 0. g of an episode is the gradient of "
-        "`policy_gradient_loss` on the rung's own function. An exponent is the slope of log mean g^2 against log H. Next "
-        "to it stands the same fit through the exact formula: a polynomial with lower terms has another slope at these H "
-        f"than at infinity. Intervals: {LEVEL:.0%} bootstrap over episodes, so that all {len(RUNGS)} hold together with "
+        "`policy_gradient_loss` on the rung's own function. An exponent is the slope of log mean g^2 against log H. "
+        "Next "
+        "to it stands the same fit through the exact formula: a polynomial with lower terms has another slope at "
+        "these H "
+        f"than at infinity. Intervals: {LEVEL:.0%} bootstrap over episodes, so that all {len(RUNGS)} hold together "
+        "with "
         "95 %. They agree when each holds its exact slope.",
         tables=[_exponents(measured), _largest(measured, horizons)],
         figures=[_figure(measured, horizons)],
