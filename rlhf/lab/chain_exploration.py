@@ -88,10 +88,9 @@ def run(settings: Settings) -> Section:
         name="chain_exploration",
         title="Where episodes begin: exploration on a chain",
         statement="When H right choices in a row are needed before anything is rewarded, a policy that begins at "
-        "random "
-        "needs a number of episodes exponential in H, whatever the estimator. A policy cloned from demonstrations "
-        "begins "
-        "where reward is within reach, and resets to states along the way make the number polynomial.",
+        "random needs a number of episodes exponential in H, whatever the estimator. A policy cloned from "
+        "demonstrations begins where reward is within reach, and resets to states along the way make the number "
+        "polynomial.",
         formula="random policy: P(reward) = 3^-H        cloned from k demonstrations: ((k + 1) / (k + 3))^H",
         method=_method(budget),
         tables=[_fits(grown), _points(grown, lengths, budget)],
@@ -142,25 +141,17 @@ def _mean_episodes(means: Tensor, num_runs: int) -> Tensor:
 def _method(budget: Budget) -> str:
     return (
         "The chain has three actions, of which one advances and two end the episode with nothing; the reward of 1 "
-        "stands "
-        "at its end (`oracle.chain.chain`). REINFORCE with the reward to go on a table of logits, "
+        "stands at its end (`oracle.chain.chain`). REINFORCE with the reward to go on a table of logits, "
         f"{budget.batch} episodes a batch, learning rate {LEARNING_RATE:g} on the gradient summed over them. Solved: "
-        "the "
-        f"probability of the reward from the first state is at least {SOLVED:g} (counted in batches of "
-        f"{budget.batch}). "
-        f"{budget.num_seeds} seeds; a run is given up after {budget.cap:,} episodes. The mean is all episodes spent "
-        "over "
-        "the number of runs that solved the chain, which for waiting times with an exponential law stays right when "
-        "some "
-        f"are given up; a length enters the fits when at least {ENOUGH:.0%} of its runs solved it. A demonstration "
-        "advances in every state, and a clone of k has pi(advance) = (k + 1) / (k + 3). The states of one "
-        "demonstration "
-        "are all states of the chain, so resets over a demonstration and over the chain are the same law here; "
-        f"'every {SPACING}th' is a demonstration that is cut only at every {SPACING}th state, as a text at its "
-        "sentences. "
-        "Both laws, b^H and H^p, are fitted to the logarithms; the distance is root mean square, in units of log "
-        "episodes. "
-        "Intervals: 95 % bootstrap over seeds."
+        f"the probability of the reward from the first state is at least {SOLVED:g} (counted in batches of "
+        f"{budget.batch}). {budget.num_seeds} seeds; a run is given up after {budget.cap:,} episodes. The mean is all "
+        "episodes spent over the number of runs that solved the chain, which for waiting times with an exponential "
+        f"law stays right when some are given up; a length enters the fits when at least {ENOUGH:.0%} of its runs "
+        "solved it. A demonstration advances in every state, and a clone of k has pi(advance) = (k + 1) / (k + 3). "
+        "The states of one demonstration are all states of the chain, so resets over a demonstration and over the "
+        f"chain are the same law here; 'every {SPACING}th' is a demonstration that is cut only at every {SPACING}th "
+        "state, as a text at its sentences. Both laws, b^H and H^p, are fitted to the logarithms; the distance is "
+        "root mean square, in units of log episodes. Intervals: 95 % bootstrap over seeds."
     )
 
 
@@ -223,11 +214,8 @@ def _finding(grown: dict[str, Growth]) -> str:
     return (
         f"{'The numbers agree with the statement' if agrees else 'The numbers do not show what the statement says'}: "
         f"the random policy needs about {random.base.shown()}^H episodes (nearer law: {random.law}), and with resets "
-        "the "
-        f"number is nearer to {', '.join(found.law for found in resets)} laws with exponents: {powers}. Cloning is a "
-        f"smaller base, not another law: {bases} ({len(exponential)} of {len(clones)} nearer to the exponential), "
-        "since a "
-        "clone that errs with a fixed probability at every step errs somewhere with a probability that grows with H; "
-        "it "
-        "takes demonstrations in proportion to H to hold the product."
+        f"the number is nearer to {', '.join(found.law for found in resets)} laws with exponents: {powers}. Cloning "
+        f"is a smaller base, not another law: {bases} ({len(exponential)} of {len(clones)} nearer to the "
+        "exponential), since a clone that errs with a fixed probability at every step errs somewhere with a "
+        "probability that grows with H; it takes demonstrations in proportion to H to hold the product."
     )

@@ -59,8 +59,8 @@ def markdown(results: Sequence[Result], settings: Settings, around: dict[str, st
     """Return the page."""
     parts = [
         "# The lecture, measured",
-        "Written by `rlhf lab`: what a lecture on policy gradients says, and what this machine measured beside it. The "
-        "mathematics is that of `rlhf/functional/`, which trains the language models; exact numbers are those of "
+        "Written by `rlhf lab`: what a lecture on policy gradients says, and what this machine measured beside it. "
+        "The mathematics is that of `rlhf/functional/`, which trains the language models; exact numbers are those of "
         "`rlhf/oracle/`. Every finding is computed from the numbers above it.",
     ]
     if settings.quick:

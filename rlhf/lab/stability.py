@@ -50,29 +50,22 @@ def run(settings: Settings) -> Section:
         name="stability",
         title="Several steps on one batch",
         statement="The policy gradient is right for the policy that sampled. Naive gradient steps that go on using "
-        "an old "
-        "batch, or that are too long, leave the place where it is right and break the policy; importance weights with "
-        "a clip keep the new policy near the old one, so that a batch serves several epochs.",
+        "an old batch, or that are too long, leave the place where it is right and break the policy; importance "
+        "weights with a clip keep the new policy near the old one, so that a batch serves several epochs.",
         formula="naive        -sum_t A_t log pi(a_t | s_t)\n"
         "surrogate    -sum_t A_t r_t,   r_t = pi(a_t | s_t) / pi_old(a_t | s_t)\n"
         "PPO          -sum_t min(A_t r_t, A_t clip(r_t, 1 - c, 1 + c))",
         method=f"{size.num_seeds} tiny languages ({VOCABULARY} tokens, at most {HORIZON} of them, a standard normal "
-        "score "
-        f"for each response), one a seed and the same in every cell. J = E[score] - {KL_COEF} KL to the uniform "
-        "policy, "
-        f"at which training starts: {size.num_batches} batches of {size.num_episodes} sampled responses, leave-one-out "
-        "advantages, plain gradient ascent on a table of logits, each step on the whole batch. Shown is the share of "
-        "the "
-        "gap to the optimum that was closed, (J - J_start) / (J_best - J_start), with J enumerated: 1 is the optimal "
-        "policy, 0 the start, below 0 worse than the start. Decided before the run: a cell holds when its mean is at "
-        "least "
-        f"{BROKEN:g} of the best cell's. Another one is slow when it is above 0 and a larger learning rate closes "
-        "more with "
-        "the same objective and epochs; else it **breaks**. (The penalty is there because without it all cells end in "
-        "local optima of J, which says nothing about stability.) KL: the largest KL(old || new) of any batch, nats a "
-        "response. "
-        "Intervals: 95 % bootstrap over seeds. With 1 epoch all three objectives have the same gradient, and their "
-        "columns are equal.",
+        f"score for each response), one a seed and the same in every cell. J = E[score] - {KL_COEF} KL to the uniform "
+        f"policy, at which training starts: {size.num_batches} batches of {size.num_episodes} sampled responses, "
+        "leave-one-out advantages, plain gradient ascent on a table of logits, each step on the whole batch. Shown "
+        "is the share of the gap to the optimum that was closed, (J - J_start) / (J_best - J_start), with J "
+        "enumerated: 1 is the optimal policy, 0 the start, below 0 worse than the start. Decided before the run: a "
+        f"cell holds when its mean is at least {BROKEN:g} of the best cell's. Another one is slow when it is above 0 "
+        "and a larger learning rate closes more with the same objective and epochs; else it **breaks**. (The penalty "
+        "is there because without it all cells end in local optima of J, which says nothing about stability.) KL: "
+        "the largest KL(old || new) of any batch, nats a response. Intervals: 95 % bootstrap over seeds. With 1 "
+        "epoch all three objectives have the same gradient, and their columns are equal.",
         tables=[_closed_table(closed, states, rates), _kl_table(moved, rates), _edge_table(states, rates)],
         figures=[_figure(closed, epochs, rates) for epochs in EPOCHS],
         finding=_finding(closed, states, moved, rates),
@@ -162,13 +155,13 @@ def _finding(closed: Cells, states: dict[Cell, str], moved: Cells, rates: tuple[
     return (
         f"{'The numbers agree with the statement' if agrees else 'The numbers do not show what the statement says'}: "
         f"with {most} epochs a batch these learning rates hold: {shown_edges}. Best cells of {most} epochs: {tops}. "
-        "With "
-        f"1 epoch all three hold {_up_to(once)}. The clip is no guard against a single "
-        f"step that is too long: at a learning rate of {rates[last]:g} PPO's largest KL of a batch is "
-        f"{shown(moved[most, CLIPPED, last].value, 2)} nats, and it closes {closed[most, CLIPPED, last].value:.2f}; at "
-        "the first step of a batch every ratio is 1, and nothing is clipped. Importance weights without a clip are no "
-        f"protection either: at {rates[1]:g} and {most} epochs they close {closed[most, SURROGATE, 1].value:.2f}, the "
-        f"naive gradient {closed[most, NAIVE, 1].value:.2f}, PPO {closed[most, CLIPPED, 1].value:.2f}."
+        f"With 1 epoch all three hold {_up_to(once)}. The clip is no guard against a single step that is too long: at "
+        f"a learning rate of {rates[last]:g} PPO's largest KL of a batch is "
+        f"{shown(moved[most, CLIPPED, last].value, 2)} nats, and it closes {closed[most, CLIPPED, last].value:.2f}; "
+        "at the first step of a batch every ratio is 1, and nothing is clipped. Importance weights without a clip "
+        f"are no protection either: at {rates[1]:g} and {most} epochs they close "
+        f"{closed[most, SURROGATE, 1].value:.2f}, the naive gradient {closed[most, NAIVE, 1].value:.2f}, PPO "
+        f"{closed[most, CLIPPED, 1].value:.2f}."
     )
 
 

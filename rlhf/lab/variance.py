@@ -114,17 +114,13 @@ def run(settings: Settings) -> Section:
         "cube of the episode's length; the reward to go leaves a third of it; with a value function it grows as the "
         "length itself.",
         formula="g = sum_t grad log pi(a_t | s_t) Psi_t,   E[g^2] = sum_t E[Psi_t^2]",
-        method=f"{num_episodes} episodes at each H in {_listed(horizons)}. Every action is one of two with probability "
-        "1/2 and a score of +1 or -1; it changes no reward, so E[g] = 0. A step brings 1, plus normal noise of "
-        "variance "
-        "n = 1 in the rungs that know the value: without noise they would be 0. g of an episode is the gradient of "
-        "`policy_gradient_loss` on the rung's own function. An exponent is the slope of log mean g^2 against log H. "
-        "Next "
-        "to it stands the same fit through the exact formula: a polynomial with lower terms has another slope at "
-        "these H "
-        f"than at infinity. Intervals: {LEVEL:.0%} bootstrap over episodes, so that all {len(RUNGS)} hold together "
-        "with "
-        "95 %. They agree when each holds its exact slope.",
+        method=f"{num_episodes} episodes at each H in {_listed(horizons)}. Every action is one of two with "
+        "probability 1/2 and a score of +1 or -1; it changes no reward, so E[g] = 0. A step brings 1, plus normal "
+        "noise of variance n = 1 in the rungs that know the value: without noise they would be 0. g of an episode is "
+        "the gradient of `policy_gradient_loss` on the rung's own function. An exponent is the slope of log mean g^2 "
+        "against log H. Next to it stands the same fit through the exact formula: a polynomial with lower terms has "
+        f"another slope at these H than at infinity. Intervals: {LEVEL:.0%} bootstrap over episodes, so that all "
+        f"{len(RUNGS)} hold together with 95 %. They agree when each holds its exact slope.",
         tables=[_exponents(measured), _largest(measured, horizons)],
         figures=[_figure(measured, horizons)],
         finding=_finding(measured, horizons),
@@ -220,9 +216,9 @@ def _finding(measured: dict[str, Measured], horizons: tuple[int, ...]) -> str:
     last = horizons[-1]
     exact_share = second_moments.reward_to_go(last) / second_moments.whole_trajectory(last)
     return (
-        f"{verdict} At H = {last} the reward to go leaves {share:.3f} of the whole return's second moment "
-        f"(exactly {exact_share:.3f}; 1/3 for long H). The lecture's last step needs a qualification: an exact value "
-        f"with Monte Carlo returns still grows with slope {value.exponent.shown()}, as H(H+1)/2, for the noise of the "
+        f"{verdict} At H = {last} the reward to go leaves {share:.3f} of the whole return's second moment (exactly "
+        f"{exact_share:.3f}; 1/3 for long H). The lecture's last step needs a qualification: an exact value with "
+        f"Monte Carlo returns still grows with slope {value.exponent.shown()}, as H(H+1)/2, for the noise of the "
         f"whole future stays in it. Growth as H needs the bootstrap: lambda 0 gives {single.exponent.shown()}, lambda "
         f"{LAMBDA} {between.exponent.shown()} over these H, on its way to 1 once H is far beyond 1/(1 - lambda)."
     )
