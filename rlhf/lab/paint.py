@@ -2,6 +2,7 @@
 
 import io
 from itertools import cycle
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -12,7 +13,7 @@ from rlhf.lab.section import Curve, Figure
 
 SIZE = (7.0, 4.4)
 """Inches."""
-STYLE = {
+STYLE: dict[Any, Any] = {
     # Ids in the file are hashes of their content with this, and not random.
     "svg.hashsalt": "rlhf lab",
     "svg.fonttype": "none",
