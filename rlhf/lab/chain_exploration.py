@@ -10,7 +10,7 @@ from rlhf.lab.fits import Estimate, estimate, fitted_line, logarithms, resampled
 from rlhf.lab.section import Curve, Figure, Section, Settings, Table
 from rlhf.training.randomness import generator
 
-BUDGET = Budget(num_seeds=32, batch=32, cap=2**17)
+BUDGET = Budget(num_seeds=64, batch=32, cap=2**17)
 QUICK_BUDGET = Budget(num_seeds=4, batch=32, cap=2**13)
 QUICK_PLACES = 2
 """Lengths of each start that the quick version tries, the shortest ones."""
@@ -146,12 +146,12 @@ def _method(budget: Budget) -> str:
         f"the probability of the reward from the first state is at least {SOLVED:g} (counted in batches of "
         f"{budget.batch}). {budget.num_seeds} seeds; a run is given up after {budget.cap:,} episodes. The mean is all "
         "episodes spent over the number of runs that solved the chain, which for waiting times with an exponential "
-        f"law stays right when some are given up; a length enters the fits when at least {ENOUGH:.0%} of its runs "
-        "solved it. A demonstration advances in every state, and a clone of k has pi(advance) = (k + 1) / (k + 3). "
-        "The states of one demonstration are all states of the chain, so resets over a demonstration and over the "
-        f"chain are the same law here; 'every {SPACING}th' is a demonstration that is cut only at every {SPACING}th "
-        "state, as a text at its sentences. Both laws, b^H and H^p, are fitted to the logarithms; the distance is "
-        "root mean square, in units of log episodes. Intervals: 95 % bootstrap over seeds."
+        f"law stays right when some are given up; a length enters the fits when at least {100 * ENOUGH:g} % of its "
+        "runs solved it. A demonstration advances in every state, and a clone of k has pi(advance) = (k + 1) / (k + "
+        "3). The states of one demonstration are all states of the chain, so resets over a demonstration and over "
+        f"the chain are the same law here; 'every {SPACING}th' is a demonstration that is cut only at every "
+        f"{SPACING}th state, as a text at its sentences. Both laws, b^H and H^p, are fitted to the logarithms; the "
+        "distance is root mean square, in units of log episodes. Intervals: 95 % bootstrap over seeds."
     )
 
 
@@ -171,7 +171,7 @@ def _fits(grown: dict[str, Growth]) -> Table:
                 found.law,
             ]
         )
-    return Table(header=header, rows=rows)
+    return Table(title="Both laws", header=header, rows=rows)
 
 
 def _points(grown: dict[str, Growth], lengths: dict[str, tuple[int, ...]], budget: Budget) -> Table:
@@ -182,7 +182,8 @@ def _points(grown: dict[str, Growth], lengths: dict[str, tuple[int, ...]], budge
             mean = found.points[place].shown() if num_solved else f"above {budget.cap:,}"
             fitted = "yes" if found.is_fitted[place] else "no"
             rows.append([name, f"{length}", mean, f"{num_solved} of {budget.num_seeds}", fitted])
-    return Table(header=["start", "H", "episodes", "solved", "in the fits"], rows=rows)
+    header = ["start", "H", "episodes", "solved", "in the fits"]
+    return Table(title="Episodes until the chain is solved", header=header, rows=rows)
 
 
 def _figure(name: str, is_log: bool, grown: dict[str, Growth], lengths: dict[str, tuple[int, ...]]) -> Figure:
@@ -213,9 +214,10 @@ def _finding(grown: dict[str, Growth]) -> str:
     powers = " and ".join(f"{start.name} {grown[start.name].power.shown()}" for start in STARTS if start.is_reset)
     return (
         f"{'The numbers agree with the statement' if agrees else 'The numbers do not show what the statement says'}: "
-        f"the random policy needs about {random.base.shown()}^H episodes (nearer law: {random.law}), and with resets "
-        f"the number is nearer to {', '.join(found.law for found in resets)} laws with exponents: {powers}. Cloning "
-        f"is a smaller base, not another law: {bases} ({len(exponential)} of {len(clones)} nearer to the "
-        "exponential), since a clone that errs with a fixed probability at every step errs somewhere with a "
-        "probability that grows with H; it takes demonstrations in proportion to H to hold the product."
+        f"from a random policy the number of episodes is nearer to the {random.law} law, with base "
+        f"{random.base.shown()} (the wait for the first success alone: {STARTS[0].base:g}), and with resets it is "
+        f"nearer to {' and '.join(f'the {found.law} law' for found in resets)}, with exponents: {powers}. Cloning is "
+        f"a smaller base, not another law: {bases} ({len(exponential)} of {len(clones)} nearer to the exponential), "
+        "since a clone that errs with a fixed probability at every step errs somewhere with a probability that grows "
+        "with H; it takes demonstrations in proportion to H to hold the product."
     )

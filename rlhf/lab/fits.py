@@ -14,8 +14,10 @@ _INDICES_AT_ONCE = 4_000_000  # 32 MB of int64
 
 def shown(number: float, digits: int = 3) -> str:
     """Return a number with so many significant digits, and without an exponent where it is large: `262,000`."""
-    if not math.isfinite(number) or abs(number) < 10.0**digits:
-        return f"{number:.{digits}g}"
+    if not math.isfinite(number):
+        return f"{number}"
+    if abs(number) < 10.0**digits:
+        return f"{number:#.{digits}g}".rstrip(".")
     return f"{float(f'{number:.{digits}g}'):,.0f}"
 
 

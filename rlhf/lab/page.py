@@ -78,9 +78,10 @@ def markdown(results: Sequence[Result], settings: Settings, around: dict[str, st
 
 
 def table(content: Table) -> str:
-    """Return a Markdown table; a bar within a cell does not end it."""
+    """Return a Markdown table under its title; a bar within a cell does not end it."""
     rows = [content.header, ["---"] * len(content.header), *content.rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([f"{content.title}:\n", *lines] if content.title else lines)
 
 
 def _section(number: int, section: Section) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 
 from rlhf.lab.section import Curve, Figure
 
-SIZE = (7.0, 4.4)
+SIZE = (8.0, 4.2)
 """Inches."""
 STYLE: dict[Any, Any] = {
     # Ids in the file are hashes of their content with this, and not random.
@@ -24,6 +24,8 @@ STYLE: dict[Any, Any] = {
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C564B")
 """Told apart by colour-blind readers; the first seven are those of Okabe and Ito 2008 but yellow."""
 MARKERS = "osD^vPX*"
+MAX_TICKS = 10
+"""A logarithmic axis names the measured places themselves where there are at most so many."""
 PLAIN_COLOURS = ("#000000", "#888888", "#BBBBBB")
 
 
@@ -38,6 +40,9 @@ def svg(figure: Figure) -> str:
         FigureCanvasSVG(canvas)
         axes = canvas.subplots()
         _draw(axes, figure)
+        _label(axes, figure)
+        handles, labels = axes.get_legend_handles_labels()
+        canvas.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9.0)
         text = io.StringIO()
         canvas.savefig(text, format="svg", metadata={"Date": None, "Creator": "rlhf lab"})
     # One line ending and no blank at the end of a line: the file may be kept under version control.
@@ -50,21 +55,27 @@ def _draw(axes: Axes, figure: Figure) -> None:
     looks = dict(zip(measured, cycle(zip(COLOURS, MARKERS, strict=True)), strict=False))
     plain_looks = dict(zip(plain, cycle(PLAIN_COLOURS), strict=False))
     seen: set[str] = set()
-    for curve in figure.curves:
+    # Measured curves come first, so that they do in the legend.
+    for curve in sorted(figure.curves, key=lambda curve: curve.low is None):
         label = "_" if curve.label in seen else curve.label  # the legend leaves out what begins so
         seen.add(curve.label)
         if curve.low is None or curve.high is None:
-            axes.plot(curve.x, curve.y, "--", color=plain_looks[curve.label], linewidth=1.0, label=label, zorder=1)
+            axes.plot(curve.x, curve.y, "--", color=plain_looks[curve.label], linewidth=1.0, label=label, zorder=4)
         else:
             _draw_measured(axes, curve, label, *looks[curve.label])
+
+
+def _label(axes: Axes, figure: Figure) -> None:
     axes.set(title=figure.title, xlabel=figure.x_label, ylabel=figure.y_label)
-    if figure.log_x:
-        axes.set_xscale("log")
     if figure.log_y:
         axes.set_yscale("log")
+    if figure.log_x:
+        axes.set_xscale("log")
+        places = sorted({x for curve in figure.curves for x in curve.x})
+        if len(places) <= MAX_TICKS:
+            axes.set_xticks(places, [f"{x:g}" for x in places])
+            axes.set_xticks([], minor=True)
     axes.grid(visible=True, linewidth=0.4, alpha=0.5)
-    if figure.curves:
-        axes.legend(frameon=False, fontsize=9.0)
 
 
 def _draw_measured(axes: Axes, curve: Curve, label: str, colour: str, marker: str) -> None:

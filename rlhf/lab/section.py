@@ -53,6 +53,8 @@ class Figure:
 class Table:
     """Cells as they are shown."""
 
+    title: str = ""
+    """Stands above it; may be empty."""
     header: list[str]
     rows: list[list[str]]
 

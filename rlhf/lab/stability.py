@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from rlhf.functional.losses import policy_gradient_loss, policy_loss
@@ -41,9 +40,8 @@ def run(settings: Settings) -> Section:
     for epochs in EPOCHS:
         for name, objective in OBJECTIVES.items():
             ends[epochs, name] = train(objective, epochs, size, drawn, settings.seed)
-    numbers = generator(settings.seed, "lab", "stability", "intervals")
-    closed = _estimates({key: end.closed for key, end in ends.items()}, numbers)
-    moved = _estimates({key: end.largest_kl for key, end in ends.items()}, numbers)
+    closed = _estimates({key: end.closed for key, end in ends.items()}, settings.seed)
+    moved = _estimates({key: end.largest_kl for key, end in ends.items()}, settings.seed)
     rates = size.learning_rates
     states = {cell: verdict(closed, cell) for cell in closed}
     return Section(
@@ -88,10 +86,10 @@ def largest_holding(states: dict[Cell, str], epochs: int, name: str, rates: tupl
     return max(holding, default=None)
 
 
-def _estimates(samples: dict[tuple[int, str], Tensor], numbers: torch.Generator) -> Cells:
-    """Average each row of the samples [L, K] over its seeds."""
+def _estimates(samples: dict[tuple[int, str], Tensor], seed: int) -> Cells:
+    """Average each row of the samples [L, K] over its seeds, with the same resamples of seeds for every cell."""
     return {
-        (epochs, name, place): mean_estimate(sample, numbers)
+        (epochs, name, place): mean_estimate(sample, generator(seed, "lab", "stability", "intervals"))
         for (epochs, name), rows in samples.items()
         for place, sample in enumerate(rows)
     }
@@ -102,20 +100,20 @@ def _closed_table(closed: Cells, states: dict[Cell, str], rates: tuple[float, ..
         state = {"holds": "", "breaks": " **breaks**", "slow": " slow"}[states[key]]
         return closed[key].shown(2) + state
 
-    return _table("share of the gap closed", cell, rates)
+    return _table("Share of the gap to the optimum that was closed", cell, rates)
 
 
 def _kl_table(moved: Cells, rates: tuple[float, ...]) -> Table:
-    return _table("largest KL of a batch", lambda key: moved[key].shown(2), rates)
+    return _table("Largest KL of a batch, nats a response", lambda key: moved[key].shown(2), rates)
 
 
-def _table(corner: str, cell: Callable[[Cell], str], rates: tuple[float, ...]) -> Table:
+def _table(title: str, cell: Callable[[Cell], str], rates: tuple[float, ...]) -> Table:
     rows = [
         [f"{epochs}", f"{rate:g}", *(cell((epochs, name, place)) for name in OBJECTIVES)]
         for epochs in EPOCHS
         for place, rate in enumerate(rates)
     ]
-    return Table(header=["epochs", "learning rate", *(f"{name}: {corner}" for name in OBJECTIVES)], rows=rows)
+    return Table(title=title, header=["epochs", "learning rate", *OBJECTIVES], rows=rows)
 
 
 def _edge_table(states: dict[Cell, str], rates: tuple[float, ...]) -> Table:
@@ -123,7 +121,7 @@ def _edge_table(states: dict[Cell, str], rates: tuple[float, ...]) -> Table:
     for epochs in EPOCHS:
         edges = [largest_holding(states, epochs, name, rates) for name in OBJECTIVES]
         rows.append([f"{epochs}", *("none" if edge is None else f"{edge:g}" for edge in edges)])
-    return Table(header=["epochs", *(f"{name}: largest learning rate that holds" for name in OBJECTIVES)], rows=rows)
+    return Table(title="Largest learning rate that holds", header=["epochs", *OBJECTIVES], rows=rows)
 
 
 def _figure(closed: Cells, epochs: int, rates: tuple[float, ...]) -> Figure:

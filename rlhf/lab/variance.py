@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from rlhf.functional import advantages
 from rlhf.functional.losses import policy_gradient_loss
-from rlhf.lab.fits import Estimate, estimate, fitted_line, logarithms, resampled_means, shown
+from rlhf.lab.fits import Estimate, estimate, fitted_line, logarithms, resampled_means
 from rlhf.lab.section import Curve, Figure, Section, Settings, Table
 from rlhf.oracle import second_moments
 from rlhf.training.randomness import generator
@@ -119,8 +119,8 @@ def run(settings: Settings) -> Section:
         "noise of variance n = 1 in the rungs that know the value: without noise they would be 0. g of an episode is "
         "the gradient of `policy_gradient_loss` on the rung's own function. An exponent is the slope of log mean g^2 "
         "against log H. Next to it stands the same fit through the exact formula: a polynomial with lower terms has "
-        f"another slope at these H than at infinity. Intervals: {LEVEL:.0%} bootstrap over episodes, so that all "
-        f"{len(RUNGS)} hold together with 95 %. They agree when each holds its exact slope.",
+        f"another slope at these H than at infinity. Intervals: {100 * LEVEL:g} % bootstrap over episodes, so that "
+        f"all {len(RUNGS)} hold together with 95 %. They agree when each holds its exact slope.",
         tables=[_exponents(measured), _largest(measured, horizons)],
         figures=[_figure(measured, horizons)],
         finding=_finding(measured, horizons),
@@ -167,7 +167,7 @@ def _exponents(measured: dict[str, Measured]) -> Table:
     for rung in RUNGS:
         found = measured[rung.name]
         rows.append([rung.name, rung.formula, rung.growth, f"{found.exact_exponent:.3f}", found.exponent.shown()])
-    return Table(header=header, rows=rows)
+    return Table(title="Exponents", header=header, rows=rows)
 
 
 def _largest(measured: dict[str, Measured], horizons: tuple[int, ...]) -> Table:
@@ -180,9 +180,9 @@ def _largest(measured: dict[str, Measured], horizons: tuple[int, ...]) -> Table:
     for rung in RUNGS:
         row = [rung.name]
         for k in chosen:
-            row += [shown(rung.exact(horizons[k]), 4), measured[rung.name].moments[k].shown()]
+            row += [f"{rung.exact(horizons[k]):,.6g}", measured[rung.name].moments[k].shown()]
         rows.append(row)
-    return Table(header=header, rows=rows)
+    return Table(title="The second moments themselves", header=header, rows=rows)
 
 
 def _figure(measured: dict[str, Measured], horizons: tuple[int, ...]) -> Figure:
