@@ -58,7 +58,7 @@ class Growth:
     """How the episodes of one start grow with the length."""
 
     points: list[Estimate]
-    """Mean episodes at each length; a lower bound of it where no run solved the chain."""
+    """Mean episodes at each length; as if one run had solved the chain where none did."""
     num_solved: list[int]
     is_fitted: list[bool]
     base: Estimate
