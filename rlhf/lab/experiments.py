@@ -1,0 +1,8 @@
+"""The experiments of `rlhf lab`, in the order of the page; each is imported when it runs."""
+
+EXPERIMENTS = {
+    "variance": "rlhf.lab.variance",
+    "stability": "rlhf.lab.stability",
+    "chain_exploration": "rlhf.lab.chain_exploration",
+}
+"""Name and module; the module's `run(settings)` returns the section."""
