@@ -1,0 +1,1 @@
+"""`rlhf lab`: the statements of a policy-gradient lecture, measured."""
