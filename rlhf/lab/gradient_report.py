@@ -125,23 +125,14 @@ def painted(
     measured: Mapping[str, Measured], figures: Mapping[str, Figures], episodes_each: int, seed: int
 ) -> list[Figure]:
     """Return the ratios of all rungs, and how the cosine grows with the episodes of a minibatch."""
-    places = [float(place) for place in range(1, len(figures) + 1)]
-    ratios = [each.ratio for each in figures.values()]
-    bars = Curve(
-        label="signal to noise, 95 %",
-        x=places,
-        y=[ratio.mean for ratio in ratios],
-        low=[ratio.low for ratio in ratios],
-        high=[ratio.high for ratio in ratios],
-    )
-    names = ", ".join(f"{place:.0f} {name}" for place, name in zip(places, figures, strict=True))
+    bars = [_bar(name, place, each.ratio) for place, (name, each) in enumerate(figures.items(), 1)]
     return [
         Figure(
             name="gradient_signal_to_noise",
-            title="Gradient signal to noise by rung",
-            x_label=names,
+            title="Gradient signal to noise, rung by rung",
+            x_label="rung",
             y_label=f"|G|^2 / tr(Sigma), {episodes_each} episodes",
-            curves=[bars],
+            curves=bars,
         ),
         Figure(
             name="gradient_cosine",
@@ -152,6 +143,12 @@ def painted(
             log_x=True,
         ),
     ]
+
+
+def _bar(name: str, place: int, ratio: Interval) -> Curve:
+    """Return a level line as wide as most of its place, with the interval around it."""
+    ends = [place - 0.35, place + 0.35]
+    return Curve(label=name, x=ends, y=[ratio.mean] * 2, low=[ratio.low] * 2, high=[ratio.high] * 2)
 
 
 def _growing(name: str, gram: Floats, episodes_each: int, seed: int) -> Curve:

@@ -22,7 +22,7 @@ from rlhf.sft import train_sft
 from rlhf.training.randomness import generator
 
 FULL = Task()
-QUICK = Task(max_new_tokens=8, steps=2, batch=8, num_layers=1, cloning_steps=2, num_judged=8, seeds=1)
+QUICK = Task(steps=2, batch=8, num_layers=1, precision="float32", cloning_steps=2, num_judged=8, seeds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,14 +101,16 @@ def method(settings: Settings, task: Task, runs: Mapping[str, Sequence[Followed]
         "else 0. The phrase was chosen before any run, by a rule: after what stands before it, each word is the second "
         "most likely one, so that every step is within reach and the whole is not. The base begins a response with it "
         f"with probability {probability:.1e}, mean over the prompts: {probability * task.batch * task.steps:.1e} hits "
-        f"expected in the budget of {task.batch * task.steps} episodes ({task.steps} PPO steps of {task.batch}, 4 "
-        "epochs of 2 minibatches, KL coefficient 0.005), which is the same for all. There is one demonstration for "
+        f"expected in the budget of {task.batch * task.steps} episodes ({task.steps} PPO steps of {task.batch}, 2 "
+        "epochs of 4 minibatches, KL coefficient 0.005), which is the same for all. There is one demonstration for "
         f"each prompt, which is the phrase. Cloning: {task.cloning_steps} optimizer steps on them, then PPO. Resets: "
         "half of the episodes begin inside a demonstration, every cut from one token on equally often, and the policy "
         f"always samples at least the last token. The last {task.num_layers} blocks are trained. Curves: success of "
         f"the training episodes that began at their prompts, the mean of {WINDOW} steps and {task.seeds} seeds; the "
         f"table: {task.num_judged} responses a seed, sampled from the plain prompts after the last step, whatever the "
-        "run. Intervals: 95 %, Wilson, over responses; what differs between seeds is not in them."
+        "run. Intervals: 95 %, Wilson, over responses; what differs between seeds is not in them. Learning rates, "
+        "fraction and cut law are the first that were tried; layers, epochs and lengths were cut to the time there is, "
+        "after looking at two steps of a larger setting and at one run each of cloning and of resets."
     )
 
 

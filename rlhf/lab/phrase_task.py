@@ -28,16 +28,17 @@ class Task:
 
     prompts: tuple[str, ...] = PROMPTS
     phrase: str = PHRASE
-    max_new_tokens: int = 12
-    steps: int = 28
+    max_new_tokens: int = 8
+    steps: int = 16
     """PPO steps of every run."""
     batch: int = 64
     """Episodes of a PPO step."""
-    num_layers: int = 4
+    num_layers: int = 2
     """Blocks that are trained."""
+    precision: str = "auto"
     cloning_steps: int = 4
     """Optimizer steps of behaviour cloning, on all demonstrations each."""
-    num_judged: int = 256
+    num_judged: int = 128
     """Responses to the prompts that are judged at the end."""
     seeds: int = 2
 
@@ -59,7 +60,7 @@ def ppo_settings(task: Task, model: str, seed: int, directory: Path) -> dict[str
     return {
         "output_dir": str(directory / "ppo"),
         "seed": seed,
-        "model": {"path": model, "trainable_layers": task.num_layers, "precision": "float32"},
+        "model": {"path": model, "trainable_layers": task.num_layers, "precision": task.precision},
         "prompts": {"path": str(directory / "prompts.jsonl")},
         "rewards": [{"kind": "function", "path": "rlhf.lab.phrase_task:holds_phrase"}],
         # The phrase ends the response: the score lies on the token that completes it.
@@ -67,6 +68,8 @@ def ppo_settings(task: Task, model: str, seed: int, directory: Path) -> dict[str
         "optimizer": {"learning_rate": 5e-4, "schedule": "constant"},
         "steps": task.steps,
         "rollout_batch_size": task.batch,
+        "minibatches": 4,
+        "epochs": 2,
         "kl_coef": 0.005,
     }
 
@@ -84,7 +87,7 @@ def cloning_config(task: Task, model: str, seed: int, directory: Path) -> SftCon
             "output_dir": str(directory / "sft"),
             "seed": seed,
             "compile": "off",
-            "model": {"path": model, "trainable_layers": task.num_layers, "precision": "float32"},
+            "model": {"path": model, "trainable_layers": task.num_layers, "precision": task.precision},
             "data": {"path": str(directory / "demonstrations.jsonl")},
             "append_eos": False,
             "steps": task.cloning_steps,

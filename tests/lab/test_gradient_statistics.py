@@ -33,9 +33,9 @@ def test_the_ratio_of_a_case_worked_by_hand():
 
 
 def test_the_ratio_is_unbiased_where_the_squared_length_of_the_mean_is_not():
-    # G has length 1, the noise variance 1 in each of 50 numbers: |G|^2 / tr Sigma = 1/50. With the squared length of the
-    # mean it would be 1/50 + 1/16. The variance of |G|^2 from M = 16 gradients is 2 * 50 / (M (M - 1)) + 4 / M = 0.67, so
-    # that the mean of 2000 batches is within 4 * sqrt(0.67 / 2000) = 0.073, and the ratio within a 50th of that.
+    # G has length 1, the noise variance 1 in each of 50 numbers: |G|^2 / tr Sigma = 1/50. With the squared length of
+    # the mean it would be 1/50 + 1/16. The variance of |G|^2 from M = 16 gradients is 2 * 50 / (M (M - 1)) + 4 / M =
+    # 0.67, so that the mean of 2000 batches is within 4 * sqrt(0.67 / 2000) = 0.073, and the ratio within a 50th of it.
     numbers = torch.Generator().manual_seed(1)
     rows = torch.randn(2000, 16, 50, generator=numbers, dtype=torch.float64)
     rows[:, :, 0] += 1.0

@@ -32,9 +32,7 @@ def place(tiny, directory, task=QUICK):
 
 
 def followed(found, num=10, steps=((8, 0), (8, 4))):
-    return Followed(
-        at_prompts=list(steps), num_decoded=100, num_judged=num, num_solved=found, probability=1e-6
-    )
+    return Followed(at_prompts=list(steps), num_decoded=100, num_judged=num, num_solved=found, probability=1e-6)
 
 
 def test_the_reward_is_1_where_the_phrase_stands_anywhere_in_the_response():
