@@ -105,7 +105,7 @@ def run(settings: Settings) -> Section:
         method=method(settings, sizes, batch),
         tables=[table(figures, sizes.episodes_each)],
         figures=painted(measured, figures, sizes.episodes_each, settings.seed),
-        finding=finding(figures, batch),
+        finding=finding(figures, batch, settings.seed),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,9 +21,10 @@ from rlhf.lab.section import Curve, Figure, Table
 NUM_RESAMPLES = 2000
 NUM_SPLITS = 200
 """Random halves of the batch."""
-STEPS = (("trajectory", "reward_to_go"), ("reward_to_go", "baseline"), ("baseline", "gae, lambda 0.95"),
-         ("gae, lambda 0.95", "gae, lambda 0"), ("reward_to_go", "rloo"), ("rloo", "group"))  # fmt: skip
-"""Pairs of rungs whose ratios are compared on the same minibatches."""
+LADDER = ("trajectory", "reward_to_go", "baseline", "gae, lambda 0.95")
+"""The lecture's order."""
+STEPS = (*pairwise(LADDER), ("gae, lambda 0.95", "gae, lambda 0"), ("reward_to_go", "rloo"), ("rloo", "group"))
+"""Pairs of rungs that are compared on the same minibatches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +64,12 @@ class Figures:
 
     ratio: Interval
     """Signal to noise of a minibatch."""
-    resamples: Floats
-    """[R] of the ratio; the same minibatches are drawn for every rung."""
     to_rest: Interval
     """Cosine of a minibatch's gradient to that of the other minibatches."""
     to_reference: Interval
     """The same to the reference rung's gradient of the other minibatches."""
+    cosines: Floats
+    """[M] of which that is the mean."""
     halves: float
     """Cosine of two disjoint halves of the batch."""
     whole: float
@@ -84,11 +86,12 @@ def figures_of(measured: Mapping[str, Measured], seed: int) -> dict[str, Figures
 def _figures(one: Measured, counts: Floats, seed: int) -> Figures:
     resamples = signal_to_noise(one.gram, counts)
     low, high = np.quantile(resamples, [0.025, 0.975])
+    cosines = cosines_to_rest(one.gram, one.cross, one.reference)
     return Figures(
         ratio=Interval(float(signal_to_noise(one.gram)[0]), float(low), float(high)),
-        resamples=resamples,
         to_rest=_mean(cosines_to_rest(one.gram, one.gram, one.gram), seed),
-        to_reference=_mean(cosines_to_rest(one.gram, one.cross, one.reference), seed),
+        to_reference=_mean(cosines, seed),
+        cosines=cosines,
         halves=cosine_of_halves(one.gram, NUM_SPLITS, np.random.default_rng(seed)),
         whole=cosine_of_sums(one.gram, one.cross, one.reference),
     )
@@ -165,34 +168,31 @@ def _growing(name: str, gram: Floats, episodes_each: int, seed: int) -> Curve:
     )
 
 
-def finding(figures: Mapping[str, Figures], batch: Batch) -> str:
-    """Say which steps up the ladder raise the ratio, which lower it, and which this batch does not tell apart."""
-    lines = [_compared(lower, upper, figures) for lower, upper in STEPS]
+def finding(figures: Mapping[str, Figures], batch: Batch, seed: int) -> str:
+    """Say which steps up the ladder bring a minibatch's gradient nearer to the rest's, and which are not told apart."""
     ratios = {name: each.ratio.mean for name, each in figures.items()}
-    best, worst = max(ratios, key=lambda name: ratios[name]), min(ratios, key=lambda name: ratios[name])
-    climbs = [ratios["trajectory"], ratios["reward_to_go"], ratios["baseline"], ratios["gae, lambda 0.95"]]
-    told = [_difference(lower, upper, figures) for lower, upper in STEPS[:3]]
-    agrees = "do" if climbs == sorted(climbs) else "do not"
+    gains = {pair: _gain(*pair, figures, seed) for pair in STEPS}
+    climbs = [ratios[name] for name in LADDER]
+    told = sum(gains[pair].low > 0 for pair in pairwise(LADDER))
     return (
-        f"The highest ratio has {best} ({ratios[best]:.3f}), the lowest {worst} ({ratios[worst]:.3f}). "
-        + " ".join(lines)
-        + f" The score stands on the last token alone, so trajectory and reward_to_go differ by KL terms, which are "
-        f"{batch.kl_share:.1%} of what weighs a token here. From trajectory to GAE (lambda 0.95) the estimates should "
-        f"climb: on this batch they {agrees}, and {sum(low > 0 for low, _ in told)} of the 3 steps exceed their "
-        "intervals."
+        "Signal to noise: "
+        + ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
+        + ". What each step changes in the cosine to the rest's rloo gradient, paired by minibatch: "
+        + "; ".join(f"{lower} -> {upper} {_verdict(gain)}" for (lower, upper), gain in gains.items())
+        + ". The score stands on the last token alone, so trajectory and reward_to_go differ by KL terms, which are "
+        f"{batch.kl_share:.1%} of what weighs a token here. From {LADDER[0]} to {LADDER[-1]} the ratios should climb: "
+        f"on this batch they {'do' if climbs == sorted(climbs) else 'do not'}, and {told} of the {len(LADDER) - 1} "
+        "steps raise the cosine beyond the interval."
     )
 
 
-def _compared(lower: str, upper: str, figures: Mapping[str, Figures]) -> str:
-    low, high = _difference(lower, upper, figures)
-    verdict = "raises it" if low > 0 else "lowers it" if high < 0 else "is not told apart"
-    difference = figures[upper].ratio.mean - figures[lower].ratio.mean
-    return f"{lower} -> {upper}: {difference:+.3f} [{low:+.3f}, {high:+.3f}], {verdict}."
+def _gain(lower: str, upper: str, figures: Mapping[str, Figures], seed: int) -> Interval:
+    return _mean(figures[upper].cosines - figures[lower].cosines, seed)
 
 
-def _difference(lower: str, upper: str, figures: Mapping[str, Figures]) -> tuple[float, float]:
-    low, high = np.quantile(figures[upper].resamples - figures[lower].resamples, [0.025, 0.975])
-    return float(low), float(high)
+def _verdict(gain: Interval) -> str:
+    verdict = "better" if gain.low > 0 else "worse" if gain.high < 0 else "not told apart"
+    return f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}], {verdict}"
 
 
 def _mean(values: Floats, seed: int) -> Interval:
