@@ -155,8 +155,8 @@ def _bar(name: str, place: int, ratio: Interval) -> Curve:
 
 
 def _growing(name: str, gram: Floats, episodes_each: int, seed: int) -> Curve:
-    """Return the cosine to the rest of minibatches of 1, 2, 4, ... times the size, at least four of each."""
-    sizes = [size for size in (1, 2, 4, 8) if len(gram) // size >= 4]
+    """Return the cosine to the rest of minibatches of 1, 2, 4 times the size; of at least 8, for the interval's sake."""
+    sizes = [size for size in (1, 2, 4) if len(gram) // size >= 8]
     grams = [merged(gram, size) for size in sizes]
     cosines = [_mean(cosines_to_rest(each, each, each), seed) for each in grams]
     return Curve(

@@ -23,7 +23,8 @@ class Curve:
     x: list[float]
     y: list[float]
     low: list[float] | None = None
-    """Lower ends of the intervals of y; with `high`, or neither. Without them the curve is drawn dashed, as a formula."""
+    """Lower ends of the intervals of y; with `high`, or neither. Without them the curve is drawn dashed, as a "
+    "formula."""
     high: list[float] | None = None
 
     def __post_init__(self) -> None:
@@ -52,6 +53,8 @@ class Figure:
 class Table:
     """Cells as they are shown."""
 
+    title: str = ""
+    """Stands above it; may be empty."""
     header: list[str]
     rows: list[list[str]]
 
