@@ -121,7 +121,7 @@ def method(settings: Settings, sizes: Sizes, batch: Batch) -> str:
         f"a linear value head, explains {batch.explained_variance:.0%} of the variance of these returns. Every rung is "
         "the stage's own loss with `objective: policy_gradient` and without whitening, in float32, on the same batch; "
         "its gradient over the "
-        f"last {sizes.num_layers} blocks and the final norm ({batch.num_weights / 1e6:.1f} million numbers) is taken "
+        f"last {sizes.num_layers} block(s) and the final norm ({batch.num_weights / 1e6:.1f} million numbers) is taken "
         f"for {sizes.num_minibatches} minibatches of {sizes.episodes_each} episodes, whole prompts each, all divided "
         "by the same number of tokens. |G|^2 is the mean inner product of two different minibatches, tr(Sigma) the "
         "mean squared length less that: the unbiased form of the noise scale of McCandlish et al. 2018 "

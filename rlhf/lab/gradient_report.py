@@ -155,7 +155,7 @@ def _bar(name: str, place: int, ratio: Interval) -> Curve:
 
 
 def _growing(name: str, gram: Floats, episodes_each: int, seed: int) -> Curve:
-    """Return the cosine to the rest of minibatches of 1, 2, 4 times the size; of at least 8, for the interval's sake."""
+    """Return the cosine to the rest of minibatches of 1, 2, 4 times the size; fewer than 8 make no interval."""
     sizes = [size for size in (1, 2, 4) if len(gram) // size >= 8]
     grams = [merged(gram, size) for size in sizes]
     cosines = [_mean(cosines_to_rest(each, each, each), seed) for each in grams]

@@ -86,7 +86,7 @@ def finding(runs: Mapping[str, Sequence[Followed]], task: Task) -> str:
     agrees = plain.high < SOLVED and all(rate.low > SOLVED for rate in others)
     seeds = len(next(iter(runs.values())))
     return (
-        f"Success from the plain prompts after {task.batch * task.steps} episodes, {seeds} seeds together: {words}. "
+        f"Success from the plain prompts after {task.batch * task.steps} episodes, over {seeds} seed(s): {words}. "
         f"The statement holds here when plain PPO ends below {SOLVED:.0%} and the other two above it, intervals "
         f"included: it {'holds' if agrees else 'does not hold'}."
     )
@@ -106,7 +106,7 @@ def method(settings: Settings, task: Task, runs: Mapping[str, Sequence[Followed]
         f"each prompt, which is the phrase. Cloning: {task.cloning_steps} optimizer steps on them, then PPO. Resets: "
         "half of the episodes begin inside a demonstration, every cut from one token on equally often, and the policy "
         f"always samples at least the last token. The last {task.num_layers} blocks are trained. Curves: success of "
-        f"the training episodes that began at their prompts, the mean of {WINDOW} steps and {task.seeds} seeds; the "
+        f"the training episodes that began at their prompts, the mean of {WINDOW} steps and {task.seeds} seed(s); the "
         f"table: {task.num_judged} responses a seed, sampled from the plain prompts after the last step, whatever the "
         "run. Intervals: 95 %, Wilson, over responses; what differs between seeds is not in them. Learning rates, "
         "fraction and cut law are the first that were tried; layers, epochs and lengths were cut to the time there is, "
