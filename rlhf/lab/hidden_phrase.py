@@ -121,7 +121,7 @@ def solved(parts: Parts, num: int) -> int:
     starts = draw_start_states(prompts, int(trainer.collector.tokenizer.pad_token_id), trainer.processes.device)
     samples = trainer.collector.respond(starts, generator(trainer.config.seed, "lab", "hidden_phrase"))
     episodes = trainer.collector.episodes(starts, whole_responses(starts, samples))
-    return round(sum(trainer.collector.scorer.raw(episodes)))
+    return round(sum(trainer.collector.scorer.score(episodes).raw))
 
 
 @torch.no_grad()
