@@ -108,14 +108,14 @@ def test_the_judged_responses_begin_at_the_prompts_and_their_successes_are_count
     # What is looked for is easier than what the demonstrations show, so that a random model finds it now and then.
     parts = replace(parts, prompts=[replace(prompt, columns={"phrase": "e"}) for prompt in parts.prompts])
     texts = []
-    judge = parts.trainer.collector.scorer.raw
+    judge = parts.trainer.collector.scorer.score
 
     def listening(episodes):
         texts.extend(episode.completion for episode in episodes)
         assert [episode.prompt for episode in episodes] == [parts.prompts[i % 8].raw for i in range(40)]
         return judge(episodes)
 
-    parts.trainer.collector.scorer.raw = listening
+    parts.trainer.collector.scorer.score = listening
     found = solved(parts, 40)
     assert found == sum("e" in text for text in texts) and 0 < found < 40
 
