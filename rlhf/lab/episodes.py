@@ -1,6 +1,7 @@
 """Sampled episodes of many independent runs at once, as the padded batch that the formulas of `functional/` read."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ class Sampler:
     """[R, S, A] float64, of each run."""
 
     @classmethod
-    def of(cls, process: Process, num_runs: int, rewards: Tensor | None = None) -> "Sampler":
+    def of(cls, process: Process, num_runs: int, rewards: Tensor | None = None) -> Self:
         """Take over a process.
 
         Args:
