@@ -104,14 +104,14 @@ def method(settings: Settings, task: Task, runs: Mapping[str, Sequence[Followed]
         f"expected in the budget of {task.batch * task.steps} episodes ({task.steps} PPO steps of {task.batch}, 2 "
         "epochs of 4 minibatches, KL coefficient 0.005), which is the same for all. There is one demonstration for "
         f"each prompt, which is the phrase. Cloning: {task.cloning_steps} optimizer steps on them, then PPO. Resets: "
-        "half of the episodes begin inside a demonstration, before its last token at first and ever earlier until, "
-        "after 70 % of the steps at the latest, they too begin at the prompt (annealed cuts). The policy "
+        "half of the episodes begin inside a demonstration, every cut from one token on equally often, and the policy "
         f"always samples at least the last token. The last {task.num_layers} blocks are trained. Curves: success of "
         f"the training episodes that began at their prompts, the mean of {WINDOW} steps and {task.seeds} seed(s); the "
         f"table: {task.num_judged} responses a seed, sampled from the plain prompts after the last step, whatever the "
         "run. Intervals: 95 %, Wilson, over responses; what differs between seeds is not in them. Layers, epochs and "
-        "lengths were cut to the time there is, after two steps of a larger setting; the cut law was changed once, "
-        "from uniform, with which one of two seeds ended at 91 % and the other at 2 %; nothing else was tuned."
+        "lengths were cut to the time there is, after two steps of a larger setting; annealed cuts were tried once and "
+        "left again: with 1,024 episodes, of two seeds one ended at 100 % and the other at 0 %, and uniform cuts at "
+        "91 % and 2 %, still rising."
     )
 
 

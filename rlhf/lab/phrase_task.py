@@ -75,9 +75,9 @@ def ppo_settings(task: Task, model: str, seed: int, directory: Path) -> dict[str
 
 
 def reset_settings(directory: Path) -> dict[str, Any]:
-    """Return the section `reset:`: half of the episodes begin inside a demonstration, near its end at first."""
+    """Return the section `reset:`: half of the episodes begin inside a demonstration, every cut equally often."""
     shown = {"kind": "data", "path": str(directory / "demonstrations.jsonl")}
-    return {"fraction": 0.5, "demonstrations": shown, "cut": {"law": "annealed", "until": 0.7}}
+    return {"fraction": 0.5, "demonstrations": shown, "cut": {"law": "uniform"}}
 
 
 def cloning_config(task: Task, model: str, seed: int, directory: Path) -> SftConfig:
