@@ -1,8 +1,8 @@
 """Learning curves of several runs side by side: `learning_curves.py float32=a,b,c bfloat16=d,e,f`.
 
-Each name stands for the runs of one setting, a run directory of `rlhf ppo` a seed. Prints, over spans of steps, score
-and KL with Student's 95 % interval over seeds, and says whether each setting's mean lies within the interval of the
-other. Only steps that all runs have are read.
+Each name stands for the runs of one setting, a run directory of `rlhf ppo` a seed, the seeds in the same order. Prints,
+over spans of steps, score and KL with Student's 95 % interval over seeds, whether each mean lies within the interval of
+the other, and the difference within seeds with its interval. Only steps that all runs have are read.
 """
 
 import argparse
@@ -27,28 +27,38 @@ def read(runs: Sequence[Path], key: str) -> Curves:
     return np.array([curve[:shortest] for curve in curves])
 
 
-def interval(curves: Curves, span: slice) -> tuple[float, float]:
-    """Return the mean over a span of steps, and half of its 95 % interval over seeds."""
-    means = curves[:, span].mean(axis=1)
+def interval(curves: Curves) -> tuple[float, float]:
+    """Return the mean over steps and seeds, and half of its 95 % interval over seeds."""
+    means = curves.mean(axis=1)
     half = student.ppf(0.975, len(means) - 1) * means.std(ddof=1) / len(means) ** 0.5
     return float(means.mean()), float(half)
 
 
 def table(settings: dict[str, list[Path]], width: int) -> str:
-    """Return a Markdown table, a line for each metric and span of `width` steps."""
-    names = list(settings)
-    lines = [f"| metric | steps | {' | '.join(names)} | within |", f"|{' --- |' * (len(names) + 3)}"]
+    """Return a Markdown table of two settings, a line for each metric and span of `width` steps."""
+    one, other = settings
+    lines = [
+        f"| metric | steps | {one} | {other} | {one} in {other} | {other} in {one} | difference |",
+        f"|{' --- |' * 7}",
+    ]
     for key in KEYS:
-        curves = {name: read(runs, key) for name, runs in settings.items()}
-        steps = min(found.shape[1] for found in curves.values())
-        for first in range(0, steps, width):
-            span = slice(first, min(first + width, steps))
-            found = [interval(curves[name], span) for name in names]
-            within = all(abs(one[0] - other[0]) <= min(one[1], other[1]) for one in found for other in found)
-            cells = [f"{mean:.2f} +- {half:.2f}" for mean, half in found]
-            lines.append(
-                f"| {key} | {span.start + 1} to {span.stop} | {' | '.join(cells)} | {'yes' if within else 'no'} |"
-            )
+        first, second = read(settings[one], key), read(settings[other], key)
+        steps = min(first.shape[1], second.shape[1])
+        for start in range(0, steps, width):
+            span = slice(start, min(start + width, steps))
+            (mean, half), (other_mean, other_half) = interval(first[:, span]), interval(second[:, span])
+            apart = abs(mean - other_mean)
+            difference = interval(first[:, span] - second[:, span])
+            cells = [
+                key,
+                f"{span.start + 1} to {span.stop}",
+                f"{mean:.2f} +- {half:.2f}",
+                f"{other_mean:.2f} +- {other_half:.2f}",
+                "yes" if apart <= other_half else "no",
+                "yes" if apart <= half else "no",
+                f"{difference[0]:+.2f} +- {difference[1]:.2f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -70,6 +80,8 @@ def main() -> None:
     made.add_argument("settings", nargs="+", type=_setting, metavar="NAME=RUN,RUN", help="runs of one setting")
     made.add_argument("--width", type=int, default=4, help="steps that are taken together")
     options = made.parse_args()
+    if len(options.settings) != 2 or len({len(runs) for _, runs in options.settings}) != 1:
+        made.error("expected two settings with equally many runs")
     print(table(dict(options.settings), options.width))
 
 
