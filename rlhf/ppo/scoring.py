@@ -8,6 +8,7 @@ from rlhf.config.ppo import ScoreSection
 from rlhf.errors import RewardError
 from rlhf.ppo.components import Part, component_metrics, opened, said
 from rlhf.ppo.running_scale import RunningScale
+from rlhf.rewards.checks import checked_scores
 from rlhf.rewards.component import Answer, Asker, Component
 from rlhf.rewards.protocol import Episode, Reward
 from rlhf.training.processes import Processes
@@ -30,6 +31,16 @@ class Scored:
     def raw(self) -> list[float]:
         """[N] what the rewards give in all, to the whole and to single tokens."""
         return [score + sum(tokens or []) for score, tokens in zip(self.scores, self.token_scores, strict=True)]
+
+
+def given_scores(numbers: Sequence[float], episodes: Sequence[Episode]) -> Scored:
+    """Take scores that come from elsewhere, one an episode of this process.
+
+    Raises:
+        RewardError: another number of scores, or one that is no finite number.
+    """
+    scores = checked_scores(numbers, len(episodes), "scores", [episode.prompt for episode in episodes])
+    return Scored(scores=scores, token_scores=[None] * len(scores), kept=[True] * len(scores), metrics={})
 
 
 class Scorer:

@@ -18,7 +18,7 @@ import pytest
 
 from rlhf.functional import advantages, groups, kl, logprobs, losses, masking
 from rlhf.ppo import experience, kl_control, ladder
-from rlhf.ppo.trainer import PPOTrainer
+from rlhf.ppo.trainer import PPO
 
 
 def proofs_of(name: str) -> ModuleType:
@@ -90,7 +90,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the update divides by the tokens of the microbatch",
-        PPOTrainer.update,
+        PPO.update,
         {"rows(rows), num_tokens": "rows(rows), float(experience.rollout.response_mask[rows].sum())"},
         (UPDATE, TWO_PROCESSES),
     ),
@@ -108,13 +108,13 @@ MUTATIONS = [
     ),
     Mutation(
         "the adaptive coefficient is fed the mean per token",
-        PPOTrainer.sequence_kl,
+        PPO.sequence_kl,
         {"response_mask.any(1).sum()": "response_mask.sum()"},
         (SEQUENCE_KL,),
     ),
     Mutation(
         "roll-in tokens enter the value loss",
-        PPOTrainer.loss,
+        PPO.loss,
         {
             "rollout.response_ids, mask, rollout.forced)": "rollout.response_ids, mask | rollout.forced)",
             "experience.returns, mask,": "experience.returns, mask | rollout.forced,",
@@ -123,7 +123,7 @@ MUTATIONS = [
     ),
     Mutation(
         "num_tokens is that of this process alone",
-        PPOTrainer.update,
+        PPO.update,
         {"num_tokens = self.processes.sums([tokens])[0]": "num_tokens = tokens"},
         (TWO_PROCESSES,),
     ),
@@ -330,13 +330,13 @@ MUTATIONS = [
     ),
     Mutation(
         "the entropy bonus is a penalty",
-        PPOTrainer.loss,
+        PPO.loss,
         {"- config.entropy_coef": "+ config.entropy_coef"},
         (ENTROPY,),
     ),
     Mutation(
         "forced tokens are not read",
-        PPOTrainer.loss,
+        PPO.loss,
         {"rollout.forced)": "torch.zeros_like(rollout.forced))"},
         (RESETS,),
     ),

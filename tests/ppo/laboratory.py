@@ -20,11 +20,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from rlhf.batches import Experience, Rollout
 from rlhf.config import PPOConfig
-from rlhf.ppo.assembly import Parts, assemble
+from rlhf.ppo.assembly import assemble
 from rlhf.ppo.experience import make_experience
+from rlhf.ppo.parts import Parts
 from rlhf.ppo.rollout import Collected
 from rlhf.ppo.start_states import StartStates, draw_start_states
-from rlhf.ppo.trainer import PPOTrainer, Update
+from rlhf.ppo.trainer import PPO, Update
 from rlhf.stage import Frame
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
@@ -138,12 +139,12 @@ def collected(made: Parts, indices: Sequence[int] = range(8)) -> Collected:
     return trainer.collector.collect(starts(made, indices), trainer.generators.rollout, trainer.processes)
 
 
-def experience(trainer: PPOTrainer, rollout: Rollout) -> Experience:
+def experience(trainer: PPO, rollout: Rollout) -> Experience:
     """Experience with the trainer's coefficient."""
     return make_experience(rollout, trainer.kl_control.coef, trainer.config, trainer.processes)
 
 
-def stir(trainer: PPOTrainer, scale: float, seed: int = 0) -> None:
+def stir(trainer: PPO, scale: float, seed: int = 0) -> None:
     """Move every trained weight a little, and give the value head something to say."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -153,7 +154,7 @@ def stir(trainer: PPOTrainer, scale: float, seed: int = 0) -> None:
 
 
 def update(
-    trainer: PPOTrainer,
+    trainer: PPO,
     batch: Experience,
     minibatch: Sequence[Tensor],
     frozen_states: Mapping[int, Tensor] | None = None,
@@ -173,7 +174,7 @@ def update(
         handle.remove()
 
 
-def weights(trainer: PPOTrainer) -> dict[str, Tensor]:
+def weights(trainer: PPO) -> dict[str, Tensor]:
     """Copies of the trained weights."""
     return {name: master.detach().clone() for name, master in trainer.optimizer.weights.masters.items()}
 
