@@ -136,7 +136,7 @@ def labels_of(path: str) -> list[str]:
 
 def label_names(config: PretrainedConfig) -> list[str]:
     """Return the names of the labels in a classifier's config, by index."""
-    names: dict[int, str] = dict(config.id2label or {})  # type: ignore[arg-type]  # its keys are annotated as str
+    names: dict[Any, str] = {**(config.id2label or {})}
     return [str(names.get(index, index)) for index in range(config.num_labels or 0)]
 
 
