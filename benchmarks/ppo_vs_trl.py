@@ -11,9 +11,9 @@ import torch
 from arithmetic import shape_of, update_seconds
 from limits import BUDGET, QUICK_BUDGET, measure_limits
 from materials import Texts, make_reward_model, model_directory, write_rows
-from options import Parser, add_turns, finish, one_line_errors, parser, positive
+from options import Parser, add_turns, parser, positive
 from rlhf.training.precision import compute_dtype
-from rows import Row, comparison, markdown, save
+from rows import Row, collect, comparison
 from sides import Side, in_turn
 
 
@@ -86,6 +86,12 @@ def prepared(directory: Path, size: Size, options: Any) -> dict[str, Any]:
     }
 
 
+def comparisons(size: Size, options: Any) -> Iterator[Row]:
+    """Make what all sides read, and yield the rows of all peers."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield from measured(prepared(Path(directory), size, options), size, options)
+
+
 def measured(work: dict[str, Any], size: Size, options: Any) -> Iterator[Row]:
     """Run each peer and ours in turn, and yield the rows of each peer as soon as they are there."""
     dtype = compute_dtype(options.dtype, torch.device("cpu"))
@@ -155,13 +161,7 @@ def main() -> None:
         made.error(f"argument --only: no comparison contains {options.only!r}")
     size = QUICK if options.quick else Size(minibatches=options.minibatches)
     options.pairs = 1 if options.quick else options.pairs
-    rows: list[Row] = []
-    with one_line_errors(made), tempfile.TemporaryDirectory() as directory:
-        for row in measured(prepared(Path(directory), size, options), size, options):
-            rows.append(row)
-            save(rows, options.json)
-    print(markdown(rows))
-    finish(sum(row["ratio"] is not None for row in rows))
+    collect(comparisons(size, options), made, options.json)
 
 
 if __name__ == "__main__":

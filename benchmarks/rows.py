@@ -7,13 +7,14 @@ import datetime
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
+from options import Parser, finish, one_line_errors
 from sides import Figures
 
 Row = dict[str, Any]
@@ -52,6 +53,23 @@ def save(rows: Sequence[Row], path: Path | None) -> None:
     """Write the rows that are there so far, as a JSON list; nothing without a path."""
     if path is not None:
         path.write_text(json.dumps(list(rows), indent=1) + "\n", encoding="utf-8")
+
+
+def collect(found: Iterable[Row], made: Parser, path: Path | None) -> NoReturn:
+    """Save each row as soon as it is there, print the table of all, and leave with the status of `finish`.
+
+    Args:
+        found: measures while it is read; what goes wrong in it becomes one line.
+        made: the parser of the command, which says who speaks in that line.
+        path: of the JSON, None for none.
+    """
+    rows: list[Row] = []
+    with one_line_errors(made):
+        for row in found:
+            rows.append(row)
+            save(rows, path)
+    print(markdown(rows))
+    finish(sum(row["ratio"] is not None for row in rows))
 
 
 def markdown(rows: Sequence[Row]) -> str:

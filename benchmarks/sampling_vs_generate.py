@@ -18,12 +18,12 @@ from transformers import PreTrainedModel
 from arithmetic import sampling_seconds, shape_of
 from limits import BUDGET, QUICK_BUDGET, measure_limits
 from materials import Texts, model_directory
-from options import Parser, finish, one_line_errors, parser, positive
+from options import Parser, parser, positive
 from rlhf.batches import PromptBatch, Samples
 from rlhf.models.loading import frozen_in, load_causal_lm
 from rlhf.sampling.sampler import sample
 from rlhf.training.precision import compute_dtype
-from rows import Row, circumstances, markdown, save
+from rows import Row, circumstances, collect
 from stopwatch import peak_bytes, versions
 
 EARLY_SHARE = 1 / 3
@@ -174,13 +174,7 @@ def main() -> None:
     options = made.parse_args()
     if options.quick:
         options.rows, options.pairs, options.new_tokens = options.rows or [16], 1, min(options.new_tokens, 24)
-    rows: list[Row] = []
-    with one_line_errors(made):
-        for row in comparisons(options):
-            rows.append(row)
-            save(rows, options.json)
-    print(markdown(rows))
-    finish(len(rows))
+    collect(comparisons(options), made, options.json)
 
 
 if __name__ == "__main__":

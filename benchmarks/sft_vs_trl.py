@@ -2,7 +2,7 @@
 
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import torch
 from arithmetic import shape_of, training_seconds
 from limits import BUDGET, QUICK_BUDGET, measure_limits
 from materials import Texts, model_directory, write_rows
-from options import Parser, add_turns, finish, one_line_errors, parser, positive
+from options import Parser, add_turns, parser, positive
 from rlhf.training.precision import compute_dtype
-from rows import Row, comparison, markdown, save
+from rows import Row, collect, comparison
 from sides import Side, in_turn
 
 PINS = "trl-1.16.0"
@@ -54,6 +54,13 @@ def arguments() -> Parser:
     made.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="what ours computes in")
     made.add_argument("--seed", type=positive, default=1, help="of the rows")
     return made
+
+
+def comparisons(cases: Sequence[Case], options: Any) -> Iterator[Row]:
+    """Yield the rows of all cases."""
+    with tempfile.TemporaryDirectory() as directory:
+        for case in cases:
+            yield from measured(case, Path(directory), options)
 
 
 def measured(case: Case, directory: Path, options: Any) -> Iterator[Row]:
@@ -122,14 +129,7 @@ def main() -> None:
     if not cases:
         made.error(f"argument --only: no comparison contains {options.only!r}")
     options.pairs = 1 if options.quick else options.pairs
-    rows: list[Row] = []
-    with one_line_errors(made), tempfile.TemporaryDirectory() as directory:
-        for case in cases:
-            for row in measured(case, Path(directory), options):
-                rows.append(row)
-                save(rows, options.json)
-    print(markdown(rows))
-    finish(sum(row["ratio"] is not None for row in rows))
+    collect(comparisons(cases, options), made, options.json)
 
 
 if __name__ == "__main__":

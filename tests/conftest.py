@@ -1,7 +1,11 @@
-"""Tiny random models and a tiny tokenizer, built in code: no file, no network, the same bytes every time."""
+"""Tiny random models and a tiny tokenizer, built in code: no network, the same bytes every time; the PPO laboratory."""
 
+import importlib.util
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -91,3 +95,21 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+@pytest.fixture(scope="session")
+def lab() -> ModuleType:
+    """The module `ppo/laboratory.py`."""
+    path = Path(__file__).parent / "ppo" / "laboratory.py"
+    spec = importlib.util.spec_from_file_location("ppo_laboratory", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def workshop(lab: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a tiny policy, a tiny reward model, eight prompts and reward functions."""
+    return lab.build_workshop(tmp_path_factory.mktemp("workshop"))

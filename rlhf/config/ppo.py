@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rlhf.config.resets import ResetSection
 from rlhf.config.rewards import RewardSection, check_names_and_gates
@@ -122,6 +122,12 @@ class PPOSettings(StageSettings):
         """Whether the advantages read values, so that there is a value head to train."""
         return self.advantage in ("baseline", "gae")
 
+    @field_validator("value_optimizer", mode="before")
+    @classmethod
+    def _null_is_the_default(cls, value: object) -> object:
+        """Let an override take back what a file says."""
+        return cls.model_fields["value_optimizer"].default if value is None else value
+
     @model_validator(mode="after")
     def _sizes(self) -> Self:
         if self.rollout_batch_size % self.minibatches:
@@ -158,7 +164,8 @@ class PPOSettings(StageSettings):
         defaults = type(self).model_fields
         for name, reason in unread.items():
             if getattr(self, name) != defaults[name].default:
-                raise ValueError(f"{name} has no effect with {reason} - leave it out")
+                null = ", or set it to null" if name == "value_optimizer" else ""
+                raise ValueError(f"{name} has no effect with {reason} - leave it out{null}")
         return self
 
     @model_validator(mode="after")

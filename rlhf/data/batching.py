@@ -11,7 +11,7 @@ from rlhf.data.records import Example, Pair, Prompt
 
 def collate_examples(examples: Sequence[Example], pad_id: int) -> TokenBatch:
     """Right-pad examples to [B, S]."""
-    ids, mask = _padded([example.input_ids for example in examples], pad_id)
+    ids, mask = padded([example.input_ids for example in examples], pad_id)
     loss_mask = torch.zeros_like(mask)
     for row, example in enumerate(examples):
         if len(example.loss_mask) != len(example.input_ids) or example.loss_mask[0]:
@@ -22,8 +22,8 @@ def collate_examples(examples: Sequence[Example], pad_id: int) -> TokenBatch:
 
 def collate_pairs(pairs: Sequence[Pair], pad_id: int) -> PreferenceBatch:
     """Right-pad pairs to [B, S] and [B, S']."""
-    chosen_ids, chosen_mask = _padded([pair.chosen_ids for pair in pairs], pad_id)
-    rejected_ids, rejected_mask = _padded([pair.rejected_ids for pair in pairs], pad_id)
+    chosen_ids, chosen_mask = padded([pair.chosen_ids for pair in pairs], pad_id)
+    rejected_ids, rejected_mask = padded([pair.rejected_ids for pair in pairs], pad_id)
     return PreferenceBatch(
         chosen_ids=chosen_ids,
         chosen_mask=chosen_mask,
@@ -35,11 +35,16 @@ def collate_pairs(pairs: Sequence[Pair], pad_id: int) -> PreferenceBatch:
 
 def collate_prompts(prompts: Sequence[Prompt], pad_id: int) -> PromptBatch:
     """Right-pad prompts to [B, P]."""
-    ids, mask = _padded([prompt.ids for prompt in prompts], pad_id)
+    ids, mask = padded([prompt.ids for prompt in prompts], pad_id)
     return PromptBatch(prompt_ids=ids, prompt_mask=mask)
 
 
-def _padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+def padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Right-pad rows of ids to [B, S] int64, on the CPU; the mask [B, S] is True on what the rows hold.
+
+    Raises:
+        ValueError: there is no row, or an empty one.
+    """
     if not rows or any(len(row) == 0 for row in rows):
         raise ValueError(
             f"a batch needs at least one sequence and no empty one, found lengths {[len(r) for r in rows]}"

@@ -8,9 +8,9 @@ from rlhf.data import cells
 from rlhf.data.dataset_type import DatasetType, detect_type, missing_columns
 from rlhf.data.encoder import Encoder
 from rlhf.data.intake import OnEmpty, Outcome, dropped_as_empty, prepared, refused_as_empty
-from rlhf.data.over_long import OverLong, kept_prompt
-from rlhf.data.records import Demonstration, Prepared, Prompt, Row
-from rlhf.data.sequences import prompt_ids_of, token_sequence
+from rlhf.data.over_long import OverLong, fate_of, fitted
+from rlhf.data.records import Demonstration, Prepared, Row
+from rlhf.data.sequences import prompt_ids_of, prompt_of, token_sequence
 
 _RESPONSES = {DatasetType.PROMPT_COMPLETION: "completion", DatasetType.PREFERENCE: "chosen"}
 """The column that is demonstrated, by the type of the rows."""
@@ -53,18 +53,10 @@ def prepare_demonstrations(
         response_ids = token_sequence([raw, response], encoder, row, is_last_answer=False).response_ids
         if not (prompt_ids and response_ids):
             return dropped_as_empty(row, on_empty)
-        kept = kept_prompt(
-            prompt_ids,
-            len(response_ids),
-            max_length=max_length,
-            over_long=over_long,
-            bos_ids=encoder.bos_ids,
-            location=row.location,
-        )
+        kept = fitted(prompt_ids, len(response_ids), encoder, row, max_length=max_length, over_long=over_long)
         if kept is None:
             return Outcome(None, "dropped_long")
-        columns = {name: cell for name, cell in row.values.items() if name != "prompt"}
-        demonstration = Demonstration(Prompt(text, tuple(kept), raw, columns), tuple(response_ids))
-        return Outcome(demonstration, "kept" if len(kept) == len(prompt_ids) else "cut")
+        demonstration = Demonstration(prompt_of(row, raw, text, kept), tuple(response_ids))
+        return Outcome(demonstration, fate_of(kept, prompt_ids))
 
     return prepared(rows, make)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from rlhf.data.encoder import Encoder
+from rlhf.data.records import Row
 from rlhf.errors import DataError
 
 OverLong = Literal["drop", "cut_left", "error"]
@@ -44,3 +46,22 @@ def kept_prompt(
     if over_long == "drop" or num_tail < 1 or not prompt_ids:
         return None
     return [*head, *prompt_ids[-num_tail:]]
+
+
+def fitted(
+    prompt_ids: Sequence[int], num_response: int, encoder: Encoder, row: Row, *, max_length: int, over_long: OverLong
+) -> list[int] | None:
+    """Return `kept_prompt` for a row, with the BOS of the encoder that cut it into tokens."""
+    return kept_prompt(
+        prompt_ids,
+        num_response,
+        max_length=max_length,
+        over_long=over_long,
+        bos_ids=encoder.bos_ids,
+        location=row.location,
+    )
+
+
+def fate_of(kept: Sequence[int], prompt_ids: Sequence[int]) -> str:
+    """Return what became of a row whose prompt `kept` was `prompt_ids`: "kept" or "cut"."""
+    return "cut" if len(kept) < len(prompt_ids) else "kept"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlhf.data.encoder import Encoder
-from rlhf.data.records import Message, Row
+from rlhf.data.records import Message, Prompt, Row
 from rlhf.errors import DataError
 
 
@@ -26,6 +26,11 @@ def prompt_ids_of(raw: str | list[Message], encoder: Encoder, row: Row) -> tuple
         raise DataError(f"{row.location}: a prompt must end with a user's message, found the assistant's")
     text = encoder.render(raw, row.location, add_generation_prompt=True)
     return text, encoder.bare(text)
+
+
+def prompt_of(row: Row, raw: str | list[Message], text: str, ids: Sequence[int]) -> Prompt:
+    """Return a row's prompt, with every other column of the row."""
+    return Prompt(text, tuple(ids), raw, {name: cell for name, cell in row.values.items() if name != "prompt"})
 
 
 def token_sequence(

@@ -13,9 +13,9 @@ from rlhf.data import cells
 from rlhf.data.dataset_type import DatasetType, detect_type, missing_columns
 from rlhf.data.encoder import Encoder
 from rlhf.data.intake import OnEmpty, Outcome, dropped_as_empty, prepared, refused_as_empty
-from rlhf.data.over_long import OverLong, kept_prompt
+from rlhf.data.over_long import OverLong, fate_of, fitted
 from rlhf.data.records import Example, Pair, Prepared, Prompt, Row
-from rlhf.data.sequences import TokenSequence, prompt_ids_of, token_sequence
+from rlhf.data.sequences import TokenSequence, prompt_ids_of, prompt_of, token_sequence
 from rlhf.errors import ConfigError
 
 LossOn = Literal["completion", "assistant", "all"]
@@ -101,11 +101,11 @@ def prepare_pairs(
         if chosen == rejected:
             return Outcome(None, "dropped_equal")
         longer = max(len(chosen.response_ids), len(rejected.response_ids))
-        kept = _fitted(chosen.prompt_ids, longer, encoder, row, max_length=max_length, over_long=over_long)
+        kept = fitted(chosen.prompt_ids, longer, encoder, row, max_length=max_length, over_long=over_long)
         if kept is None:
             return Outcome(None, "dropped_long")
         pair = Pair(tuple(kept + chosen.response_ids), tuple(kept + rejected.response_ids), margin)
-        return Outcome(pair, _fate(kept, chosen.prompt_ids))
+        return Outcome(pair, fate_of(kept, chosen.prompt_ids))
 
     return prepared(rows, make)
 
@@ -144,11 +144,10 @@ def prompt_maker(
         text, ids = prompt_ids_of(raw, encoder, row)
         if not ids:
             return dropped_as_empty(row, on_empty)
-        kept = _fitted(ids, 0, encoder, row, max_length=max_length, over_long=over_long)
+        kept = fitted(ids, 0, encoder, row, max_length=max_length, over_long=over_long)
         if kept is None:
             return Outcome(None, "dropped_long")
-        columns = {name: cell for name, cell in row.values.items() if name != "prompt"}
-        return Outcome(Prompt(text, tuple(kept), raw, columns), _fate(kept, ids))
+        return Outcome(prompt_of(row, raw, text, kept), fate_of(kept, ids))
 
     return make
 
@@ -169,7 +168,7 @@ def _example(
     # An answer that is to be learnt may not be cut, so only what stands before the first one is a prompt here.
     uncut = mask.index(True) if loss_on == "assistant" else num_prompt
     ids = sequence.prompt_ids + sequence.response_ids
-    kept = _fitted(ids[:uncut], len(ids) - uncut, encoder, row, max_length=max_length, over_long=over_long)
+    kept = fitted(ids[:uncut], len(ids) - uncut, encoder, row, max_length=max_length, over_long=over_long)
     if kept is None:
         return Outcome(None, "dropped_long")
     kept_mask = [False] * len(kept) + mask[uncut:]
@@ -178,21 +177,4 @@ def _example(
     example = Example(tuple(kept + ids[uncut:]), (False, *kept_mask[1:]))
     if not any(example.loss_mask):
         return Outcome(None, "dropped_empty")  # one token of text: nothing is left to predict
-    return Outcome(example, _fate(kept, ids[:uncut]))
-
-
-def _fitted(
-    prompt_ids: list[int], num_response: int, encoder: Encoder, row: Row, *, max_length: int, over_long: OverLong
-) -> list[int] | None:
-    return kept_prompt(
-        prompt_ids,
-        num_response,
-        max_length=max_length,
-        over_long=over_long,
-        bos_ids=encoder.bos_ids,
-        location=row.location,
-    )
-
-
-def _fate(kept: list[int], prompt_ids: list[int]) -> str:
-    return "cut" if len(kept) < len(prompt_ids) else "kept"
+    return Outcome(example, fate_of(kept, ids[:uncut]))

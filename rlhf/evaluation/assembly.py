@@ -66,25 +66,34 @@ def _generations(config: EvaluateConfig, device: torch.device) -> dict[str, Poli
     generations = {}
     for name, path in config.policies.items():
         print(f"{name}: answering", flush=True)
-        policy = load_policy(resolve(path), dtype, device)
+        directory = resolve(path)
+        policy = reference if directory == reference.path else load_policy(directory, dtype, device)
         _check_tokenizers(name, policy, reference)
         prompts = _prompts(config.prompts, policy)
         # Every policy draws the same uniform numbers: a policy that meets itself says the same.
         responses = respond(policy, prompts, config.decoding, generator(config.seed, "evaluate"))
         write_output(Path(config.output_dir) / f"{name}.jsonl", response_lines(prompts, responses))
-        kl = sequence_kl(
-            policy,
-            reference,
-            prompts,
-            responses,
-            temperature=config.decoding.temperature or 1.0,
-            max_tokens=config.microbatch_tokens,
-        )
+        kl = _kl(config, policy, reference, prompts, responses)
         scores = None
         if config.reward_model is not None:
             scores = reward_scores(config.reward_model, policy, prompts, responses, dtype)
         generations[name] = _judged(prompts, responses, kl, scores, gold)
     return generations
+
+
+def _kl(
+    config: EvaluateConfig,
+    policy: Policy,
+    reference: Policy,
+    prompts: Sequence[Prompt],
+    responses: Sequence[Response],
+) -> list[float]:
+    if policy is reference:
+        return [0.0] * len(prompts)
+    temperature = config.decoding.temperature or 1.0
+    return sequence_kl(
+        policy, reference, prompts, responses, temperature=temperature, max_tokens=config.microbatch_tokens
+    )
 
 
 def _judged(

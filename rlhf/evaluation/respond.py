@@ -4,17 +4,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.batches import PromptBatch, Samples
 from rlhf.config.evaluate import DecodingSection
-from rlhf.data.batching import collate_prompts
+from rlhf.data.batching import collate_prompts, padded
 from rlhf.data.records import Prompt
-from rlhf.errors import ConfigError
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.attention import use_short_row_attention
-from rlhf.models.loading import context_length, frozen_in, load_causal_lm
+from rlhf.models.loading import check_positions, frozen_in, load_causal_lm
 from rlhf.models.policy import sequence_logprobs
 from rlhf.models.sequences import join
 from rlhf.models.tokenizer import eos_ids, load_tokenizer
@@ -68,7 +66,14 @@ def respond(
         ConfigError: the longest prompt and a response do not fit into the model's positions.
         GuardStop: the model's logits are not finite.
     """
-    _check_context(policy, prompts, decoding.max_new_tokens)
+    check_positions(
+        policy.model,
+        policy.path,
+        max(len(prompt.ids) for prompt in prompts),
+        decoding.max_new_tokens,
+        key="decoding.max_new_tokens",
+        fix="lower prompts.max_length or decoding.max_new_tokens",
+    )
     responses: list[Response] = []
     for samples in _sampled(policy, prompts, decoding, generator):
         responses += _responses(policy, samples)
@@ -98,23 +103,15 @@ def sequence_kl(
     lengths = [len(prompt.ids) + len(response.ids) for prompt, response in zip(prompts, responses, strict=True)]
     kl = [0.0] * len(lengths)
     for items in token_budget_batches(lengths, max_tokens):
-        prompt_ids, prompt_mask = _padded([prompts[item].ids for item in items], policy.model.device)
-        response_ids, response_mask = _padded([responses[item].ids for item in items], policy.model.device)
-        sequences, num_steps = join(prompt_ids, prompt_mask, response_ids, response_mask), response_ids.shape[1]
+        asked = padded([prompts[item].ids for item in items], 0)
+        said = padded([responses[item].ids for item in items], 0)
+        sequences = join(*(part.to(policy.model.device) for part in (*asked, *said)))
+        num_steps = said[0].shape[1]
         ours = sequence_logprobs(policy.model, sequences, num_steps, temperature).sum(1)
         theirs = sequence_logprobs(reference.model, sequences, num_steps, temperature).sum(1)
         for item, difference in zip(items, (ours - theirs).tolist(), strict=True):
             kl[item] = difference
     return kl
-
-
-def _check_context(policy: Policy, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
-    longest, limit = max(len(prompt.ids) for prompt in prompts), context_length(policy.model)
-    if limit is not None and longest + max_new_tokens > limit:
-        raise ConfigError(
-            f"longest prompt ({longest} tokens) + decoding.max_new_tokens ({max_new_tokens}) exceed the {limit} "
-            f"positions of {policy.path} - lower prompts.max_length or decoding.max_new_tokens"
-        )
 
 
 def _sampled(
@@ -140,10 +137,3 @@ def _responses(policy: Policy, samples: Samples) -> list[Response]:
     rows = [tuple(ids[:length]) for ids, length in zip(samples.response_ids.tolist(), lengths, strict=True)]
     texts = policy.tokenizer.batch_decode([list(ids) for ids in rows], skip_special_tokens=True)
     return [Response(text, ids, ended) for text, ids, ended in zip(texts, rows, samples.ended.tolist(), strict=True)]
-
-
-def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    width = max(len(row) for row in rows)
-    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    return ids, torch.arange(width, device=device) < lengths[:, None]

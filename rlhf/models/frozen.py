@@ -29,6 +29,22 @@ class SplitTrunk:
         return self.trained(inputs_embeds=frozen_states, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
 
 
+def last_hidden_states(
+    model: PreTrainedModel, split: SplitTrunk | None, input_ids: Tensor, frozen_states: Tensor | None
+) -> Tensor:
+    """Return [B, S, H], the last hidden states of a trunk, from `frozen_states` [B, S, H] where these are known.
+
+    Args:
+        model: of the trunk.
+        split: the trunk, cut; None where it could not be, and all blocks are passed.
+        input_ids: [B, S] int64.
+        frozen_states: of these ids, None where they are not known.
+    """
+    if split is None or frozen_states is None:
+        return hidden_states(model, input_ids)
+    return split.hidden_states(frozen_states)
+
+
 def num_frozen_blocks(model: PreTrainedModel) -> int:
     """Count the blocks below the first one that is trained; 0 when the embeddings are trained too."""
     if any(parameter.requires_grad for parameter in model.get_input_embeddings().parameters()):

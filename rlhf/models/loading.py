@@ -127,6 +127,31 @@ def context_length(model: PreTrainedModel) -> int | None:
     return None
 
 
+def check_positions(
+    model: PreTrainedModel, source: str, longest: int, max_new_tokens: int, *, key: str, fix: str, where: str = ""
+) -> None:
+    """Refuse prompts that leave no room for a whole response.
+
+    Args:
+        model: that reads both.
+        source: where it was loaded from.
+        longest: tokens of the longest prompt.
+        max_new_tokens: of a response.
+        key: the setting that holds them.
+        fix: what the user can do.
+        where: what the message begins with.
+
+    Raises:
+        ConfigError: the model has fewer positions than prompt and response have tokens.
+    """
+    limit = context_length(model)
+    if limit is not None and longest + max_new_tokens > limit:
+        raise ConfigError(
+            f"{where}longest prompt ({longest} tokens) + {key} ({max_new_tokens}) exceed the {limit} positions of "
+            f"{source} - {fix}"
+        )
+
+
 def _is_adapter(path: str) -> bool:
     return (Path(path) / "adapter_config.json").is_file()
 

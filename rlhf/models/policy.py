@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.models.anatomy import hidden_size, hidden_states, switch_off_dropout
-from rlhf.models.frozen import num_frozen_blocks, split_trunk
+from rlhf.models.frozen import last_hidden_states, num_frozen_blocks, split_trunk
 from rlhf.models.head import head_logprobs
 from rlhf.models.sequences import Sequences
 
@@ -76,11 +76,8 @@ class PolicyWithValueHead(nn.Module):
             frozen_states: of these sequences, when they are known; spares the pass through the frozen blocks.
             with_entropy: also the policy's entropy at each token.
         """
-        if frozen_states is not None and self._split is not None:
-            hidden = sequences.predicting(self._split.hidden_states(frozen_states))
-        else:
-            hidden = sequences.predicting(hidden_states(self.lm, sequences.input_ids))
-        states = hidden
+        last = last_hidden_states(self.lm, self._split, sequences.input_ids, frozen_states)
+        hidden = states = sequences.predicting(last)
         if self.critic is not None:
             states = sequences.predicting(hidden_states(self.critic, sequences.input_ids))
         logprobs, entropy = head_logprobs(self.lm, hidden, sequences.targets, temperature, with_entropy=with_entropy)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlhf.models.frozen import num_frozen_blocks, split_trunk
+from rlhf.models.frozen import last_hidden_states, num_frozen_blocks, split_trunk
 from rlhf.models.policy import sequence_logprobs
 from rlhf.models.sequences import Sequences
 from rlhf.models.setup import Trainable
@@ -37,9 +37,7 @@ class Reference:
         The blocks that the policy never trains are the reference's own: `frozen_states` [B, S, H] spare their pass.
         """
         if self._adapter is None:
-            hidden = None
-            if frozen_states is not None and self._split is not None:
-                hidden = self._split.hidden_states(frozen_states)
+            hidden = last_hidden_states(self.model, self._split, sequences.input_ids, frozen_states)
             return sequence_logprobs(self.model, sequences, num_steps, temperature, hidden)
         with self._adapter.disable_adapter():
             return sequence_logprobs(self.model, sequences, num_steps, temperature)

@@ -10,7 +10,7 @@ from rlhf.data.batching import collate_prompts
 from rlhf.data.records import Demonstration, Prompt
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
-from rlhf.models.loading import context_length, frozen_in, load_causal_lm
+from rlhf.models.loading import check_positions, frozen_in, load_causal_lm
 from rlhf.models.tokenizer import eos_ids, load_tokenizer, tokenizer_fingerprint
 from rlhf.models.vocabulary import fit_vocabulary
 from rlhf.sampling.sampler import sample
@@ -36,8 +36,7 @@ def sample_guide(
     """
     asked = [prompts[place % len(prompts)] for place in range(section.num_demonstrations)]
     source = resolve(section.path)
-    model = _load(source, tokenizer)
-    _check_context(model, source, asked, config.sampling.max_new_tokens)
+    model = _load(source, tokenizer, asked, config.sampling.max_new_tokens)
     model = frozen_in(model, run.dtype).to(run.device)  # type: ignore[arg-type]  # decorated without types
     places = list(range(len(asked)))[run.processes.rank :: run.processes.num]
     numbers = generator(config.seed, "guide", run.processes.rank)
@@ -62,7 +61,9 @@ def sample_guide(
     return [Demonstration(prompt, everyone[place]) for place, prompt in enumerate(asked)]
 
 
-def _load(source: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def _load(
+    source: str, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], max_new_tokens: int
+) -> PreTrainedModel:
     own = load_tokenizer(source)
     if tokenizer_fingerprint(own) != tokenizer_fingerprint(tokenizer):
         raise ConfigError(
@@ -71,13 +72,13 @@ def _load(source: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         )
     model = load_causal_lm(source)
     fit_vocabulary(model, tokenizer, source)
+    check_positions(
+        model,
+        source,
+        max(len(prompt.ids) for prompt in prompts),
+        max_new_tokens,
+        key="sampling.max_new_tokens",
+        fix="take another guide",
+        where="reset.demonstrations.path: ",
+    )
     return model
-
-
-def _check_context(model: PreTrainedModel, source: str, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
-    longest, limit = max(len(prompt.ids) for prompt in prompts), context_length(model)
-    if limit is not None and longest + max_new_tokens > limit:
-        raise ConfigError(
-            f"reset.demonstrations.path: longest prompt ({longest} tokens) + sampling.max_new_tokens "
-            f"({max_new_tokens}) exceed the {limit} positions of {source} - take another guide"
-        )

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.config import PPOSettings
 from rlhf.data.records import Prompt
 from rlhf.errors import ConfigError
-from rlhf.models.loading import context_length, load_scalar_lm, scalar_head
+from rlhf.models.loading import check_positions, load_scalar_lm, scalar_head
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.reference import Reference
 from rlhf.models.setup import Trainable
@@ -103,14 +103,15 @@ def check_context(parts: Parts, prompts: Sequence[Prompt]) -> None:
     Raises:
         ConfigError: a prompt and its longest response are longer than a model can read.
     """
-    longest, new = max(len(prompt.ids) for prompt in prompts), parts.trainer.config.sampling.max_new_tokens
     for trained in parts.models:
-        limit = context_length(trained.model)
-        if limit is not None and longest + new > limit:
-            raise ConfigError(
-                f"longest prompt ({longest} tokens) + sampling.max_new_tokens ({new}) exceed "
-                f"the {limit} positions of {trained.source} - lower prompts.max_length or sampling.max_new_tokens"
-            )
+        check_positions(
+            trained.model,
+            trained.source,
+            max(len(prompt.ids) for prompt in prompts),
+            parts.trainer.config.sampling.max_new_tokens,
+            key="sampling.max_new_tokens",
+            fix="lower prompts.max_length or sampling.max_new_tokens",
+        )
 
 
 def compile_parts(parts: Parts, run: Frame, prompts: Sequence[Prompt]) -> None:

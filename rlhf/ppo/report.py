@@ -15,8 +15,11 @@ from rlhf.training.atomic import write_atomic
 from rlhf.training.processes import Processes
 
 
-def step_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
-    """Return the metrics of a step over all processes. KL is in nats: `kl` a sequence, `kl_per_token` a token."""
+def step_metrics(result: StepResult, processes: Processes, *, has_critic: bool = True) -> dict[str, float]:
+    """Return the metrics of a step over all processes. KL is in nats: `kl` a sequence, `kl_per_token` a token.
+
+    Without a critic there are none of its metrics: values that nothing trains explain nothing.
+    """
     rollout, experience = result.experience.rollout, result.experience
     mask = rollout.response_mask
     scores = episode_scores(rollout)
@@ -49,10 +52,10 @@ def step_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
         "val/num_eos_tokens": total["ended"],
         "val/share_ended": total["ended"] / episodes,
         "val/response_length": (tokens + total["forced"]) / episodes,
-        "val/explained_variance": _explained_variance(result, processes),
         "val/first_ratio_deviation": max(processes.gathered([first.ratio_deviation])),
         "updates": float(sum(update.stepped for update in result.updates)),
         **_update_metrics(result, processes),
+        **(_critic_metrics(result, processes) if has_critic else {}),
     }
 
 
@@ -96,31 +99,33 @@ def _forced(result: StepResult, index: int) -> dict[str, str | int]:
     return {"forced": result.collected.prefixes[index], "num_forced": num_forced} if num_forced else {}
 
 
-def _explained_variance(result: StepResult, processes: Processes) -> float:
+def _critic_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
     rollout = result.experience.rollout
     mask = rollout.response_mask
     everyone = processes.gathered([(rollout.values[mask].cpu(), result.experience.returns[mask].cpu())])
     values, returns = (torch.cat([pair[index] for pair in everyone]) for index in (0, 1))
-    return float(explained_variance(values, returns, torch.ones_like(values, dtype=torch.bool)))
+    explained = explained_variance(values, returns, torch.ones_like(values, dtype=torch.bool))
+    return {
+        "loss/value_avg": _mean(result, "value_loss"),
+        "val/clipfrac_avg": _mean(result, "value_clipped"),
+        "val/explained_variance": float(explained),
+    }
+
+
+def _mean(result: StepResult, name: str) -> float:
+    return sum(update.means[name] for update in result.updates) / len(result.updates)
 
 
 def _update_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
-    taken = result.updates
-
-    def mean(name: str) -> float:
-        return sum(update.means[name] for update in taken) / len(taken)
-
-    ratio = mean("ratio")
+    taken, ratio, entropy = result.updates, _mean(result, "ratio"), _mean(result, "entropy")
     return {
-        "loss/policy_avg": mean("policy_loss"),
-        "loss/value_avg": mean("value_loss"),
-        "policy/approxkl_avg": mean("approx_kl"),
-        "policy/clipfrac_avg": mean("clipped"),
+        "loss/policy_avg": _mean(result, "policy_loss"),
+        "policy/approxkl_avg": _mean(result, "approx_kl"),
+        "policy/clipfrac_avg": _mean(result, "clipped"),
         # Entropy is above 0 wherever it was asked for.
-        **({"policy/entropy_avg": mean("entropy")} if mean("entropy") > 0 else {}),
-        "val/clipfrac_avg": mean("value_clipped"),
+        **({"policy/entropy_avg": entropy} if entropy > 0 else {}),
         "val/ratio": ratio,
-        "val/ratio_var": max(mean("ratio_square") - ratio**2, 0.0),
+        "val/ratio_var": max(_mean(result, "ratio_square") - ratio**2, 0.0),
         "val/ratio_max": max(processes.gathered([max(update.ratio_max for update in taken)])),
         **next((update.optimizer for update in reversed(taken) if update.stepped), {}),
     }

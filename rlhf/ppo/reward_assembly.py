@@ -99,9 +99,7 @@ def _reward(section: RewardSection, surroundings: _Surroundings, given: Given | 
     return _rule(section)
 
 
-def _rule(
-    section: RewardSection,
-) -> Reward:
+def _rule(section: RewardSection) -> Reward:
     if isinstance(section, LengthRewardSection):
         return LengthReward(unit=section.unit, at_least=section.at_least, at_most=section.at_most)
     if isinstance(section, RepetitionRewardSection):

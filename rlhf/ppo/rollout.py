@@ -51,7 +51,9 @@ class Collected:
     """[B] where the episodes began."""
     episodes: list[Episode]
     raw_scores: list[float]
-    """The weighted sum of the rewards, before penalty, clipping and normalisation."""
+    """The weighted sum of the rewards, before penalty, clipping and normalisation; without scores of forced tokens."""
+    text_scores: list[float]
+    """The same with the scores of forced tokens: of the whole texts, to compare them."""
     reward_metrics: dict[str, float]
     """Of each reward, by its name; over all processes."""
     prefixes: list[str]
@@ -101,7 +103,7 @@ class Collector:
             RewardError: a reward failed, here or on another process.
         """
         with self.phases("reward"):
-            return self.scorer.score(sampled.episodes)
+            return self.scorer.score(sampled.episodes, sampled.starts.num_forced.tolist())
 
     @torch.no_grad()
     def complete(self, sampled: Sampled, scored: Scored, generator: torch.Generator, processes: Processes) -> Collected:
@@ -137,6 +139,7 @@ class Collector:
             prompts=starts.prompts,
             episodes=sampled.episodes,
             raw_scores=scored.raw,
+            text_scores=scored.of_texts,
             reward_metrics=scored.metrics,
             prefixes=self.tokenizer.batch_decode([list(ids) for ids in starts.prefixes], skip_special_tokens=True),
             decode_steps_saved=decode_steps,
@@ -187,13 +190,14 @@ class Collector:
         logprobs = torch.zeros_like(responses.response_ids, dtype=torch.float32)
         ref_logprobs, values = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
         num_steps, temperature = logprobs.shape[1], self.config.sampling.temperature
+        # Compiled code rounds otherwise without gradients: the policy's pass is to be the update's own.
+        keeps_gradients = is_compiled(self.policy.lm)
         kept: dict[int, Tensor] = {}
         for rows in microbatches.all():
             sequences = _sequences(starts, responses, rows)
             with self.phases("forward"):
                 frozen = self.policy.frozen_states(sequences)
-                # Compiled code rounds otherwise without gradients: this is to be the update's own pass.
-                with torch.set_grad_enabled(is_compiled(self.policy.lm)):
+                with torch.set_grad_enabled(keeps_gradients):
                     output = self.policy(sequences, num_steps, temperature, frozen_states=frozen)
             logprobs[rows], values[rows] = output.logprobs.detach(), output.values.detach()
             with self.phases("reference"):

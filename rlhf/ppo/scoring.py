@@ -24,12 +24,20 @@ class Scored:
     """[N] weighted sum of the scores of single tokens, one number a response token; None where no reward has any."""
     kept: list[bool]
     """[N] False for an episode that leaves the update."""
+    num_forced: list[int]
+    """[N] forced tokens with which each response begins."""
     metrics: dict[str, float]
     """Of each reward, by its name; the same on every process."""
 
     @property
     def raw(self) -> list[float]:
-        """[N] what the rewards give in all, to the whole and to single tokens."""
+        """[N] what the rewards give in all, to the whole and to single tokens that the policy chose."""
+        sums = [sum((tokens or [])[n:]) for tokens, n in zip(self.token_scores, self.num_forced, strict=True)]
+        return [score + tokens for score, tokens in zip(self.scores, sums, strict=True)]
+
+    @property
+    def of_texts(self) -> list[float]:
+        """[N] what they give in all, whoever chose the tokens: what tells which of two texts is the better one."""
         return [score + sum(tokens or []) for score, tokens in zip(self.scores, self.token_scores, strict=True)]
 
 
@@ -40,7 +48,8 @@ def given_scores(numbers: Sequence[float], episodes: Sequence[Episode]) -> Score
         RewardError: another number of scores, or one that is no finite number.
     """
     scores = checked_scores(numbers, len(episodes), "scores", [episode.prompt for episode in episodes])
-    return Scored(scores=scores, token_scores=[None] * len(scores), kept=[True] * len(scores), metrics={})
+    num = len(scores)
+    return Scored(scores=scores, token_scores=[None] * num, kept=[True] * num, num_forced=[0] * num, metrics={})
 
 
 class Scorer:
@@ -64,8 +73,12 @@ class Scorer:
         self._processes = processes
         self._warned: set[str] = set()
 
-    def score(self, episodes: Sequence[Episode]) -> Scored:
+    def score(self, episodes: Sequence[Episode], num_forced: Sequence[int] | None = None) -> Scored:
         """Ask every reward about every episode.
+
+        Args:
+            episodes: of this process.
+            num_forced: [N] tokens at the start of each response that a reset put there; None for none.
 
         Raises:
             RewardError: a reward failed, here or on another process, or no episode is left on any.
@@ -73,7 +86,9 @@ class Scorer:
         answers = [asker.answer(episodes) for asker in self._askers]
         dropped = frozenset[int]().union(*(answer.dropped for answer in answers))
         kept = [index not in dropped for index in range(len(episodes))]
-        here = said(self._names, answers, kept, [len(episode.response_ids) for episode in episodes])
+        forced = [0] * len(episodes) if num_forced is None else list(num_forced)
+        emitted = [answer.without_forced(forced) for answer in answers]
+        here = said(self._names, emitted, kept, [len(episode.response_ids) for episode in episodes])
         # Only the first process prints: it must hear what went wrong on the others.
         everyone = self._processes.gathered([here])
         stops = [one.stop for one in everyone if one.stop is not None]
@@ -84,11 +99,8 @@ class Scorer:
             raise RewardError(f"every episode of the step was dropped; {next(iter(warnings.values()))}")
         self._warn(warnings)
         scores, token_scores = self._summed(answers, kept)
-        return Scored(scores=scores, token_scores=token_scores, kept=kept, metrics=component_metrics(everyone))
-
-    def raw(self, episodes: Sequence[Episode]) -> list[float]:
-        """Return the weighted sum of the rewards of each episode, and nothing else of `score`."""
-        return self.score(episodes).raw
+        metrics = component_metrics(everyone)
+        return Scored(scores=scores, token_scores=token_scores, kept=kept, num_forced=forced, metrics=metrics)
 
     def shaped(self, raw: Sequence[float], ended: Sequence[bool], kept: Sequence[bool] | None = None) -> list[float]:
         """Return scores as PPO reads them: normalised, clipped, and with the penalty for responses without an end.

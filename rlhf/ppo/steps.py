@@ -113,7 +113,7 @@ class PPOSteps:
 
 def all_metrics(trainer: PPO, result: StepResult) -> dict[str, float]:
     """Return everything that is logged about the step that the trainer did last; all processes call this together."""
-    metrics = step_metrics(result, trainer.processes)
+    metrics = step_metrics(result, trainer.processes, has_critic=trainer.config.has_critic)
     if trainer.resets is not None:
         metrics |= reset_metrics(result, trainer.processes)
     episode = float(trainer.num_steps * trainer.config.rollout_batch_size)

@@ -139,7 +139,7 @@ class PPO:
             kept = collected.rollout.response_mask.any(1).nonzero().flatten().tolist()
             prompts = [collected.prompts[row] for row in kept]
             responses = [collected.episodes[row].response_ids for row in kept]
-            self.resets.finish_step(prompts, responses, [collected.raw_scores[row] for row in kept], self.processes)
+            self.resets.finish_step(prompts, responses, [collected.text_scores[row] for row in kept], self.processes)
         return StepResult(collected=collected, experience=experience, updates=updates, kl_coef=batch.kl_coef)
 
     def optimise(self, experience: Experience, collected: Collected) -> list[Update]:

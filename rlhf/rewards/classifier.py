@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from rlhf.data.batching import padded
 from rlhf.errors import ConfigError, RewardError
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.loading import context_length
@@ -99,11 +100,9 @@ class ClassifierReward:
         """Hold nothing that needs closing."""
 
     def _scores(self, rows: Sequence[list[int]]) -> Tensor:
-        device, width, pad = self._model.device, max(map(len, rows)), self._model.config.pad_token_id or 0
-        ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device)
-        lengths = torch.tensor([len(row) for row in rows], device=device)
-        mask = torch.arange(width, device=device) < lengths[:, None]
-        logits = self._model(input_ids=ids, attention_mask=mask.long()).logits
+        ids, mask = padded(rows, self._model.config.pad_token_id or 0)
+        device = self._model.device
+        logits = self._model(input_ids=ids.to(device), attention_mask=mask.long().to(device)).logits
         return self._activation(logits.float())[:, self._label].cpu()
 
     def _ids(self, episode: Episode) -> list[int]:

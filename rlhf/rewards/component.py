@@ -1,7 +1,7 @@
 """One reward of a run with its options: asked within a deadline, its answers remembered, its failures sorted."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, NamedTuple, TypeVar
 
@@ -76,6 +76,14 @@ class Answer:
     def totals(self) -> list[float | None]:
         """The scores of whole responses."""
         return [total(score) for score in self.scores]
+
+    def without_forced(self, num_forced: Sequence[int]) -> "Answer":
+        """Return the same with 0 at the tokens that the policy did not choose: [N] at the start of each response."""
+        scores: list[Score] = [
+            [0.0] * num + score[num:] if isinstance(score, list) else score
+            for score, num in zip(self.scores, num_forced, strict=True)
+        ]
+        return replace(self, scores=scores)
 
 
 class Asker:

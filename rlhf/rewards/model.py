@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlhf.data.batching import padded
 from rlhf.data.encoder import Encoder
 from rlhf.errors import RewardError
 from rlhf.functional.token_budget import token_budget_batches
@@ -95,11 +96,8 @@ class ModelReward:
         """Hold nothing that needs closing."""
 
     def _scores(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        device, width = self.model.classifier.device, max(map(len, rows))
-        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
-        lengths = torch.tensor([len(row) for row in rows], device=device)
-        mask = torch.arange(width, device=device) < lengths[:, None]
-        return self.model(ids, mask).cpu()  # type: ignore[no-any-return]
+        device, (ids, mask) = self.model.classifier.device, padded(rows, 0)
+        return self.model(ids.to(device), mask.to(device)).cpu()  # type: ignore[no-any-return]
 
     def _ids(self, episode: Episode) -> list[int]:
         if self._shares_tokens:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import rows
+from options import parser
 from sides import Figures
 
 
@@ -60,3 +61,37 @@ def test_without_a_path_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows.save([], None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_are_saved_as_they_come_and_the_table_follows(tmp_path, capsys):
+    path = tmp_path / "rows.json"
+    measured = rows.comparison("bench", "mixed", figures([9, 4]), figures([9, 2]))
+    left_out = rows.comparison("bench", "packed", figures(problem="killed"), figures([9, 2]))
+
+    def found():
+        yield measured
+        assert [row["name"] for row in json.loads(path.read_text())] == ["mixed"]
+        yield left_out
+
+    with pytest.raises(SystemExit) as stopped:
+        rows.collect(found(), parser("what"), path)
+    assert stopped.value.code == 0
+    assert [row["name"] for row in json.loads(path.read_text())] == ["mixed", "packed"]
+    assert capsys.readouterr().out == rows.markdown([measured, left_out]) + "\n"
+    with pytest.raises(SystemExit) as stopped:
+        rows.collect([left_out], parser("what"), None)
+    assert stopped.value.code == 1, "no ratio"
+
+
+def test_what_fails_while_measuring_is_one_line_and_leaves_the_rows_before_it(tmp_path, capsys):
+    path = tmp_path / "rows.json"
+
+    def found():
+        yield rows.comparison("bench", "mixed", figures([9, 4]), figures([9, 2]))
+        raise OSError("disk on fire")
+
+    with pytest.raises(SystemExit) as stopped:
+        rows.collect(found(), parser("what"), path)
+    assert stopped.value.code == 2 and len(json.loads(path.read_text())) == 1
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and "disk on fire" in said.err and said.out == ""

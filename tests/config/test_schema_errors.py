@@ -106,7 +106,8 @@ def test_a_value_that_cannot_be_run_has_its_line(model: type, override: str, lin
         ),
         (
             ["advantage=reward_to_go", "value_optimizer.learning_rate=0.1"],
-            "value_optimizer has no effect with advantage: reward_to_go, which trains no value head - leave it out",
+            "value_optimizer has no effect with advantage: reward_to_go, which trains no value head - leave it out, or "
+            "set it to null",
         ),
         (
             ["objective=policy_gradient", "clip_range=0.1"],
@@ -129,6 +130,15 @@ def test_every_rung_is_taken_and_loads_back_equal(advantage: str, objective: str
     assert validate(PPOConfig, config.model_dump(mode="json"), "config.yaml") == config
     assert config.has_critic == (advantage in ("baseline", "gae"))
     assert config.prompts_per_step == 32
+
+
+def test_an_override_takes_back_the_value_optimizer_of_a_file() -> None:
+    of_file = {**PPO, "value_optimizer": {"learning_rate": 0.5}}
+    overrides = parse_overrides(["advantage=rloo", "num_samples_per_prompt=4", "value_optimizer=null"])
+    config = validate(PPOConfig, apply_overrides(of_file, overrides), "x.yaml")
+    assert config.value_optimizer == validate(PPOConfig, PPO, "x.yaml").value_optimizer
+    assert config.value_optimizer.learning_rate == 1e-3
+    assert validate(PPOConfig, config.model_dump(mode="json"), "config.yaml") == config
 
 
 def test_no_clip_is_a_choice() -> None:

@@ -1,7 +1,5 @@
-"""The laboratory of the PPO tests, and a way to examine what it makes."""
+"""Configs of the PPO laboratory, and a way to examine what is assembled from them."""
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,24 +13,6 @@ from rlhf.doctor.finding import Finding
 from rlhf.ppo.parts import Parts
 
 Examine = Callable[..., dict[str, Finding]]
-
-
-@pytest.fixture(scope="session")
-def lab() -> ModuleType:
-    """The module `laboratory.py` of the PPO tests."""
-    path = Path(__file__).parents[1] / "ppo" / "laboratory.py"
-    spec = importlib.util.spec_from_file_location("ppo_laboratory", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def workshop(lab: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a tiny policy, a tiny reward model, eight prompts and reward functions."""
-    return lab.build_workshop(tmp_path_factory.mktemp("workshop"))
 
 
 @pytest.fixture

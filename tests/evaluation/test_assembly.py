@@ -1,6 +1,7 @@
 """Tests of rlhf.evaluation.assembly: a whole comparison of tiny random policies."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,11 @@ def labelled(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compared(policy_directory, reward_model_directory, labelled, tmp_path_factory):
-    """A comparison of a policy, itself under another name, and another one, with every judge."""
-    output_dir = tmp_path_factory.mktemp("compared") / "evaluate"
-    policies = {"sft": policy_directory(0), "twin": policy_directory(0), "ppo": policy_directory(1)}
+    """A comparison of a policy, its copy, and another one, with every judge."""
+    directory = tmp_path_factory.mktemp("compared")
+    output_dir = directory / "evaluate"
+    twin = shutil.copytree(policy_directory(0), directory / "twin")  # a directory of its own: its KL is computed
+    policies = {"sft": policy_directory(0), "twin": twin, "ppo": policy_directory(1)}
     settings = config(output_dir, policies, reward_model=str(reward_model_directory), gold=labelled)
     return settings, evaluate(settings)
 

@@ -9,6 +9,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 
 from rlhf.errors import ConfigError
 from rlhf.models.loading import (
+    check_positions,
     context_length,
     freeze_all_but_top,
     frozen_in,
@@ -165,3 +166,15 @@ def test_frozen_weights_are_rounded_but_not_buffers_and_heads(saved):
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_the_context_length_is_found(tiny_model, family):
     assert context_length(tiny_model(family)) == 256
+
+
+def test_a_prompt_and_a_response_may_fill_all_positions_and_no_more(tiny_model, monkeypatch):
+    model = tiny_model("llama")
+    check_positions(model, "dir", 200, 56, key="max_new", fix="lower it")
+    with pytest.raises(ConfigError) as caught:
+        check_positions(model, "dir", 200, 57, key="max_new", fix="lower it", where="path: ")
+    assert str(caught.value) == (
+        "path: longest prompt (200 tokens) + max_new (57) exceed the 256 positions of dir - lower it"
+    )
+    monkeypatch.setattr("rlhf.models.loading.context_length", lambda model: None)
+    check_positions(model, "dir", 200, 57, key="max_new", fix="lower it")

@@ -1,11 +1,9 @@
 """Tests of rlhf.ppo.api: PPO from Python, whole and step by step."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -391,33 +389,18 @@ torch.save({
 """
 
 
-def test_two_processes_run_the_same_script_and_stay_in_step(workshop: Path, tmp_path: Path) -> None:
+def test_two_processes_run_the_same_script_and_stay_in_step(
+    workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], str]
+) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    command = [
-        sys.executable, "-m", "accelerate.commands.launch",
-        "--config_file", str(ROOT / "configs/accelerate/two_processes.yaml"), "--main_process_port", str(free_port()),
-        str(script), str(workshop),
-    ]  # fmt: skip
-    kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        command, env={**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": path},
-        capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    in_two_processes([sys.executable, str(script), str(workshop)])
     first, second = (torch.load(workshop / f"api-{rank}.pt") for rank in range(2))
     assert_equal(first["whole"], second["whole"])
     assert_equal(first["whole"], first["own"])
     assert [without_time(row) for row in first["history"]] == [without_time(row) for row in second["history"]]
     assert "evaluation/scores" in first["history"][0]
     assert first["streamed"] == second["streamed"] == 1, "where one process has no prompts left, all end"
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
 
 
 def test_the_names_at_the_top_are_there_without_torch_until_they_are_used() -> None:

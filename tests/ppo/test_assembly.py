@@ -1,11 +1,10 @@
 """Tests of rlhf.ppo.assembly: what is put together, refused and saved, in one process and in two."""
 
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,40 +32,16 @@ def without_ties(means: dict[str, float]) -> dict[str, float]:
     return {name: mean for name, mean in means.items() if name != "value_clipped"}
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
-
-
-def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": path, **more}
-
-
 @pytest.fixture(scope="module")
-def two_processes(lab: ModuleType, workshop: Path) -> list[dict[str, Any]]:
+def two_processes(
+    lab: ModuleType, workshop: Path, in_two_processes: Callable[[list[str]], str]
+) -> list[dict[str, Any]]:
     """What each of two gloo processes saw; see `_main` in laboratory.py."""
     made = lab.parts(lab.ppo_config(workshop))
     lab.stir(made.trainer, 0.01, seed=3)
     rollout = lab.collected(made).rollout
     torch.save({name: getattr(rollout, name) for name in rollout.__slots__}, workshop / "rollout.pt")
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command = [sys.executable, str(Path(__file__).with_name("laboratory.py")), str(workshop)]
-    processes = [
-        subprocess.Popen(
-            command, env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **shared), cwd=ROOT,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        outputs = [process.communicate(timeout=240)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    in_two_processes([sys.executable, str(Path(__file__).with_name("laboratory.py")), str(workshop)])
     return [torch.load(workshop / f"seen-{rank}.pt") for rank in range(2)]
 
 
@@ -111,7 +86,9 @@ def test_a_batch_that_two_processes_cannot_share_names_the_nearest_sizes(two_pro
         )
 
 
-def test_accelerate_launch_runs_two_processes_that_write_each_file_once(workshop: Path, tmp_path: Path) -> None:
+def test_accelerate_launch_runs_two_processes_that_write_each_file_once(
+    workshop: Path, tmp_path: Path, free_port: Callable[[], int], environment: dict[str, str]
+) -> None:
     config = tmp_path / "ppo.yaml"
     config.write_text((ROOT / "configs/smoke/ppo.yaml").read_text())
     output = tmp_path / "run"
@@ -123,7 +100,7 @@ def test_accelerate_launch_runs_two_processes_that_write_each_file_once(workshop
         f"output_dir={output}", f"model.path={workshop}/policy", f"rewards={rewards}",
         "steps=2", "expected_processes=2", "checkpoints.every=1", "num_samples=50", "optimizer.learning_rate=1e-3",
     ]  # fmt: skip
-    done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("2 process(es) on cpu") == 1 and done.stdout.count(f"results: {output}") == 1
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]

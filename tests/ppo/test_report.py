@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from rlhf.errors import CheckpointError
+from rlhf.ppo.prompt_source import ListedPrompts
 from rlhf.ppo.report import step_metrics, write_samples
+from rlhf.ppo.steps import PPOSteps
 from rlhf.ppo.trainer import StepResult
 from rlhf.training.processes import Processes
 
@@ -37,6 +39,14 @@ def test_metrics_bear_the_names_that_users_look_for(lab: ModuleType, workshop: P
     metrics = step_metrics(made.trainer.step(made.prompts), Processes())
     assert metrics.keys() == NAMES | {"policy/entropy_avg"}
     assert 0 < metrics["policy/entropy_avg"] < 6.2  # log 488
+
+
+def test_without_a_critic_there_is_no_metric_of_one(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+    of_critic = {"loss/value_avg", "val/clipfrac_avg", "val/explained_variance"}
+    for advantage, missing in (("reward_to_go", of_critic), ("baseline", set())):
+        made = lab.parts(lab.ppo_config(workshop, advantage=advantage))
+        metrics = PPOSteps(made.trainer, ListedPrompts(made.prompts, made.trainer.config), tmp_path / advantage).step(0)
+        assert NAMES - metrics.keys() == missing
 
 
 def test_metrics_agree_with_plain_sums(result: StepResult) -> None:

@@ -2,12 +2,9 @@
 
 import hashlib
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,13 +14,12 @@ from safetensors.torch import load_file
 
 from rlhf.config import PPOConfig
 from rlhf.config.loader import save_config
-from rlhf.errors import CheckpointError, ConfigError, DataError, Terminated
+from rlhf.errors import CheckpointError, ConfigError, DataError
 from rlhf.ppo import train_ppo
 from rlhf.ppo.own_best import OwnBest
 from rlhf.ppo.prompt_source import ListedPrompts
 from rlhf.ppo.steps import PPOSteps
 
-ROOT = Path(__file__).parents[2]
 OWN_BEST = {
     "fraction": 0.7,
     "demonstrations": {"kind": "own_best", "size": 5},
@@ -63,25 +59,14 @@ def test_fraction_zero_is_plain_ppo_byte_for_byte(lab: ModuleType, workshop: Pat
 
 @pytest.mark.parametrize("kind", ["own_best", "guide", "data"])
 def test_stopped_and_resumed_equals_uninterrupted(
-    lab: ModuleType, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    lab: ModuleType, workshop: Path, tmp_path: Path, stopped_after_two_steps: Callable[[PPOConfig], None], kind: str
 ) -> None:
     section = {"own_best": OWN_BEST, "data": lab.reset_section(workshop, 0.5)}.get(kind)
     guide = {"kind": "guide", "path": str(workshop / "policy"), "num_demonstrations": 6}
     section = section or {"fraction": 0.5, "demonstrations": guide}
     train_ppo(run_config(lab, workshop, tmp_path / "whole", reset=section))
-    step = PPOSteps.step
-
-    def signalled(self: PPOSteps, index: int) -> dict[str, float]:
-        metrics = step(self, index)
-        if index == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return metrics
-
     config = run_config(lab, workshop, tmp_path / "halves", reset=section)
-    with monkeypatch.context() as patched:
-        patched.setattr(PPOSteps, "step", signalled)
-        with pytest.raises(Terminated, match="after step 2"):
-            train_ppo(config)
+    stopped_after_two_steps(config)
     train_ppo(config)
     whole = rows(tmp_path / "whole")
     assert rows(tmp_path / "halves") == whole and len(whole) == 4
@@ -185,31 +170,9 @@ train_ppo(halves)
 """
 
 
-def in_two_processes(command: list[str]) -> str:
-    """Run a command twice, as two processes of one run, and return what they printed."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": path}
-    shared |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    processes = [
-        subprocess.Popen(
-            command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, cwd=ROOT,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        outputs = [process.communicate(timeout=240)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-    return "".join(outputs)
-
-
-def test_two_processes_hold_the_same_own_best_and_resume(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+def test_two_processes_hold_the_same_own_best_and_resume(
+    lab: ModuleType, workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], str]
+) -> None:
     (tmp_path / "two.py").write_text(TWO)
     names = ["whole", "halves"]
     for name in names:

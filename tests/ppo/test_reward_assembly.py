@@ -261,7 +261,23 @@ def test_after_a_reset_scores_of_forced_tokens_count_nowhere(lab: ModuleType, wo
     metrics = reset_metrics(result, made.trainer.processes)
     expected = float(rollout.token_scores.sum()) / 8
     assert metrics["reset/scores_at_resets"] == pytest.approx(expected)
-    assert step_metrics(result, made.trainer.processes)["objective/scores"] == pytest.approx(expected)
+    logged = {**step_metrics(result, made.trainer.processes), **result.collected.reward_metrics}
+    for name in ("objective/scores", "objective/raw_scores", "reward/tokens/mean"):
+        assert logged[name] == pytest.approx(expected), name
+
+
+def test_after_a_reset_texts_are_ranked_as_wholes(
+    lab: ModuleType, workshop: Path, mine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewards = [{"kind": "function", "path": f"{mine}:tokens"}]
+    made = lab.parts(lab.ppo_config(workshop, rewards=rewards, reset=lab.reset_section(workshop, 1.0)))
+    ranked: list[list[float]] = []
+    monkeypatch.setattr(made.trainer.resets, "finish_step", lambda *given: ranked.append(given[2]))
+    result = made.trainer.step(made.prompts)
+    lengths = [len(episode.response_ids) for episode in result.collected.episodes]
+    assert ranked == [[length + 4.0 for length in lengths]], "1 a token, and 5 for the last one"
+    num_emitted = result.experience.rollout.response_mask.sum(1).tolist()
+    assert result.collected.raw_scores == [num + 4.0 for num in num_emitted] != ranked[0]
 
 
 def test_metrics_of_resets_leave_dropped_episodes_out(lab: ModuleType, workshop: Path, mine: str) -> None:

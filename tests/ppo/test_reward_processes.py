@@ -2,17 +2,14 @@
 
 import importlib.util
 import json
-import os
-import socket
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("reward_laboratory.py")
 Seen = list[dict[str, dict[str, Any]]]
 
@@ -26,27 +23,10 @@ def laboratory() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def seen(workshop: Path) -> Seen:
+def seen(workshop: Path, in_two_processes: Callable[[list[str]], str]) -> Seen:
     """What each process saw, by case and policy."""
     (workshop / "two.py").write_text(laboratory().REWARDS)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    shared["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(workshop)], env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        outputs = [process.communicate(timeout=270)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    in_two_processes([sys.executable, str(SCRIPT), str(workshop)])
     return [json.loads((workshop / f"rewards-{rank}.json").read_text()) for rank in range(2)]
 
 

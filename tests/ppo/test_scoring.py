@@ -40,12 +40,12 @@ def scorer(*rewards: tuple[Fixed, float] | Component, **settings: object) -> Sco
 
 def test_the_raw_score_is_the_weighted_sum() -> None:
     both = scorer((Fixed(1.0, 2.0), 0.5), (Fixed(10.0, -1.0), 2.0))
-    assert both.raw(episodes(2)) == [20.5, -1.0]  # 0.5 * 1 + 2 * 10; 0.5 * 2 - 2 * 1
+    assert both.score(episodes(2)).raw == [20.5, -1.0]  # 0.5 * 1 + 2 * 10; 0.5 * 2 - 2 * 1
 
 
 def test_a_failing_reward_raises_its_own_error() -> None:
     with pytest.raises(RewardError, match="no idea"):
-        scorer((Fixed(1.0), 1.0), (Failing(), 1.0)).raw(episodes(1))
+        scorer((Fixed(1.0), 1.0), (Failing(), 1.0)).score(episodes(1))
 
 
 def test_by_default_a_score_stays_what_it_is() -> None:
@@ -160,6 +160,15 @@ def test_single_tokens_are_added_up_apart_from_whole_responses() -> None:
     assert scored.token_scores == [[2.0, 1.0, 4.0], None]
     assert scored.scores == [10.0, 21.0] and scored.raw == [17.0, 21.0]
     assert scored.metrics["reward/a/mean"] == 1.75  # 3 and 0.5
+
+
+def test_scores_of_forced_tokens_count_in_the_text_and_not_in_what_the_policy_got() -> None:
+    one = Episode(prompt="p", completion="c", columns={}, prompt_ids=(1,), response_ids=(2, 3, 4))
+    mixed = scorer(component([1.0, 0.0, 2.0], [1.0, 4.0, 2.0], name="a", weight=2.0), component(10.0, 20.0, name="b"))
+    scored = mixed.score([one] * 2, [1, 2])
+    assert scored.raw == [10.0 + 4.0, 20.0 + 4.0] and scored.of_texts == [10.0 + 6.0, 20.0 + 14.0]
+    assert scored.metrics["reward/a/mean"] == 2.0 and scored.metrics["reward/a/std"] == 0.0
+    assert mixed.score([one] * 2).raw == scored.of_texts
 
 
 def test_a_gate_reads_what_the_other_reward_said_before_scaling() -> None:

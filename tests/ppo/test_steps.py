@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-import os
-import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from rlhf.errors import Terminated
+from rlhf.config import PPOConfig
 from rlhf.ppo import train_ppo
 from rlhf.ppo.prompt_source import ListedPrompts
 from rlhf.ppo.steps import PPOSteps
@@ -51,24 +50,17 @@ def rows(directory: Path) -> list[dict[str, Any]]:
     ],
 )
 def test_stopped_and_resumed_equals_uninterrupted(
-    lab: ModuleType, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    lab: ModuleType,
+    workshop: Path,
+    tmp_path: Path,
+    stopped_after_two_steps: Callable[[PPOConfig], None],
+    changes: dict[str, Any],
 ) -> None:
     if "critic" in changes:
         changes = changes | {"critic_model": {"path": str(workshop / "reward_model")}}
     train_ppo(run_config(lab, workshop, tmp_path / "whole", **changes))
-    step = PPOSteps.step
-
-    def signalled(self: PPOSteps, index: int) -> dict[str, float]:
-        metrics = step(self, index)
-        if index == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return metrics
-
     config = run_config(lab, workshop, tmp_path / "halves", **changes)
-    with monkeypatch.context() as patched:
-        patched.setattr(PPOSteps, "step", signalled)
-        with pytest.raises(Terminated, match="after step 2"):
-            train_ppo(config)
+    stopped_after_two_steps(config)
     assert not (tmp_path / "halves" / "policy").exists()
     train_ppo(config)
     whole, halves = rows(tmp_path / "whole"), rows(tmp_path / "halves")

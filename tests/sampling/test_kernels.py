@@ -1,12 +1,8 @@
 """Tests of rlhf.sampling.kernels: the compiled code against its twins, and both against slow float64 versions."""
 
-import functools
-import logging
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -268,58 +264,3 @@ def test_the_number_of_threads_changes_nothing(dtype: torch.dtype, threads: Call
         seen.append([made.rms_norm(x, x[0], 1e-6), made.silu_mul(x), made.attend(x, rotation, layer, 0.1), layer.keys])
     for others in seen[1:]:
         assert all(torch.equal(found, expected) for found, expected in zip(others, seen[0], strict=True))
-
-
-# ---------------------------------------------------------------------------------------------------------- library
-
-
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
-    """`library` as a new process has it."""
-    again = functools.cache(kernels.library.__wrapped__)
-    monkeypatch.setattr(kernels, "library", again)
-    return again
-
-
-def _compiler(path: Path, script: str) -> str:
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o700)
-    return str(path)
-
-
-@pytest.mark.parametrize(
-    ("script", "message"),
-    [
-        (None, "no g++ found"),
-        ("exit 1", "CalledProcessError"),
-        ("for last; do :; done; echo not a library > $last", "OSError"),
-    ],
-)
-def test_without_a_working_compiler_one_line_is_logged_and_the_twins_are_used(
-    fresh: Callable[[], object],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    tmp_path: Path,
-    script: str | None,
-    message: str,
-) -> None:
-    found = None if script is None else _compiler(tmp_path / "g++", script)
-    monkeypatch.setattr("shutil.which", lambda name: found)
-    with caplog.at_level(logging.INFO):
-        made = [Kernels(dtype) for dtype in (torch.float32, torch.bfloat16, torch.float32)]
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert message in caplog.text and not any(each.is_compiled for each in made)
-    x = _random(2, 8, dtype=torch.float32)
-    assert torch.equal(made[0].silu_mul(x), kernels.plain_silu_mul(x))
-
-
-def test_another_type_than_the_compiled_ones_gets_the_twins() -> None:
-    assert not Kernels(torch.float64).is_compiled and not Kernels(torch.float16).is_compiled
-    assert Kernels(torch.float32).is_compiled and Kernels(torch.bfloat16).is_compiled
-
-
-def test_threads_that_ask_at_once_all_get_a_library(fresh: Callable[[], object]) -> None:
-    x = _random(4, 64, dtype=torch.float32)
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda _: Kernels(torch.float32).silu_mul(x), range(3)))
-    assert all(torch.equal(each, found[0]) for each in found)

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, MistralConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from rlhf.batches import PromptBatch, Samples
 from rlhf.sampling import kernels, sampler
@@ -28,25 +27,6 @@ Factory = Callable[..., PreTrainedModel]
 def _packs_bfloat16() -> None:
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("this CPU packs no bfloat16")
-
-
-@pytest.fixture(scope="module")
-def build(tiny_model: Factory) -> Factory:
-    """`tiny_model`, which also knows Mistral, without its sliding window."""
-
-    def made(family: str = "llama", **changes: Any) -> PreTrainedModel:
-        if family != "mistral":
-            return tiny_model(family, **changes)
-        fields = {"sliding_window": None} | changes
-        like = tiny_model("llama").config
-        names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        names += ("num_key_value_heads", "head_dim", "max_position_embeddings", "initializer_range", "pad_token_id")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            config = MistralConfig(**({name: getattr(like, name) for name in names} | fields))
-            return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-
-    return made
 
 
 def _prompts(*lengths: int) -> PromptBatch:
@@ -248,124 +228,3 @@ def test_a_weight_with_gaps_is_packed_as_what_it_shows() -> None:
     x: Tensor = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     found = PackedLinear(linear, num_rows=4)(x)
     torch.testing.assert_close(found, x @ weight.t() + linear.bias.detach(), rtol=0, atol=8 * 8 * 2.0**-24)
-
-
-# -------------------------------------------------------------------------------------------------- what is refused
-
-
-def _hook(model: Any) -> None:
-    model.model.layers[0].mlp.register_forward_hook(lambda module, args, output: output)
-
-
-def _pre_hook(model: Any) -> None:
-    model.register_forward_pre_hook(lambda module, args: None)
-
-
-def _own_forward(model: Any) -> None:
-    layer = model.model.layers[1].self_attn
-    layer.forward = layer.forward
-
-
-def _float32_norm(model: Any) -> None:
-    model.bfloat16()
-    model.model.layers[0].input_layernorm.float()
-
-
-def _parametrized(model: Any) -> None:
-    nn.utils.parametrize.register_parametrization(model.model.layers[0].input_layernorm, "weight", nn.Identity())
-
-
-def _lora(target: str) -> Callable[[Any], Any]:
-    return lambda model: inject_adapter_in_model(LoraConfig(r=2, target_modules=[target]), model)
-
-
-class _Linear(nn.Linear):
-    pass
-
-
-def _other_head(model: Any) -> None:
-    model.lm_head.__class__ = _Linear
-
-
-def _no_norm(model: Any) -> None:
-    model.model.norm = nn.Identity()
-
-
-CHANGES: dict[str, Callable[[Any], Any]] = {
-    "lora on a linear map": _lora("down_proj"),
-    "lora on the embedding": _lora("embed_tokens"),
-    "a hook": _hook,
-    "a pre-hook": _pre_hook,
-    "a forward of its own": _own_forward,
-    "float16": lambda model: model.half(),
-    "float64": lambda model: model.double(),
-    "float32 norms in bfloat16": _float32_norm,
-    "a parametrized norm": _parametrized,
-    "another head": _other_head,
-    "no norm": _no_norm,
-    "another device": lambda model: model.to("meta"),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_model_is_left_to_the_plain_decoder(build: Factory, change: str) -> None:
-    model = build("llama")
-    assert is_packable(model)
-    CHANGES[change](model)
-    assert not is_packable(model)
-
-
-def _rope(kind: str, **more: Any) -> dict[str, Any]:
-    return {"rope_parameters": {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0} | more}
-
-
-@pytest.mark.parametrize(
-    ("family", "changes"),
-    [
-        ("gpt2", {}),
-        ("gemma", {}),
-        ("gemma2", {}),
-        ("gemma3", {}),
-        ("qwen3", {}),
-        ("mistral", {"sliding_window": 8}),
-        ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
-        ("llama", {"hidden_act": "gelu"}),
-        ("llama", {"hidden_act": "relu"}),
-        ("llama", _rope("dynamic")),
-        ("llama", _rope("yarn", original_max_position_embeddings=64)),
-    ],
-)
-def test_another_architecture_is_left_to_the_plain_decoder(
-    build: Factory, family: str, changes: dict[str, Any]
-) -> None:
-    model, prompts = build(family, **changes), _prompts(3, 5)
-    assert not is_packable(model)
-    assert isinstance(make_decoder(model, prompts, 2), Decoder)
-
-
-def test_classes_of_the_same_names_from_elsewhere_and_functions_are_left_to_the_plain_decoder(build: Factory) -> None:
-    model = build("llama")
-    for module in model.modules():
-        kind = type(module)
-        if kind.__module__ == "transformers.models.llama.modeling_llama":
-            module.__class__ = type(kind.__name__, (kind,), {"__module__": "downloaded.modeling_llama"})
-    assert type(model).__name__ == "LlamaForCausalLM" and len({type(each) for each in model.modules()}) > 5
-    assert not is_packable(model)
-    assert not is_packable(lambda **kwargs: None)
-
-
-def test_a_cpu_that_packs_nothing_or_no_bfloat16_uses_the_plain_decoder(
-    build: Factory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Ops:
-        @staticmethod
-        def _is_mkldnn_bf16_supported() -> bool:
-            return False
-
-    model, low = build("llama"), build("llama").bfloat16()
-    assert is_packable(low)
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.ops, "mkldnn", Ops)
-        assert is_packable(model) and not is_packable(low)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert not is_packable(model)

