@@ -74,6 +74,7 @@ def _run(task: Task, fraction: float, directory: Path, options: Any) -> Iterator
         yield {"step": 0, "decode_tokens": 0.0, "seconds": 0.0, **heldout.measure()}
         for index in range(config.steps):
             metrics = steps.step(index)
+            assert metrics is not None  # a list of prompts has no end
             decoded += _decode_tokens(metrics, config)
             if index + 1 in options.measure:
                 seconds = time.monotonic() - began
@@ -94,6 +95,7 @@ class _Heldout:
             eos_ids=reference.eos_ids,
         )
         self._decoding = DecodingSection(max_new_tokens=config.sampling.max_new_tokens)
+        assert isinstance(config, PPOConfig)
         section = config.prompts.model_copy(
             update={"path": "fetch:movie-reviews/heldout_prompts.jsonl", "limit": options.heldout}
         )

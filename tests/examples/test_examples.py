@@ -1,5 +1,6 @@
 """Each script of examples/ runs to its end on a tiny random model, and prints what it promises."""
 
+import json
 import runpy
 import shutil
 import sys
@@ -34,6 +35,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Run a script as its user would, for two steps, and return the lines about them."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # a server is a process of its own
 
     def ran(name: str, *arguments: str) -> list[str]:
         argv = [name, "--model", str(models / "policy"), "--steps", "2", *arguments]
@@ -69,6 +71,17 @@ def test_a_loop_of_ones_own(run) -> None:
 def test_resets_make_a_sparse_reward_visible(run) -> None:
     lines = run("sparse_reward_with_resets.py")
     assert len(lines) == 2 and "from prompts 0.00" in lines[0]
+
+
+def test_the_tutorials_task_with_a_classifier_of_words_and_with_one_of_transformers(
+    run, models: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("sklearn")
+    rows = [{"text": f"The film was {word} and I say so", "label": label} for word, label in (("good", 1), ("bad", 0))]
+    (tmp_path / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for more in ([], ["--classifier", str(models / "sentiment")]):
+        lines = run("gpt2_sentiment_task.py", "--reviews", str(tmp_path / "reviews.jsonl"), *more)
+        assert len(lines) == 2 and "logit" in lines[0]
 
 
 def test_every_example_is_run_here() -> None:
