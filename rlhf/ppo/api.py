@@ -29,7 +29,7 @@ from rlhf.ppo.reset_assembly import make_resets
 from rlhf.ppo.rollout import Sampled
 from rlhf.ppo.scoring import Scored, given_scores
 from rlhf.ppo.steps import SHOWN, PPOSteps, all_metrics
-from rlhf.ppo.trainer import Batch
+from rlhf.ppo.trainer import StepBatch
 from rlhf.stage import Frame, entered, fingerprint_with, joined
 from rlhf.training.run_directory import RunDirectory, is_complete
 
@@ -175,7 +175,7 @@ class PPOTrainer:
         """
         return self.ppo.score(rollout)
 
-    def make_experience(self, rollout: Sampled, scores: Scored | Sequence[float]) -> Batch:
+    def make_experience(self, rollout: Sampled, scores: Scored | Sequence[float]) -> StepBatch:
         """Pass the responses through policy and reference, shape rewards with the KL, estimate advantages.
 
         Args:
@@ -188,7 +188,7 @@ class PPOTrainer:
         scored = scores if isinstance(scores, Scored) else given_scores(scores, rollout.episodes)
         return self.ppo.make_experience(rollout, scored)
 
-    def update(self, experience: Batch) -> dict[str, float]:
+    def update(self, experience: StepBatch) -> dict[str, float]:
         """Make the optimizer steps of a PPO step, `epochs` passes of `minibatches`, and return its metrics."""
         metrics = all_metrics(self.ppo, self.ppo.learn(experience))
         for callback in self.callbacks:

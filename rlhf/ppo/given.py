@@ -55,14 +55,14 @@ def given_policy(policy: Model, config: PPOSettings, language: Language) -> Trai
         return tuned(load_causal_lm(source), config.model, language.tokenizer, source)
     name = name_of_model(policy)
     if not isinstance(policy, PeftModel):
-        check_logits(switch_off_dropout(policy), name)
+        check_logits(_plain(policy), name)
         return tuned(policy, config.model, language.tokenizer, name)
     if config.model.lora is not None or config.model.trainable_layers is not None:
         raise ConfigError("model.lora, model.trainable_layers: the policy has an adapter already - leave them out")
     model = policy.get_base_model()
     if not isinstance(model, PreTrainedModel) or not hasattr(policy, "disable_adapter"):
         raise ConfigError("policy: of peft's adapters only those on a causal language model are known")
-    check_logits(switch_off_dropout(model), name)
+    check_logits(_plain(model), name)
     fit_vocabulary(model, language.tokenizer, name)
     use_short_row_attention(model)
     return Trainable(model=model, adapter=policy, source=name)
@@ -84,7 +84,7 @@ def given_reference(
         raise ConfigError("reference: an adapter - merge it first (merge_and_unload), or give its directory")
     model = load_causal_lm(resolve(reference)) if isinstance(reference, str) else reference
     name = reference if isinstance(reference, str) else name_of_model(reference)
-    check_logits(switch_off_dropout(model), name)
+    check_logits(_plain(model), name)
     fit_vocabulary(model, language.tokenizer, name)
     use_short_row_attention(model)
     return frozen_in(model, dtype).to(device)  # type: ignore[arg-type,no-any-return]  # decorated without types
@@ -103,6 +103,13 @@ def name_of_model(model: Any) -> str:
     """Return where a model was loaded from, as far as it knows."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     return str(getattr(inner, "name_or_path", "") or "")
+
+
+def _plain(model: PreTrainedModel) -> PreTrainedModel:
+    """Bring a model into the state in which `load_causal_lm` returns one: float32, memory of its own, no dropout."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.float32, copy=True)
+    return switch_off_dropout(model)
 
 
 def _listed_eos(policy: Model) -> int | list[int] | None:

@@ -45,7 +45,7 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class StepBatch:
     """What the updates of a PPO step learn from."""
 
     collected: Collected
@@ -119,15 +119,15 @@ class PPO:
         """Ask the rewards."""
         return self.collector.score(sampled)
 
-    def make_experience(self, sampled: Sampled, scored: Scored) -> Batch:
+    def make_experience(self, sampled: Sampled, scored: Scored) -> StepBatch:
         """Pass the responses through policy and reference, shape rewards with the KL, estimate advantages."""
         collected = self.collector.complete(sampled, scored, self.generators.rollout, self.processes)
         kl_coef = self.kl_control.coef
         experience = make_experience(collected.rollout, kl_coef, self.config, self.processes)
         self.guard(experience)
-        return Batch(collected=collected, experience=experience, kl_coef=kl_coef)
+        return StepBatch(collected=collected, experience=experience, kl_coef=kl_coef)
 
-    def learn(self, batch: Batch) -> StepResult:
+    def learn(self, batch: StepBatch) -> StepResult:
         """Make the updates of a PPO step, then let the KL coefficient and the resets follow."""
         collected, experience = batch.collected, batch.experience
         updates = self.optimise(experience, collected)
