@@ -1,9 +1,9 @@
 """The schema of `rlhf ppo`, and the part of it that `PPOTrainer` takes from Python."""
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from rlhf.config.resets import ResetSection
 from rlhf.config.rewards import RewardSection, check_names_and_gates
@@ -122,12 +122,6 @@ class PPOSettings(StageSettings):
         """Whether the advantages read values, so that there is a value head to train."""
         return self.advantage in ("baseline", "gae")
 
-    @field_validator("value_optimizer", mode="before")
-    @classmethod
-    def _null_is_the_default(cls, value: object) -> object:
-        """Let an override take back what a file says."""
-        return cls.model_fields["value_optimizer"].default if value is None else value
-
     @model_validator(mode="after")
     def _sizes(self) -> Self:
         if self.rollout_batch_size % self.minibatches:
@@ -194,6 +188,12 @@ class PPOConfig(PPOSettings, StageConfig):
     rewards: list[RewardSection] = Field(
         min_length=1, description="what scores a response; the score is the weighted sum"
     )
+
+    @classmethod
+    def completed(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Also leave out a `value_optimizer` of null, so that an override can take back what a file says."""
+        filled = super().completed(given)
+        return {key: value for key, value in filled.items() if key != "value_optimizer" or value is not None}
 
     @model_validator(mode="after")
     def _rewards_that_fit(self) -> Self:

@@ -41,4 +41,6 @@ class RunConfig(Section):
             for stage in STAGES
             if isinstance(given.get(stage), dict)
         }
+        if "ppo" in handed:
+            handed["ppo"] = PPOConfig.completed(handed["ppo"])
         return {**given, **handed}

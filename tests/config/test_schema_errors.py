@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.cli import main
-from rlhf.config import EvaluateConfig, GenerateConfig, PPOConfig, RewardModelConfig, SftConfig
+from rlhf.config import EvaluateConfig, GenerateConfig, PPOConfig, RewardModelConfig, RunConfig, SftConfig
 from rlhf.config.loader import validate
 from rlhf.config.overrides import apply_overrides, parse_overrides
 from rlhf.config.yaml_text import format_yaml
@@ -139,6 +139,9 @@ def test_an_override_takes_back_the_value_optimizer_of_a_file() -> None:
     assert config.value_optimizer == validate(PPOConfig, PPO, "x.yaml").value_optimizer
     assert config.value_optimizer.learning_rate == 1e-3
     assert validate(PPOConfig, config.model_dump(mode="json"), "config.yaml") == config
+    recipe = {"output_dir": "r", "ppo": of_file}
+    in_recipe = apply_overrides(recipe, parse_overrides(["ppo.value_optimizer=null"]))
+    assert validate(RunConfig, in_recipe, "run.yaml").ppo.value_optimizer == config.value_optimizer
 
 
 def test_no_clip_is_a_choice() -> None:
