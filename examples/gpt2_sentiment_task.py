@@ -24,7 +24,7 @@ def openings(texts: list[str], model: str) -> Iterator[str]:
     tokenizer, draw = AutoTokenizer.from_pretrained(resolve(model)), random.Random(0)  # noqa: S311  # not a secret
     while True:
         ids = tokenizer(draw.choice(texts))["input_ids"]
-        yield tokenizer.decode(ids[: draw.randint(2, 8)], skip_special_tokens=True)
+        yield str(tokenizer.decode(ids[: draw.randint(2, 8)], skip_special_tokens=True))
 
 
 class WordSentiment:
