@@ -96,8 +96,7 @@ class PPOSteps:
         trainer = self.trainer
         trainer.optimizer.weights.load(checkpoint.tensors("masters"))
         trainer.num_steps = checkpoint.step
-        num_updates = checkpoint.step * trainer.config.epochs * trainer.config.minibatches
-        trainer.optimizer.load(checkpoint.tensors("optimizer"), num_updates)
+        trainer.optimizer.load(checkpoint.tensors("optimizer"), 0)  # a step begins by counting the updates
         generators = checkpoint.tensors("generators")
         restore(trainer.generators.epochs, generators.pop("epochs"))
         ending = f"_{trainer.processes.rank}"

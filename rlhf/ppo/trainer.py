@@ -130,10 +130,10 @@ class PPO:
     def learn(self, batch: StepBatch) -> StepResult:
         """Make the updates of a PPO step, then let the KL coefficient and the resets follow."""
         collected, experience = batch.collected, batch.experience
-        updates = self.optimise(experience, collected)
-        self.num_steps += 1
         # The schedule follows the PPO step: an early stop inside the epochs must not stretch it.
         self.optimizer.num_done = self.num_steps * self.config.epochs * self.config.minibatches
+        updates = self.optimise(experience, collected)
+        self.num_steps += 1
         self.kl_control.update(self.sequence_kl(experience), len(collected.episodes) * self.processes.num)
         if self.resets is not None:
             kept = collected.rollout.response_mask.any(1).nonzero().flatten().tolist()
