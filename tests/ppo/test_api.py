@@ -215,11 +215,12 @@ def test_a_given_policy_is_trained_in_place_and_equals_one_that_was_named(lab: M
 
 def test_a_policy_in_bfloat16_is_trained_in_float32(lab: ModuleType, workshop: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(workshop / "policy", dtype=torch.bfloat16)
-    rounded = model.lm_head.weight.float()
+    rounded = model.get_input_embeddings().weight.float()
     made = trainer(lab, workshop, policy=model, model__precision="bfloat16")
     masters = made.ppo.optimizer.weights.masters
     assert {master.dtype for master in masters.values()} == {torch.float32}
-    assert torch.equal(masters["lm.lm_head.weight"], rounded) and model.lm_head.weight.dtype == torch.bfloat16
+    assert torch.equal(masters["lm.model.embed_tokens.weight"], rounded)
+    assert model.get_input_embeddings().weight.dtype == torch.bfloat16
 
 
 def test_an_adapter_is_its_own_reference_when_it_is_switched_off(
