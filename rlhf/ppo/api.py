@@ -58,10 +58,10 @@ class PPOTrainer:
 
     def __init__(
         self,
-        policy: Model,
-        reference: Model | None,
+        policy: Model | Path,
+        reference: Model | Path | None,
         reward: OneReward | Sequence[OneReward],
-        tokenizer: PreTrainedTokenizerBase | str | None,
+        tokenizer: PreTrainedTokenizerBase | str | Path | None,
         config: PPOSettings,
         *,
         output_dir: str | Path | None = None,

@@ -25,6 +25,21 @@ Model = PreTrainedModel | PeftModel | str
 """A loaded model, or the directory, `fetch:NAME` or hub name of one."""
 
 
+def check_kinds(policy: object, reference: object) -> None:
+    """Refuse what is no model of transformers, such as TRL's models with a value head.
+
+    Raises:
+        ConfigError: says what was found.
+    """
+    for role, given in {"policy": policy, "reference": reference}.items():
+        is_known = isinstance(given, PreTrainedModel | PeftModel | str)
+        if not is_known and not (role == "reference" and given is None):
+            raise ConfigError(
+                f"{role}: expected a causal language model of transformers, one with a peft adapter, or a name, found "
+                f"{type(given).__name__}"
+            )
+
+
 def given_language(tokenizer: PreTrainedTokenizerBase | str | None, policy: Model) -> Language:
     """Return the policy's tokenizer with a pad token that ends nothing, and what ends a response.
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import PPOSettings
 from rlhf.models.setup import Trainable
-from rlhf.ppo.given import Model, digest_of, given_language, given_policy, given_reference
+from rlhf.ppo.given import Model, check_kinds, digest_of, given_language, given_policy, given_reference
 from rlhf.ppo.given_rewards import GivenRewards, OneReward, given_rewards
 from rlhf.ppo.parts import Language
 from rlhf.ppo.reset_assembly import reset_inputs
@@ -37,10 +38,10 @@ class Ready:
 
 
 def make_ready(
-    policy: Model,
-    reference: Model | None,
+    policy: Model | Path,
+    reference: Model | Path | None,
     reward: OneReward | Sequence[OneReward],
-    tokenizer: PreTrainedTokenizerBase | str | None,
+    tokenizer: PreTrainedTokenizerBase | str | Path | None,
     run: Frame,
     config: PPOSettings,
 ) -> Ready:
@@ -49,11 +50,13 @@ def make_ready(
     Raises:
         ConfigError: something cannot be loaded, or does not fit.
     """
-    language = given_language(tokenizer, policy)
-    trained = given_policy(policy, config, language)
-    frozen = given_reference(reference, policy, language, run.dtype, run.device)
+    start, other = _named(policy), None if reference is None else _named(reference)
+    check_kinds(start, other)
+    language = given_language(str(tokenizer) if isinstance(tokenizer, Path) else tokenizer, start)
+    trained = given_policy(start, config, language)
+    frozen = given_reference(other, start, language, run.dtype, run.device)
     rewards = given_rewards(reward, config, language)
-    named = [policy, *([] if frozen is None or reference is None else [reference])]
+    named = [start, *([] if frozen is None or other is None else [other])]
     return Ready(
         policy=trained,
         language=language,
@@ -65,3 +68,7 @@ def make_ready(
         scored_by=rewards,
         inputs=reset_inputs(config),
     )
+
+
+def _named(given: Model | Path) -> Model:
+    return str(given) if isinstance(given, Path) else given

@@ -316,7 +316,8 @@ def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(
                 raise KeyError("my own mistake")
 
     options = {"steps": 4, "checkpoints__every": 2, "optimizer__schedule": "cosine"}
-    for name, prompts in {"list": lambda: rows(workshop), "stream": lambda: (BEGINNINGS * 9).__iter__()}.items():
+    streamed = [f"{BEGINNINGS[place % 8]} {place}" for place in range(40)]
+    for name, prompts in {"list": lambda: rows(workshop), "stream": lambda: iter(streamed)}.items():
         whole = trainer(lab, workshop, output_dir=tmp_path / name / "whole", **options)
         whole.train(prompts())
         with pytest.raises(KeyError, match="my own mistake"):
@@ -354,7 +355,11 @@ def test_what_makes_no_sense_is_refused(lab: ModuleType, workshop: Path) -> None
     }.values():
         with pytest.raises(ConfigError, match=message):
             trainer(lab, workshop, reward)
-    best = trainer(lab, workshop, reset={"fraction": 0.5, "demonstrations": {"kind": "own_best"}})
+    with pytest.raises(ConfigError, match="policy: expected a causal language model .* found Linear"):
+        trainer(lab, workshop, policy=torch.nn.Linear(1, 1))
+    best = trainer(
+        lab, workshop, policy=workshop / "policy", reset={"fraction": 0.5, "demonstrations": {"kind": "own_best"}}
+    )
     with pytest.raises(ConfigError, match="own_best needs to know all prompts beforehand"):
         best.train(iter(BEGINNINGS))
 
