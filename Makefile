@@ -46,8 +46,8 @@ $(BIN)/python:
 
 # A stamp newer than its inputs means that nothing is to be installed.
 $(VENV)/.installed-demo: EXTRAS := demo,tracking
-$(VENV)/.installed-test: EXTRAS := demo,lexicon,tracking,test
-$(VENV)/.installed-dev: EXTRAS := demo,lexicon,tracking,test,dev
+$(VENV)/.installed-test: EXTRAS := demo,lab,lexicon,tracking,test
+$(VENV)/.installed-dev: EXTRAS := demo,lab,lexicon,tracking,test,dev
 $(VENV)/.installed-%: $(INPUTS) | $(BIN)/python
 	@echo "installing rlhf-ppo[$(EXTRAS)] into $(VENV) (the first time downloads torch and transformers) ..."
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'

@@ -18,6 +18,7 @@ from rlhf.config.loader import config_yaml, load_config
 from rlhf.config.overrides import is_override
 from rlhf.config.schema_files import SCHEMAS
 from rlhf.errors import ConfigError, DataError, RlhfError
+from rlhf.lab import options as lab_options
 from rlhf.printable import printable
 from rlhf.serving.options import ServingOptions, add_options
 
@@ -146,6 +147,8 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         "serve-reward", help="score responses over HTTP, for PPO on other machines"
     )
     add_options(verbs["serve-reward"])
+    verbs["lab"] = group.add_parser("lab", help="measure what the lecture says, and write one page with figures")
+    lab_options.add_options(verbs["lab"])
     for verb in verbs.values():
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser, verbs
@@ -160,6 +163,8 @@ def _dispatch(arguments: Sequence[str]) -> None:
         _fetch([*options.names, *overrides])
     elif command == "serve-reward":
         importlib.import_module("rlhf.serving").serve(ServingOptions.of(options))
+    elif command == "lab":
+        _print_path(importlib.import_module("rlhf.lab").run(lab_options.LabOptions.of(options)))
     elif options.help:
         _show_help(command, verbs[command])
     elif options.config is None:
@@ -173,8 +178,8 @@ def _dispatch(arguments: Sequence[str]) -> None:
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate the overrides, which may stand anywhere, from what argparse reads; a server has none."""
-    if arguments[:1] == ["serve-reward"]:
+    """Separate the overrides, which may stand anywhere, from what argparse reads; two verbs have none."""
+    if arguments[:1] in (["serve-reward"], ["lab"]):
         return list(arguments), []
     rest: list[str] = []
     overrides: list[str] = []

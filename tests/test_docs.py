@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NAMED = re.compile(r"`((?:functional|oracle|ppo)(?:\.\w+)+)`")
+NAMED = re.compile(r"`((?:functional|lab|oracle|ppo)(?:\.\w+)+)`")
 
 
 def resolved(name: str) -> object:
@@ -37,3 +37,10 @@ def test_every_file_that_the_walk_names_exists() -> None:
     text = (ROOT / "docs/policy-gradients.md").read_text(encoding="utf-8")
     files = re.findall(r"`((?:tests|docs|rlhf)/[\w/.-]+)`", text)
     assert files and all((ROOT / path).is_file() for path in files)
+
+
+def test_every_figure_that_the_walk_shows_exists() -> None:
+    text = (ROOT / "docs/policy-gradients.md").read_text(encoding="utf-8")
+    shown = re.findall(r"!\[[^]]*\]\((figures/[\w.]+)\)", text)
+    committed = {f"figures/{path.name}" for path in (ROOT / "docs/figures").iterdir()}
+    assert shown and set(shown) == committed

@@ -13,6 +13,7 @@ from rlhf.ppo.reset_report import reset_metrics
 from rlhf.ppo.trainer import PPO, StepResult
 from rlhf.ppo.watch import Watch
 from rlhf.training.checkpoint import Checkpoint
+from rlhf.training.loop import NothingLeft
 from rlhf.training.profile import NO_PROFILE, Profile
 from rlhf.training.randomness import generator_state, global_rng_state, restore, restore_global_rng_state
 
@@ -49,12 +50,16 @@ class PPOSteps:
         self._cost = step_cost(trainer) if profile.enabled else None
         self._watch = Watch()
 
-    def step(self, index: int) -> dict[str, float] | None:
-        """Do PPO step `index` and return its metrics; None when some process has no prompts left."""
+    def step(self, index: int) -> dict[str, float]:
+        """Do PPO step `index` and return its metrics.
+
+        Raises:
+            NothingLeft: some process has no prompts left.
+        """
         trainer, config = self.trainer, self.trainer.config
         prompts = self.source.batch(index)
         if trainer.processes.any(prompts is None) or prompts is None:
-            return None
+            raise NothingLeft
         result = trainer.step(prompts[trainer.processes.rank :: trainer.processes.num])
         if self._cost is not None:
             self.profile.add(*self._cost.of(result))

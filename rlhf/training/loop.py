@@ -18,11 +18,19 @@ from rlhf.training.run_directory import RunDirectory
 from rlhf.training.signals import StopFlag
 
 
+class NothingLeft(Exception):
+    """A stage has no data for another step, and is done."""
+
+
 class Steps(Protocol):
     """What a stage gives to the loop."""
 
-    def step(self, index: int) -> dict[str, float] | None:
-        """Do step `index` (0-based) and return its metrics, the same on every process; None: there is nothing left."""
+    def step(self, index: int) -> dict[str, float]:
+        """Do step `index` (0-based) and return its metrics, the same on every process.
+
+        Raises:
+            NothingLeft: on every process, when there is nothing to do a step with.
+        """
 
     def evaluate(self) -> dict[str, float]:
         """Return the metrics of held-out data; empty when there are none."""
@@ -140,8 +148,9 @@ class Loop:
     def _one(self, index: int, metrics_log: MetricsLog, trackers: Trackers, bar: Progress) -> bool:
         """Do one step with all that is due after it; False when there was none left."""
         started = time.perf_counter()
-        metrics = self.steps.step(index)
-        if metrics is None:
+        try:
+            metrics = self.steps.step(index)
+        except NothingLeft:
             return False
         metrics["seconds"] = time.perf_counter() - started
         done = index + 1

@@ -1,0 +1,139 @@
+"""Experiment: a reward that plain PPO never meets, with and without demonstrations: behaviour cloning, and resets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from rlhf.data.batching import collate_prompts
+from rlhf.lab.assembled import assembled
+from rlhf.lab.phrase_report import Followed, finding, method, painted, table
+from rlhf.lab.phrase_task import Task, cloning_config, ppo_settings, reset_settings, write_task
+from rlhf.lab.section import Section, Settings
+from rlhf.models.sequences import join
+from rlhf.ppo.parts import Parts
+from rlhf.ppo.prompt_source import ListedPrompts
+from rlhf.ppo.responses import whole_responses
+from rlhf.ppo.start_states import draw_start_states
+from rlhf.ppo.steps import PPOSteps
+from rlhf.sft import train_sft
+from rlhf.training.randomness import generator
+
+FULL = Task()
+QUICK = Task(steps=2, batch=8, num_layers=1, precision="float32", cloning_steps=2, num_judged=8, seeds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a run stands."""
+
+    task: Task
+    model: str
+    seed: int
+    directory: Path
+    """With the files of the task; for one run alone."""
+
+
+def plain(place: Place) -> dict[str, Any]:
+    """PPO from the prompts alone."""
+    return ppo_settings(place.task, place.model, place.seed, place.directory)
+
+
+def cloned(place: Place) -> dict[str, Any]:
+    """Behaviour cloning of the demonstrations, then the same PPO."""
+    policy = train_sft(cloning_config(place.task, place.model, place.seed, place.directory))
+    return ppo_settings(place.task, str(policy), place.seed, place.directory)
+
+
+def reset(place: Place) -> dict[str, Any]:
+    """The same PPO with half of its episodes begun inside the demonstrations."""
+    return {**plain(place), "reset": reset_settings(place.directory)}
+
+
+ARMS: dict[str, Callable[[Place], dict[str, Any]]] = {
+    "plain PPO": plain,
+    "cloning, then PPO": cloned,
+    "PPO with resets": reset,
+}
+"""What each run's configuration is made by."""
+
+
+def run(settings: Settings) -> Section:
+    """Run every arm with every seed."""
+    task = QUICK if settings.quick else FULL
+    runs: dict[str, list[Followed]] = {name: [] for name in ARMS}
+    for seed in range(settings.seed, settings.seed + task.seeds):
+        for name, arm in ARMS.items():
+            with TemporaryDirectory() as directory:
+                write_task(task, Path(directory))
+                place = Place(task=task, model=settings.model, seed=seed, directory=Path(directory))
+                runs[name].append(follow(arm(place), task))
+    return Section(
+        name="hidden_phrase",
+        title="A phrase that must be found",
+        statement="A policy that must do many things right before anything is rewarded does not learn from its own "
+        "episodes: it never sees the reward. Behaviour cloning of a few demonstrations, or episodes that begin inside "
+        "of them, bring the reward within reach.",
+        formula="P(reward) = prod_t pi(a_t | s_t) from the prompt,   and only the last factors from inside",
+        method=method(settings, task, runs),
+        tables=[table(runs, task)],
+        figures=[painted(runs, task)],
+        finding=finding(runs, task),
+    )
+
+
+def follow(given: dict[str, Any], task: Task) -> Followed:
+    """Do a run and return how its episodes at the prompts fared."""
+    parts = assembled(given)
+    try:
+        start = phrase_probability(parts, task.phrase)
+        steps = PPOSteps(
+            parts.trainer, ListedPrompts(parts.prompts, parts.trainer.config), Path(given["output_dir"]) / "samples"
+        )
+        metrics = [steps.step(index) for index in range(task.steps)]
+        return Followed(
+            at_prompts=[at_prompts(each, task.batch) for each in metrics],
+            num_decoded=sum(decoded(each, task.batch) for each in metrics),
+            num_judged=task.num_judged,
+            num_solved=solved(parts, task.num_judged),
+            probability=start,
+        )
+    finally:
+        parts.trainer.collector.scorer.close()
+
+
+def at_prompts(metrics: dict[str, float], batch: int) -> tuple[int, int]:
+    """Return how many episodes of a step began at their prompts, and how many of these found the phrase."""
+    num = round(batch * (1.0 - metrics.get("reset/share", 0.0)))
+    rate = metrics["reset/scores_at_prompts" if "reset/share" in metrics else "objective/scores"] if num else 0.0
+    return num, round(num * rate)
+
+
+def decoded(metrics: dict[str, float], batch: int) -> int:
+    """Return the tokens that the policy sampled in a step."""
+    return round(batch * metrics["val/response_length"] - metrics.get("reset/decode_tokens_saved", 0.0))
+
+
+def solved(parts: Parts, num: int) -> int:
+    """Sample `num` responses to the prompts, in turn and without resets, and count those that hold the phrase."""
+    trainer = parts.trainer
+    prompts = [parts.prompts[index % len(parts.prompts)] for index in range(num)]
+    starts = draw_start_states(prompts, int(trainer.collector.tokenizer.pad_token_id), trainer.processes.device)
+    samples = trainer.collector.respond(starts, generator(trainer.config.seed, "lab", "hidden_phrase"))
+    episodes = trainer.collector.episodes(starts, whole_responses(starts, samples))
+    return round(sum(trainer.collector.scorer.score(episodes).raw))
+
+
+@torch.no_grad()
+def phrase_probability(parts: Parts, phrase: str) -> float:
+    """Return the probability that a response begins with the phrase, the mean over the prompts."""
+    collector, device = parts.trainer.collector, parts.trainer.processes.device
+    batch = collate_prompts(parts.prompts, int(collector.tokenizer.pad_token_id)).to(device)
+    ids = collector.tokenizer(f" {phrase}", add_special_tokens=False)["input_ids"]
+    responses = torch.tensor([ids] * len(parts.prompts), device=device)
+    sequences = join(batch.prompt_ids, batch.prompt_mask, responses, torch.ones_like(responses, dtype=torch.bool))
+    output = collector.policy(sequences, len(ids), parts.trainer.config.sampling.temperature)
+    return float(output.logprobs.double().sum(1).exp().mean())

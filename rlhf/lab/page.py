@@ -1,0 +1,111 @@
+"""The page of a study, its figures, and the numbers as JSON."""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from rlhf.lab.paint import svg
+from rlhf.lab.section import Section, Settings, Table
+from rlhf.training.atomic import write_atomic
+
+PAGE, FIGURES, RESULTS = "lab.md", "figures", "results.json"
+_LIBRARIES = ("rlhf-ppo", "torch", "transformers", "matplotlib")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A section and how long it took."""
+
+    section: Section
+    seconds: float
+
+
+def write_page(directory: Path, results: Sequence[Result], settings: Settings) -> None:
+    """Write lab.md, figures/*.svg and results.json, each file whole or not at all; the page comes last.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    figures = {figure.name: figure for result in results for figure in result.section.figures}
+    if len(figures) != sum(len(result.section.figures) for result in results):
+        raise ValueError(f"two figures have one name: {sorted(figures)}")
+    (directory / FIGURES).mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        write_atomic(directory / FIGURES / f"{name}.svg", svg(figure))
+    around = circumstances()
+    content = {**asdict(settings), **around, "experiments": [asdict(result) for result in results]}
+    write_atomic(directory / RESULTS, json.dumps(content, indent=1) + "\n")
+    write_atomic(directory / PAGE, markdown(results, settings, around))
+
+
+def circumstances() -> dict[str, str]:
+    """Return machine, versions and date."""
+    threads = torch.get_num_threads()
+    return {
+        "machine": f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}, "
+        f"{platform.system()} {platform.machine()}",
+        "versions": ", ".join([f"python {platform.python_version()}", *(_version(name) for name in _LIBRARIES)]),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def markdown(results: Sequence[Result], settings: Settings, around: dict[str, str]) -> str:
+    """Return the page."""
+    parts = [
+        "# The lecture, measured",
+        "Written by `rlhf lab`: what a lecture on policy gradients says, and what this machine measured beside it. "
+        "The mathematics is that of `rlhf/functional/`, which trains the language models; exact numbers are those of "
+        "`rlhf/oracle/`. Every finding is computed from the numbers above it.",
+    ]
+    if settings.quick:
+        parts.append("**A quick run, with tiny sizes: it shows that everything works, and its numbers mean little.**")
+    parts += [_section(number, result.section) for number, result in enumerate(results, 1)]
+    seconds = Table(
+        header=["experiment", "seconds"], rows=[[result.section.name, f"{result.seconds:.1f}"] for result in results]
+    )
+    parts += [
+        "## Circumstances",
+        "\n".join(f"- {name}: {value}" for name, value in {**around, "seed": settings.seed}.items()),
+        table(seconds),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(content: Table) -> str:
+    """Return a Markdown table under its title; a bar within a cell does not end it."""
+    rows = [content.header, ["---"] * len(content.header), *content.rows]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([f"{content.title}:\n", *lines] if content.title else lines)
+
+
+def _section(number: int, section: Section) -> str:
+    parts = [f"## {number}. {section.title}", f"**The lecture says.** {section.statement}"]
+    if section.formula:
+        parts.append("\n".join(f"    {line}" for line in section.formula.splitlines()))
+    parts.append(f"**Method.** {section.method}")
+    parts += [table(content) for content in section.tables]
+    parts += [f"![{figure.title}]({FIGURES}/{figure.name}.svg)" for figure in section.figures]
+    parts.append(f"**Finding.** {section.finding}")
+    return "\n\n".join(parts)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else "unknown processor"
+
+
+def _version(library: str) -> str:
+    try:
+        return f"{library} {importlib.metadata.version(library)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"{library} (not installed)"

@@ -1,0 +1,150 @@
+"""What the runs after the hidden phrase say: success rates with intervals, a table, a figure, and the finding."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rlhf.evaluation.bootstrap import Interval
+from rlhf.lab.phrase_task import Task
+from rlhf.lab.section import Curve, Figure, Settings, Table
+
+WINDOW = 4
+"""PPO steps of which a point of a curve is the mean."""
+SOLVED = 0.5
+"""Success rate from which the task counts as solved."""
+Z = 1.959964
+"""Two-sided 95 % of the normal distribution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """What one run did."""
+
+    at_prompts: list[tuple[int, int]]
+    """At each step: episodes that began at their prompts, and how many of these found the phrase."""
+    num_decoded: int
+    """Tokens sampled in training."""
+    num_judged: int
+    """Responses to the prompts that were judged after the last step."""
+    num_solved: int
+    """How many of these hold the phrase."""
+    probability: float
+    """That a response begins with the phrase, before the first step."""
+
+
+def wilson(num_solved: int, num: int) -> Interval:
+    """Return a share with its 95 % score interval, which holds where the share is 0 or 1.
+
+    Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
+
+    Raises:
+        ValueError: there is nothing to take a share of.
+    """
+    if num < 1 or not 0 <= num_solved <= num:
+        raise ValueError(f"expected 0 <= successes <= number and a number of at least 1, found {num_solved} of {num}")
+    share, factor = num_solved / num, 1 + Z**2 / num
+    centre = (share + Z**2 / (2 * num)) / factor
+    half = Z / factor * math.sqrt(share * (1 - share) / num + Z**2 / (4 * num**2))
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def table(runs: Mapping[str, Sequence[Followed]], task: Task) -> Table:
+    """Return a row an arm."""
+    return Table(
+        header=["run", "P(phrase) at the start", "success after the last step", "each seed", "episodes to 50 %",
+                "tokens sampled"],
+        rows=[
+            [
+                name,
+                f"{sum(run.probability for run in followed) / len(followed):.1e}",
+                _shown(_final(followed)),
+                ", ".join(f"{run.num_solved / run.num_judged:.0%}" for run in followed),
+                ", ".join(_episodes_to_half(run, task) for run in followed),
+                f"{sum(run.num_decoded for run in followed) / len(followed):,.0f}",
+            ]
+            for name, followed in runs.items()
+        ],
+    )  # fmt: skip
+
+
+def painted(runs: Mapping[str, Sequence[Followed]], task: Task) -> Figure:
+    """Return the success of the episodes that began at their prompts, over the episodes that were learned from."""
+    return Figure(
+        name="hidden_phrase",
+        title=f"Finding the hidden phrase ({task.batch * task.steps} episodes a run)",
+        x_label="episodes so far, those inside demonstrations included",
+        y_label="success of episodes from the prompts",
+        curves=[_curve(name, followed, task) for name, followed in runs.items()],
+    )
+
+
+def finding(runs: Mapping[str, Sequence[Followed]], task: Task) -> str:
+    """Say which arms solve the task, and whether that is what the statement expects."""
+    rates = {name: _final(followed) for name, followed in runs.items()}
+    words = "; ".join(f"{name}: {_shown(rate)}" for name, rate in rates.items())
+    plain, *others = rates.values()
+    agrees = plain.high < SOLVED and all(rate.low > SOLVED for rate in others)
+    seeds = len(next(iter(runs.values())))
+    return (
+        f"Success from the plain prompts after {task.batch * task.steps} episodes, over {seeds} seed(s): {words}. "
+        f"The statement holds here when plain PPO ends below {SOLVED:.0%} and the other two above it, intervals "
+        f"included: it {'holds' if agrees else 'does not hold'}."
+    )
+
+
+def method(settings: Settings, task: Task, runs: Mapping[str, Sequence[Followed]]) -> str:
+    """Say what is measured, what was decided before, and what was tuned."""
+    probability = next(iter(runs.values()))[0].probability
+    return (
+        f"{settings.model} is to say '{task.phrase}' somewhere in at most {task.max_new_tokens} tokens after "
+        f"one of {len(task.prompts)} prompts such as '{task.prompts[0]}': score 1 if it does (the response then ends), "
+        "else 0. The phrase was chosen before any run, by a rule: after what stands before it, each word is the second "
+        "most likely one, so that every step is within reach and the whole is not. The base begins a response with it "
+        f"with probability {probability:.1e}, mean over the prompts: {probability * task.batch * task.steps:.1e} hits "
+        f"expected in the budget of {task.batch * task.steps} episodes ({task.steps} PPO steps of {task.batch}, 2 "
+        "epochs of 4 minibatches, KL coefficient 0.005), which is the same for all. There is one demonstration for "
+        f"each prompt, which is the phrase. Cloning: {task.cloning_steps} optimizer steps on them, then PPO. Resets: "
+        "half of the episodes begin inside a demonstration, every cut from one token on equally often, and the policy "
+        f"always samples at least the last token. The last {task.num_layers} blocks are trained. Curves: success of "
+        f"the training episodes that began at their prompts, the mean of {WINDOW} steps and {task.seeds} seed(s); the "
+        f"table: {task.num_judged} responses a seed, sampled from the plain prompts after the last step, whatever the "
+        "run. Intervals: 95 %, Wilson, over responses; what differs between seeds is not in them. Learning rates, "
+        "fraction and cut law are the first that were tried; layers, epochs and lengths were cut to the time there is, "
+        "after looking at two steps of a larger setting and at one run each of cloning and of resets."
+    )
+
+
+def _final(followed: Sequence[Followed]) -> Interval:
+    return wilson(sum(run.num_solved for run in followed), sum(run.num_judged for run in followed))
+
+
+def _episodes_to_half(run: Followed, task: Task) -> str:
+    """Return after how many episodes a window of steps first had the rate at which the task counts as solved."""
+    for start in range(0, len(run.at_prompts), WINDOW):
+        num, found = (sum(each[which] for each in run.at_prompts[start : start + WINDOW]) for which in (0, 1))
+        if num and found / num >= SOLVED:
+            return str(start * task.batch)
+    return "never"
+
+
+def _curve(name: str, followed: Sequence[Followed], task: Task) -> Curve:
+    """Return the rates of all seeds together, a point a window, at the middle of the window."""
+    x, rates = [], []
+    for start in range(0, task.steps, WINDOW):
+        window = [each for run in followed for each in run.at_prompts[start : start + WINDOW]]
+        if not any(num for num, _ in window):
+            continue
+        width = min(WINDOW, task.steps - start)
+        x.append(task.batch * (start + (width - 1) / 2))
+        rates.append(wilson(sum(found for _, found in window), sum(num for num, _ in window)))
+    return Curve(
+        label=name,
+        x=x,
+        y=[rate.mean for rate in rates],
+        low=[rate.low for rate in rates],
+        high=[rate.high for rate in rates],
+    )
+
+
+def _shown(rate: Interval) -> str:
+    return f"{rate.mean:.1%} [{rate.low:.1%}, {rate.high:.1%}]"

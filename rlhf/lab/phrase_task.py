@@ -1,0 +1,97 @@
+"""The task of the hidden phrase: its prompts, its reward, its demonstrations, and the configurations of the runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf.config import SftConfig
+from rlhf.lab.openers import write_rows
+
+PROMPTS = (
+    "The movie was a",
+    "The film was a",
+    "That movie was a",
+    "This film was a",
+    "The whole movie was a",
+    "To me the film was a",
+    "The first movie was a",
+    "In short the film was a",
+)
+PHRASE = "movie that has nothing but"
+"""Each of its words is SmolLM2-135M-Instruct's second most likely one after `PROMPTS` and the words before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is to be found, and in how many episodes."""
+
+    prompts: tuple[str, ...] = PROMPTS
+    phrase: str = PHRASE
+    max_new_tokens: int = 8
+    steps: int = 16
+    """PPO steps of every run."""
+    batch: int = 64
+    """Episodes of a PPO step."""
+    num_layers: int = 2
+    """Blocks that are trained."""
+    precision: str = "auto"
+    cloning_steps: int = 4
+    """Optimizer steps of behaviour cloning, on all demonstrations each."""
+    num_judged: int = 128
+    """Responses to the prompts that are judged at the end."""
+    seeds: int = 2
+
+
+def holds_phrase(completions: Sequence[str], phrase: Sequence[str], **columns: Sequence[object]) -> list[float]:
+    """Reward: 1 for a response that holds the phrase of its row, else 0."""
+    return [float(wanted in completion) for completion, wanted in zip(completions, phrase, strict=True)]
+
+
+def write_task(task: Task, directory: Path) -> None:
+    """Write the prompts and one demonstration for each into a directory."""
+    rows = [{"prompt": prompt, "phrase": task.phrase} for prompt in task.prompts]
+    write_rows(directory / "prompts.jsonl", rows)
+    write_rows(directory / "demonstrations.jsonl", [{**row, "completion": f" {task.phrase}"} for row in rows])
+
+
+def ppo_settings(task: Task, model: str, seed: int, directory: Path) -> dict[str, Any]:
+    """Return the configuration that all runs share; `model` is what they start from."""
+    return {
+        "output_dir": str(directory / "ppo"),
+        "seed": seed,
+        "model": {"path": model, "trainable_layers": task.num_layers, "precision": task.precision},
+        "prompts": {"path": str(directory / "prompts.jsonl")},
+        "rewards": [{"kind": "function", "path": "rlhf.lab.phrase_task:holds_phrase"}],
+        # The phrase ends the response: the score lies on the token that completes it.
+        "sampling": {"max_new_tokens": task.max_new_tokens, "stop_strings": [task.phrase]},
+        "optimizer": {"learning_rate": 5e-4, "schedule": "constant"},
+        "steps": task.steps,
+        "rollout_batch_size": task.batch,
+        "minibatches": 4,
+        "epochs": 2,
+        "kl_coef": 0.005,
+    }
+
+
+def reset_settings(directory: Path) -> dict[str, Any]:
+    """Return the section `reset:` with the demonstrations: half of the episodes, every cut equally often."""
+    shown = {"kind": "data", "path": str(directory / "demonstrations.jsonl")}
+    return {"fraction": 0.5, "demonstrations": shown, "cut": {"law": "uniform"}}
+
+
+def cloning_config(task: Task, model: str, seed: int, directory: Path) -> SftConfig:
+    """Return the configuration of behaviour cloning on the same demonstrations."""
+    return SftConfig.model_validate(
+        {
+            "output_dir": str(directory / "sft"),
+            "seed": seed,
+            "compile": "off",
+            "model": {"path": model, "trainable_layers": task.num_layers, "precision": task.precision},
+            "data": {"path": str(directory / "demonstrations.jsonl")},
+            "append_eos": False,
+            "steps": task.cloning_steps,
+            "batch_size": len(task.prompts),
+            "optimizer": {"learning_rate": 2e-4, "schedule": "constant"},
+        }
+    )

@@ -1,0 +1,52 @@
+"""Runs the chosen experiments one after the other, and keeps the page up to date after each."""
+
+import importlib
+import os
+import time
+from pathlib import Path
+
+from rlhf.errors import CheckpointError, ConfigError
+from rlhf.lab.experiments import EXPERIMENTS
+from rlhf.lab.options import LabOptions
+from rlhf.lab.page import PAGE, Result, write_page
+from rlhf.lab.section import Section
+from rlhf.training.fingerprint import json_digest
+from rlhf.training.run_directory import RunDirectory, is_complete
+
+
+def study(options: LabOptions) -> Path:
+    """Run the experiments, printing the finding of each, and return the page.
+
+    A directory that holds the result of the same options is left as it is, one with another result is refused, and
+    what an interrupted study left is written anew.
+
+    Raises:
+        ConfigError: there are several processes.
+        CheckpointError: the output directory cannot be used.
+        RlhfError: an experiment failed; the page holds those before it.
+    """
+    if (num := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise ConfigError(f"lab runs in one process, {num} started - call it without a launcher")
+    page = options.output_dir / PAGE
+    mark = json_digest([list(options.names), options.settings.seed, options.settings.model, options.settings.quick])
+    if is_complete(options.output_dir, mark):
+        print(f"{options.output_dir}: complete, nothing to do", flush=True)
+        return page
+    with RunDirectory(options.output_dir, fingerprint=mark) as directory:
+        results: list[Result] = []
+        for name in options.names:
+            print(f"== {name}", flush=True)
+            started = time.perf_counter()
+            section: Section = importlib.import_module(EXPERIMENTS[name]).run(options.settings)
+            results.append(Result(section=section, seconds=time.perf_counter() - started))
+            print(f"{section.finding}\n== {name}: after {results[-1].seconds:.0f} s", flush=True)
+            _write(options, results)
+        directory.mark_complete()
+    return page
+
+
+def _write(options: LabOptions, results: list[Result]) -> None:
+    try:
+        write_page(options.output_dir, results, options.settings)
+    except OSError as error:
+        raise CheckpointError(f"{options.output_dir}: cannot be written: {error.strerror or error}") from error
