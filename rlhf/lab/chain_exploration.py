@@ -206,18 +206,19 @@ def _figure(name: str, is_log: bool, grown: dict[str, Growth], lengths: dict[str
 
 
 def _finding(grown: dict[str, Growth]) -> str:
-    random, resets = grown[STARTS[0].name], [grown[start.name] for start in STARTS if start.is_reset]
-    agrees = random.law == "exponential" and all(found.law == "power" for found in resets)
+    random, resets = grown[STARTS[0].name], [start for start in STARTS if start.is_reset]
+    laws = [grown[start.name].law for start in resets]
+    agrees = random.law == "exponential" and set(laws) == {"power"}
     clones = [start for start in STARTS if start.num_demonstrations]
     bases = ", ".join(f"k = {start.num_demonstrations}: {grown[start.name].base.shown()}" for start in clones)
-    exponential = [start for start in clones if grown[start.name].law == "exponential"]
-    powers = " and ".join(f"{start.name} {grown[start.name].power.shown()}" for start in STARTS if start.is_reset)
+    num_exponential = sum(grown[start.name].law == "exponential" for start in clones)
+    powers = " and ".join(f"{start.name} {grown[start.name].power.shown()}" for start in resets)
     return (
         f"{'The numbers agree with the statement' if agrees else 'The numbers do not show what the statement says'}: "
         f"from a random policy the number of episodes is nearer to the {random.law} law, with base "
-        f"{random.base.shown()} (the wait for the first success alone: {STARTS[0].base:g}), and with resets it is "
-        f"nearer to {' and '.join(f'the {found.law} law' for found in resets)}, with exponents: {powers}. Cloning is "
-        f"a smaller base, not another law: {bases} ({len(exponential)} of {len(clones)} nearer to the exponential), "
-        "since a clone that errs with a fixed probability at every step errs somewhere with a probability that grows "
-        "with H; it takes demonstrations in proportion to H to hold the product."
+        f"{random.base.shown()} (the wait for the first success alone: {STARTS[0].base:g}; at small H what is learned "
+        f"after it counts too, and flattens the fit), and with resets {laws.count('power')} of {len(laws)} are nearer "
+        f"to the power law, with exponents: {powers}. The clones have the bases {bases}; {num_exponential} of "
+        f"{len(clones)} are nearer to the exponential. A clone that errs with a fixed probability at every step errs "
+        "somewhere with a probability that grows with H: a smaller base, and not another law, unless k grows with H."
     )

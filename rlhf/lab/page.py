@@ -27,17 +27,19 @@ class Result:
 
 
 def write_page(directory: Path, results: Sequence[Result], settings: Settings) -> None:
-    """Write lab.md, figures/*.svg and results.json, each file whole or not at all; the page comes last.
+    """Write lab.md, results.json and the figures of the last result, each file whole or not at all, the page last.
+
+    Call it after every experiment: the figures of the others are there already.
 
     Raises:
         OSError: the directory cannot be written.
     """
-    figures = {figure.name: figure for result in results for figure in result.section.figures}
-    if len(figures) != sum(len(result.section.figures) for result in results):
-        raise ValueError(f"two figures have one name: {sorted(figures)}")
+    names = [figure.name for result in results for figure in result.section.figures]
+    if len(set(names)) != len(names):
+        raise ValueError(f"two figures have one name: {sorted(names)}")
     (directory / FIGURES).mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        write_atomic(directory / FIGURES / f"{name}.svg", svg(figure))
+    for figure in results[-1].section.figures:
+        write_atomic(directory / FIGURES / f"{figure.name}.svg", svg(figure))
     around = circumstances()
     content = {**asdict(settings), **around, "experiments": [asdict(result) for result in results]}
     write_atomic(directory / RESULTS, json.dumps(content, indent=1) + "\n")

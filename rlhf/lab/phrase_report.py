@@ -108,9 +108,10 @@ def method(settings: Settings, task: Task, runs: Mapping[str, Sequence[Followed]
         f"always samples at least the last token. The last {task.num_layers} blocks are trained. Curves: success of "
         f"the training episodes that began at their prompts, the mean of {WINDOW} steps and {task.seeds} seed(s); the "
         f"table: {task.num_judged} responses a seed, sampled from the plain prompts after the last step, whatever the "
-        "run. Intervals: 95 %, Wilson, over responses; what differs between seeds is not in them. Learning rates, "
-        "fraction and cut law are the first that were tried; layers, epochs and lengths were cut to the time there is, "
-        "after looking at two steps of a larger setting and at one run each of cloning and of resets."
+        "run. Intervals: 95 %, Wilson, over responses; what differs between seeds is not in them. Layers, epochs and "
+        "lengths were cut to the time there is, after two steps of a larger setting; annealed cuts were tried once and "
+        "left again: with 1,024 episodes, of two seeds one ended at 100 % and the other at 0 %, and uniform cuts at "
+        "91 % and 2 %, still rising."
     )
 
 

@@ -75,7 +75,7 @@ def ppo_settings(task: Task, model: str, seed: int, directory: Path) -> dict[str
 
 
 def reset_settings(directory: Path) -> dict[str, Any]:
-    """Return the section `reset:` with the demonstrations: half of the episodes, every cut equally often."""
+    """Return the section `reset:`: half of the episodes begin inside a demonstration, every cut equally often."""
     shown = {"kind": "data", "path": str(directory / "demonstrations.jsonl")}
     return {"fraction": 0.5, "demonstrations": shown, "cut": {"law": "uniform"}}
 

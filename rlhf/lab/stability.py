@@ -153,13 +153,12 @@ def _finding(closed: Cells, states: dict[Cell, str], moved: Cells, rates: tuple[
     return (
         f"{'The numbers agree with the statement' if agrees else 'The numbers do not show what the statement says'}: "
         f"with {most} epochs a batch these learning rates hold: {shown_edges}. Best cells of {most} epochs: {tops}. "
-        f"With 1 epoch all three hold {_up_to(once)}. The clip is no guard against a single step that is too long: at "
-        f"a learning rate of {rates[last]:g} PPO's largest KL of a batch is "
-        f"{shown(moved[most, CLIPPED, last].value, 2)} nats, and it closes {closed[most, CLIPPED, last].value:.2f}; "
-        "at the first step of a batch every ratio is 1, and nothing is clipped. Importance weights without a clip "
-        f"are no protection either: at {rates[1]:g} and {most} epochs they close "
-        f"{closed[most, SURROGATE, 1].value:.2f}, the naive gradient {closed[most, NAIVE, 1].value:.2f}, PPO "
-        f"{closed[most, CLIPPED, 1].value:.2f}."
+        f"With 1 epoch all three hold {_up_to(once)}. At the first step of a batch every ratio is 1 and nothing is "
+        f"clipped, so that the clip cannot hold a single step that is too long: at a learning rate of {rates[last]:g} "
+        f"PPO's largest KL of a batch is {shown(moved[most, CLIPPED, last].value, 2)} nats, and it closes "
+        f"{closed[most, CLIPPED, last].value:.2f}. Importance weights without a clip: at {rates[1]:g} and {most} "
+        f"epochs they close {closed[most, SURROGATE, 1].value:.2f}, the naive gradient "
+        f"{closed[most, NAIVE, 1].value:.2f}, PPO {closed[most, CLIPPED, 1].value:.2f}."
     )
 
 

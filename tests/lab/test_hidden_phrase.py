@@ -73,13 +73,14 @@ def test_resets_force_the_beginning_of_the_phrase_and_leave_its_last_token_to_th
     trainer = parts.trainer
     whole = trainer.collector.tokenizer(f" {PHRASE}", add_special_tokens=False)["input_ids"]
     longest = min(len(whole), QUICK.max_new_tokens) - 1
-    lengths = set()
-    for _ in range(20):
-        starts = draw_start_states(parts.prompts, 0, torch.device("cpu"), trainer.resets)
-        for prefix in starts.prefixes:
-            assert list(prefix) == whole[: len(prefix)]
-            lengths.add(len(prefix))
-    assert lengths == set(range(longest + 1))
+
+    def lengths():
+        drawn = [draw_start_states(parts.prompts, 0, torch.device("cpu"), trainer.resets) for _ in range(20)]
+        prefixes = [list(prefix) for starts in drawn for prefix in starts.prefixes]
+        assert all(prefix == whole[: len(prefix)] for prefix in prefixes)
+        return {len(prefix) for prefix in prefixes}
+
+    assert lengths() == set(range(longest + 1))
 
 
 def test_forced_tokens_are_used_in_the_run_with_resets_and_in_no_other(tiny, tmp_path):

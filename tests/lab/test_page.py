@@ -1,6 +1,7 @@
 """Tests of rlhf.lab.page."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,16 @@ def test_page_figures_and_numbers_are_written(tmp_path):
     assert (content["seed"], content["quick"], content["experiments"][0]["seconds"]) == (3, True, 1.25)
     assert content["experiments"][0]["section"]["figures"][0]["curves"][0]["y"] == [2.5]
     assert content["date"] and "torch" in content["versions"] and "thread" in content["machine"]
+
+
+def test_figures_of_experiments_that_ran_before_are_left_as_they_are(tmp_path):
+    other = replace(SECTION, name="second", figures=[replace(FIGURE, name="other")])
+    write_page(tmp_path, [RESULT], Settings())
+    (tmp_path / "figures/curve.svg").write_text("as it was")
+    write_page(tmp_path, [RESULT, Result(section=other, seconds=1.0)], Settings())
+    assert (tmp_path / "figures/curve.svg").read_text() == "as it was"
+    assert (tmp_path / "figures/other.svg").is_file()
+    assert "figures/curve.svg" in (tmp_path / "lab.md").read_text()
 
 
 def test_two_figures_of_one_name_are_refused_before_anything_is_written(tmp_path):
