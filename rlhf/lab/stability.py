@@ -58,10 +58,11 @@ def run(settings: Settings) -> Section:
         f"policy, at which training starts: {size.num_batches} batches of {size.num_episodes} sampled responses, "
         "leave-one-out advantages, plain gradient ascent on a table of logits, each step on the whole batch. Shown "
         "is the share of the gap to the optimum that was closed, (J - J_start) / (J_best - J_start), with J "
-        "enumerated: 1 is the optimal policy, 0 the start, below 0 worse than the start. Decided before the run: a "
-        f"cell holds when its mean is at least {BROKEN:g} of the best cell's. Another one is slow when it is above 0 "
-        "and a larger learning rate closes more with the same objective and epochs; else it **breaks**. (The penalty "
-        "is there because without it all cells end in local optima of J, which says nothing about stability.) KL: "
+        "enumerated: 1 is the optimal policy, 0 the start, below 0 worse than the start. A cell holds when its mean is "
+        f"at least {BROKEN:g} of the best cell's, which was decided before the run. Another one is slow when it is "
+        "above 0 and a larger learning rate closes more with the same objective and epochs; else it **breaks**. The "
+        "coefficient of the penalty was chosen in trials: without one all cells end in local optima of J, which says "
+        "nothing about stability. KL: "
         "the largest KL(old || new) of any batch, nats a response. Intervals: 95 % bootstrap over seeds. With 1 "
         "epoch all three objectives have the same gradient, and their columns are equal.",
         tables=[_closed_table(closed, states, rates), _kl_table(moved, rates), _edge_table(states, rates)],
