@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from rlhf.batches import Experience
-from rlhf.config import PPOConfig
+from rlhf.config import PPOConfig, PPOSettings
 from rlhf.models.quiet import quiet_transformers
 from rlhf.models.sequences import join
-from rlhf.ppo.assembly import Parts, assemble
+from rlhf.ppo.assembly import assemble
 from rlhf.ppo.experience import make_experience
+from rlhf.ppo.parts import Parts
 from rlhf.ppo.rollout import Collected
 from rlhf.ppo.start_states import draw_start_states
 from rlhf.sampling.decoder import left_padded
@@ -85,9 +86,9 @@ class Comparison:
 
 
 class PlainUpdate:
-    """What `PPOTrainer.optimise` does, written plainly: float32, eager, padded rows, logits at every position."""
+    """What `PPO.optimise` does, written plainly: float32, eager, padded rows, logits at every position."""
 
-    def __init__(self, lm: PreTrainedModel, hidden: int, config: PPOConfig) -> None:
+    def __init__(self, lm: PreTrainedModel, hidden: int, config: PPOSettings) -> None:
         """Train `lm` and a value head that starts at 0."""
         self.lm, self.config = lm, config
         self.value_head = nn.Linear(hidden, 1)

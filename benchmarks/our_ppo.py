@@ -9,7 +9,7 @@ import torch
 from rlhf.config import PPOConfig
 from rlhf.config.overrides import apply_overrides, parse_overrides
 from rlhf.ppo.assembly import assemble
-from rlhf.ppo.trainer import PPOTrainer
+from rlhf.ppo.trainer import PPO
 from rlhf.stage import frame
 from stopwatch import Stopwatch, serve
 
@@ -59,7 +59,7 @@ def _config(work: dict[str, Any], directory: str) -> PPOConfig:
     return PPOConfig.model_validate(apply_overrides(settings, parse_overrides(work["settings"])))
 
 
-def _wrap(watch: Stopwatch, trainer: PPOTrainer) -> None:
+def _wrap(watch: Stopwatch, trainer: PPO) -> None:
     def forward(*_: Any, **__: Any) -> str:
         return "forward" if torch.is_grad_enabled() else "values"
 

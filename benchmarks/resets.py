@@ -19,7 +19,9 @@ from rlhf.config.evaluate import DecodingSection
 from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.evaluation.respond import Policy, load_policy, respond, sequence_kl
-from rlhf.ppo.assembly import Parts, assemble
+from rlhf.ppo.assembly import assemble
+from rlhf.ppo.parts import Parts
+from rlhf.ppo.prompt_source import ListedPrompts
 from rlhf.ppo.steps import PPOSteps
 from rlhf.stage import frame, load_rows
 from rlhf.training.randomness import generator
@@ -67,7 +69,7 @@ def _run(task: Task, fraction: float, directory: Path, options: Any) -> Iterator
     with frame(config, "resets") as run:
         parts = assemble(config, run)
         heldout = _Heldout(task, parts, load_policy(task.policy, run.dtype, run.device), options)
-        steps = PPOSteps(parts.trainer, parts.prompts, run.directory.samples)
+        steps = PPOSteps(parts.trainer, ListedPrompts(parts.prompts, config), run.directory.samples)
         decoded, began = 0.0, time.monotonic()
         yield {"step": 0, "decode_tokens": 0.0, "seconds": 0.0, **heldout.measure()}
         for index in range(config.steps):
@@ -92,6 +94,7 @@ class _Heldout:
             eos_ids=reference.eos_ids,
         )
         self._decoding = DecodingSection(max_new_tokens=config.sampling.max_new_tokens)
+        assert isinstance(config, PPOConfig)
         section = config.prompts.model_copy(
             update={"path": "fetch:movie-reviews/heldout_prompts.jsonl", "limit": options.heldout}
         )

@@ -1,1 +1,19 @@
 """RLHF with PPO in the Hugging Face ecosystem: behaviour cloning, a reward model, a value head, evaluation."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlhf.config import PPOSettings
+    from rlhf.ppo import Callback, PPOTrainer
+
+__all__ = ["Callback", "PPOSettings", "PPOTrainer"]
+
+_HOMES = {"Callback": "rlhf.ppo", "PPOSettings": "rlhf.config", "PPOTrainer": "rlhf.ppo"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when they are first asked for: reading a config needs no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

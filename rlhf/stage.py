@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import EvaluateConfig, RewardModelConfig, SftConfig
 from rlhf.config.loader import save_config
-from rlhf.config.shared import DataSection, ModelSection, OptimizerSection, StageConfig
+from rlhf.config.shared import DataSection, ModelSection, OptimizerSection, StageConfig, StageSettings, TuningSection
 from rlhf.data.dataset_type import detect_type
 from rlhf.data.records import Prepared, Row
 from rlhf.data.sources import read_rows
@@ -28,7 +28,7 @@ from rlhf.training.atomic import atomic_directory
 from rlhf.training.batch_plan import BatchPlan
 from rlhf.training.checkpoint import JSON
 from rlhf.training.fingerprint import content_digest, flattened, json_digest
-from rlhf.training.loop import Loop, LoopSettings, Steps
+from rlhf.training.loop import Loop, LoopSettings, Observer, Steps
 from rlhf.training.optimizer import MasterWeights, Optimizer, OptimizerSettings, ParameterGroup
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes, is_main_by_launch
@@ -45,7 +45,7 @@ UNIMPORTANT = ("output_dir", "logging", "checkpoints", "expected_processes", "co
 class Frame:
     """What a running stage stands on."""
 
-    config: StageConfig
+    config: StageSettings
     processes: Processes
     directory: RunDirectory
     dtype: torch.dtype
@@ -59,9 +59,16 @@ class Frame:
         return self.processes.device
 
     def run(
-        self, steps: Steps, *, num_steps: int, eval_every: int | None, description: str, shown: tuple[str, ...]
+        self,
+        steps: Steps,
+        *,
+        num_steps: int,
+        eval_every: int | None,
+        description: str,
+        shown: tuple[str, ...],
+        observer: Observer | None = None,
     ) -> None:
-        """Do all steps that are left, with logging, evaluation and checkpoints."""
+        """Do all steps that are left, with logging, evaluation and checkpoints; `observer` is told of each."""
         settings = LoopSettings(
             num_steps=num_steps,
             log_every=self.config.logging.every,
@@ -83,7 +90,7 @@ class Frame:
         start = loop.resume()
         if self.processes.is_main:  # not earlier: a run that is refused here leaves the files of the other as they are
             save_config(self.config, self.directory.path / "config.yaml")
-        loop.run(start)
+        loop.run(start, observer)
         self.profile.finish(self.directory.path / "profile.json", description)
 
     def measure_machine(self, model: PreTrainedModel, microbatch_tokens: int) -> None:
@@ -115,13 +122,8 @@ class Frame:
         return {**flattened(_what_counts(self.config)), **content, "compute type": _name(self.dtype)}
 
 
-@contextmanager
-def frame(config: StageConfig, fingerprint: str, *, profile: bool = False) -> Iterator[Frame]:
-    """Start a stage: join the processes, seed, lock the run directory; mark it complete and leave it at the end.
-
-    `profile` measures where the time goes.
-    """
-    path = Path(config.output_dir)
+def joined(config: StageSettings, path: Path, fingerprint: str, *, profile: bool = False) -> Frame:
+    """Join the processes and seed; the run directory at `path` is not entered yet."""
     processes = Processes(
         trackers=config.logging.trackers, expected=config.expected_processes, project_dir=str(path / "events")
     )
@@ -130,11 +132,29 @@ def frame(config: StageConfig, fingerprint: str, *, profile: bool = False) -> It
     dtype = compute_dtype(config.model.precision, processes.device)
     if processes.any(dtype == torch.float32):  # one that measured otherwise must not compute otherwise
         dtype = torch.float32
+    return Frame(config, processes, directory, dtype, Profile(processes) if profile else NO_PROFILE)
+
+
+@contextmanager
+def entered(run: Frame, name: str | None = None) -> Iterator[Frame]:
+    """Lock the run directory, say where (or under which `name`) it runs; mark it complete and leave it at the end."""
+    processes, directory = run.processes, run.directory
     with directory:
-        processes.say(f"{path}: {processes.num} process(es) on {processes.device}, computing in {_name(dtype)}")
-        yield Frame(config, processes, directory, dtype, Profile(processes) if profile else NO_PROFILE)
+        where = f"{name or directory.path}: {processes.num} process(es) on {processes.device}"
+        processes.say(f"{where}, computing in {_name(run.dtype)}")
+        yield run
         processes.wait()
         directory.mark_complete()
+
+
+@contextmanager
+def frame(config: StageConfig, fingerprint: str, *, profile: bool = False) -> Iterator[Frame]:
+    """Start a stage: join the processes, seed, lock the run directory; mark it complete and leave it at the end.
+
+    `profile` measures where the time goes.
+    """
+    with entered(joined(config, Path(config.output_dir), fingerprint, profile=profile)) as run:
+        yield run
 
 
 def completed(config: StageConfig | EvaluateConfig, fingerprint: str) -> bool:
@@ -149,8 +169,12 @@ def completed(config: StageConfig | EvaluateConfig, fingerprint: str) -> bool:
 
 def fingerprint(config: StageConfig | EvaluateConfig, inputs: Sequence[str]) -> str:
     """Return what decides a stage's result: a sha256 of its config, and one of the content of its local inputs."""
-    content = [content_digest(resolve(path)) for path in inputs]
-    return f"{json_digest(_what_counts(config))}-{json_digest(content)}"
+    return fingerprint_with(config, [content_digest(resolve(path)) for path in inputs])
+
+
+def fingerprint_with(config: StageSettings | EvaluateConfig, content: Sequence[JSON]) -> str:
+    """Return the same, where what stands for the inputs is known already."""
+    return f"{json_digest(_what_counts(config))}-{json_digest(list(content))}"
 
 
 def load_rows(section: DataSection) -> list[Row]:
@@ -178,6 +202,15 @@ def trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTra
         raise ConfigError("model: lora on random_init would save an adapter without its base - train the model in full")
     source = resolve(section.path)
     model = load(source, random_init=section.random_init, trust_remote_code=section.trust_remote_code)
+    return tuned(model, section, tokenizer, source)
+
+
+def tuned(model: PreTrainedModel, section: TuningSection, tokenizer: PreTrainedTokenizerBase, source: str) -> Trainable:
+    """Decide what of a loaded model is trained; `source` names it.
+
+    Raises:
+        ConfigError: the tokenizer does not fit.
+    """
     fit_vocabulary(model, tokenizer, source)
     use_short_row_attention(model)
     lora = None if section.lora is None else section.lora.model_dump()
@@ -250,7 +283,7 @@ def parameters_of(module: nn.Module, prefix: str = "") -> dict[str, nn.Parameter
     return {name: p for name, p in module.named_parameters() if p.requires_grad and name.startswith(prefix)}
 
 
-def _what_counts(config: StageConfig | EvaluateConfig) -> dict[str, Any]:
+def _what_counts(config: StageSettings | EvaluateConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude=set(UNIMPORTANT))
 
 

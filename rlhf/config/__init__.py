@@ -1,9 +1,17 @@
 """The schema of every YAML file, and the one loader."""
 
 from rlhf.config.evaluate import EvaluateConfig, GenerateConfig
-from rlhf.config.ppo import PPOConfig
+from rlhf.config.ppo import PPOConfig, PPOSettings
 from rlhf.config.reward_model import RewardModelConfig
 from rlhf.config.run import RunConfig
 from rlhf.config.sft import SftConfig
 
-__all__ = ["EvaluateConfig", "GenerateConfig", "PPOConfig", "RewardModelConfig", "RunConfig", "SftConfig"]
+__all__ = [
+    "EvaluateConfig",
+    "GenerateConfig",
+    "PPOConfig",
+    "PPOSettings",
+    "RewardModelConfig",
+    "RunConfig",
+    "SftConfig",
+]

@@ -1,5 +1,6 @@
-"""The schema of `rlhf ppo`."""
+"""The schema of `rlhf ppo`, and the part of it that `PPOTrainer` takes from Python."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,6 +10,7 @@ from rlhf.config.rewards import RewardSection, check_names_and_gates
 from rlhf.config.shared import (
     Count,
     DataSection,
+    FittingSection,
     Fraction,
     ModelSection,
     NonNegative,
@@ -16,6 +18,8 @@ from rlhf.config.shared import (
     Positive,
     Section,
     StageConfig,
+    StageSettings,
+    TuningSection,
 )
 
 Advantage = Literal["trajectory", "reward_to_go", "baseline", "gae", "rloo", "group"]
@@ -49,18 +53,15 @@ class ScoreSection(Section):
     normalise: Literal["none", "running"] = Field("none", description="divide by a running standard deviation")
 
 
-class PPOConfig(StageConfig):
-    """Proximal policy optimisation with a value head."""
+class PPOSettings(StageSettings):
+    """How PPO learns: everything but where policy, prompts and rewards come from."""
 
-    model: ModelSection = Field(description="the policy to start from; the reference is the same model, frozen")
+    model: TuningSection = Field(TuningSection(), description="what of the policy is trained, and in which numbers")
     critic: Literal["shared", "separate"] = Field(
         "shared", description="value head on the policy's trunk, or a second model"
     )
     critic_model: ModelSection | None = Field(None, description="the separate critic's start, usually the reward model")
-    prompts: DataSection = Field(description="prompts: text or messages")
-    rewards: list[RewardSection] = Field(
-        min_length=1, description="what scores a response; the score is the weighted sum"
-    )
+    prompts: FittingSection = Field(FittingSection(), description="what happens to prompts that do not fit")
     sampling: SamplingSection = SamplingSection()
     reset: ResetSection | None = Field(None, description="episodes that begin inside a demonstration; null: none")
     score: ScoreSection = ScoreSection()
@@ -121,12 +122,6 @@ class PPOConfig(StageConfig):
         """Whether the advantages read values, so that there is a value head to train."""
         return self.advantage in ("baseline", "gae")
 
-    @classmethod
-    def completed(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Also leave out a `value_optimizer` of null, so that an override can take back what a file says."""
-        filled = super().completed(given)
-        return {key: value for key, value in filled.items() if key != "value_optimizer" or value is not None}
-
     @model_validator(mode="after")
     def _sizes(self) -> Self:
         if self.rollout_batch_size % self.minibatches:
@@ -168,14 +163,6 @@ class PPOConfig(StageConfig):
         return self
 
     @model_validator(mode="after")
-    def _rewards_that_fit(self) -> Self:
-        check_names_and_gates(self.rewards)
-        drops = any("drop_episode" in (section.on_error, section.on_nan) for section in self.rewards)
-        if drops and self.advantage in ("rloo", "group"):
-            raise ValueError(f"advantage: {self.advantage} needs whole groups: drop_episode would leave holes in them")
-        return self
-
-    @model_validator(mode="after")
     def _parts_that_fit(self) -> Self:
         if (self.critic == "separate") != (self.critic_model is not None):
             raise ValueError("critic: separate needs critic_model, and critic: shared refuses it")
@@ -191,3 +178,36 @@ class PPOConfig(StageConfig):
         if self.model.lora is not None and self.model.lora.dropout > 0:
             raise ValueError("model.lora.dropout must be 0 in PPO: dropout makes the ratio noise")
         return self
+
+
+class PPOConfig(PPOSettings, StageConfig):
+    """Proximal policy optimisation with a value head."""
+
+    model: ModelSection = Field(description="the policy to start from; the reference is the same model, frozen")
+    prompts: DataSection = Field(description="prompts: text or messages")
+    rewards: list[RewardSection] = Field(
+        min_length=1, description="what scores a response; the score is the weighted sum"
+    )
+
+    @classmethod
+    def completed(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Also leave out a `value_optimizer` of null, so that an override can take back what a file says."""
+        filled = super().completed(given)
+        return {key: value for key, value in filled.items() if key != "value_optimizer" or value is not None}
+
+    @model_validator(mode="after")
+    def _rewards_that_fit(self) -> Self:
+        check_rewards(self.rewards, self)
+        return self
+
+
+def check_rewards(rewards: Sequence[RewardSection], settings: PPOSettings) -> None:
+    """Refuse rewards that do not fit together, or not with the rest.
+
+    Raises:
+        ValueError: says which, and why.
+    """
+    check_names_and_gates(rewards)
+    drops = any("drop_episode" in (section.on_error, section.on_nan) for section in rewards)
+    if drops and settings.advantage in ("rloo", "group"):
+        raise ValueError(f"advantage: {settings.advantage} needs whole groups: drop_episode would leave holes in them")

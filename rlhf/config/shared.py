@@ -36,12 +36,9 @@ class LoraSection(Section):
     target_modules: str | list[str] = Field("all-linear", description="module names as peft takes them")
 
 
-class ModelSection(Section):
-    """Which model is loaded and which of its weights are trained."""
+class TuningSection(Section):
+    """Which weights of a model are trained, and what it computes in."""
 
-    path: str = Field(description="a local directory, `fetch:NAME`, or a name on the Hugging Face hub")
-    random_init: bool = Field(False, description="take only config.json and start from random weights (tests)")
-    trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
     precision: Precision = Field("auto", description="compute type; `auto` takes bfloat16 where the hardware has it")
     lora: LoraSection | None = Field(None, description="train low-rank adapters and keep the model frozen")
     trainable_layers: Count | None = Field(
@@ -55,8 +52,35 @@ class ModelSection(Section):
         return self
 
 
-class DataSection(Section):
-    """Where rows come from and what happens to the ones that do not fit."""
+class ModelSource(Section):
+    """Which model is loaded."""
+
+    path: str = Field(description="a local directory, `fetch:NAME`, or a name on the Hugging Face hub")
+    random_init: bool = Field(False, description="take only config.json and start from random weights (tests)")
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
+
+
+class ModelSection(TuningSection, ModelSource):
+    """Which model is loaded and which of its weights are trained."""
+
+
+class FittingSection(Section):
+    """What happens to rows that do not fit."""
+
+    max_length: Count = Field(512, description="longest sequence in tokens")
+    over_long: OverLong = Field(
+        "drop", description="what happens to longer rows: drop, cut the prompt at the left, or stop"
+    )
+    on_empty: OnEmpty = Field("error", description="what happens to rows with an empty prompt or completion")
+
+    @property
+    def fitting(self) -> dict[str, Any]:
+        """These settings alone, as the functions of `rlhf.data` take them."""
+        return {"max_length": self.max_length, "over_long": self.over_long, "on_empty": self.on_empty}
+
+
+class DataSource(Section):
+    """Where rows come from."""
 
     path: str = Field(
         description="a .jsonl, .csv or .parquet file, a `datasets` directory, `fetch:NAME/file`, or a hub name"
@@ -64,11 +88,10 @@ class DataSection(Section):
     split: str | None = Field(None, description="split of a `datasets` directory or hub data set")
     column_map: dict[str, str] = Field({}, description="our column name: name in the file")
     limit: Count | None = Field(None, description="rows to take from the front")
-    max_length: Count = Field(512, description="longest sequence in tokens")
-    over_long: OverLong = Field(
-        "drop", description="what happens to longer rows: drop, cut the prompt at the left, or stop"
-    )
-    on_empty: OnEmpty = Field("error", description="what happens to rows with an empty prompt or completion")
+
+
+class DataSection(FittingSection, DataSource):
+    """Where rows come from and what happens to the ones that do not fit."""
 
 
 class OptimizerSection(Section):
@@ -118,20 +141,26 @@ class InRunDirectory(Section):
         return filled(given, str(PurePath(output_dir).parent)) if isinstance(output_dir, str) and output_dir else given
 
 
-class StageConfig(InRunDirectory):
-    """What every training stage has."""
+class StageSettings(Section):
+    """What every training stage has, wherever its models and its data come from."""
 
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random stream")
     expected_processes: Count | None = Field(
         None, description="refuse to start when the number of processes differs (accelerate may start fewer than asked)"
     )
-    model: ModelSection
+    model: TuningSection = TuningSection()
     compile: Switch = Field(
         "auto", description="compile the transformer blocks (20 to 60 s); auto: for runs of a million tokens or more"
     )
     optimizer: OptimizerSection = OptimizerSection()
     logging: LoggingSection = LoggingSection()
     checkpoints: CheckpointSection = CheckpointSection()
+
+
+class StageConfig(StageSettings, InRunDirectory):
+    """A training stage as a YAML file describes it."""
+
+    model: ModelSection
 
 
 def filled(given: dict[str, Any], run_dir: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Plain prompts and responses are tokenized apart and joined, so the ids of a prom
 response. Of conversations see `encoder.Encoder.conversation`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
@@ -126,6 +126,13 @@ def prepare_prompts(
         DataError: a row cannot be used, or none is left.
         ConfigError: the tokenizer lacks a chat template for messages.
     """
+    return prepared(rows, prompt_maker(tokenizer, max_length=max_length, over_long=over_long, on_empty=on_empty))
+
+
+def prompt_maker(
+    tokenizer: PreTrainedTokenizerBase, *, max_length: int, over_long: OverLong, on_empty: OnEmpty
+) -> Callable[[Row], Outcome[Prompt]]:
+    """Return what `prepare_prompts` does to each row."""
     encoder = Encoder(tokenizer, append_eos=False)
 
     def make(row: Row) -> Outcome[Prompt]:
@@ -142,7 +149,7 @@ def prepare_prompts(
             return Outcome(None, "dropped_long")
         return Outcome(prompt_of(row, raw, text, kept), fate_of(kept, ids))
 
-    return prepared(rows, make)
+    return make
 
 
 def _columns_of(kind: DatasetType) -> tuple[str, ...]:

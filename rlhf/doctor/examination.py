@@ -16,7 +16,8 @@ from rlhf.doctor.start import critic_is_finite, dropout_is_off, kl_is_zero, rati
 from rlhf.doctor.tokens import pad_is_not_eos, template_is_prefix, tokenizers_agree
 from rlhf.doctor.trial import run_trial
 from rlhf.errors import ConfigError, GuardStop
-from rlhf.ppo.assembly import Parts, assemble
+from rlhf.ppo.assembly import assemble
+from rlhf.ppo.parts import Parts
 from rlhf.stage import Frame
 from rlhf.training.memory import available_memory_bytes
 from rlhf.training.precision import compute_dtype

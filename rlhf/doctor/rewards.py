@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rlhf.config import PPOConfig
 from rlhf.doctor.finding import Finding, graded
 from rlhf.doctor.rounding import rounding_unit
 from rlhf.doctor.trial import Trial
 from rlhf.errors import RewardError
-from rlhf.ppo.assembly import Parts
+from rlhf.ppo.parts import Parts
 from rlhf.ppo.report import episode_scores
 from rlhf.ppo.running_scale import EQUAL_SHARE
 from rlhf.rewards.model import ModelReward
@@ -31,8 +32,10 @@ FLOOR = 1e-4
 def same_score(parts: Parts, trial: Trial) -> list[Finding]:
     """Score episodes alone, in a batch, in the batch turned round, and with other padding; one finding a reward."""
     findings = []
+    config = parts.trainer.config
+    assert isinstance(config, PPOConfig)  # a run that the doctor examines comes from a file
     for place, item in enumerate(parts.trainer.collector.scorer.rewards):
-        kind = parts.trainer.config.rewards[place].kind
+        kind = config.rewards[place].kind
         findings.append(_same_score(f"same score, rewards[{place}] ({kind})", item[0], trial.collected.episodes))
     return findings
 

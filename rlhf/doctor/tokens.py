@@ -4,7 +4,7 @@ from rlhf.data.encoder import Encoder
 from rlhf.data.records import Message
 from rlhf.doctor.finding import Finding, graded
 from rlhf.models.tokenizer import tokenizer_fingerprint
-from rlhf.ppo.assembly import Parts
+from rlhf.ppo.parts import Parts
 from rlhf.rewards.model import ModelReward
 from rlhf.rewards.protocol import Episode
 

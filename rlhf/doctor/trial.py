@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from rlhf.batches import Experience, Samples
-from rlhf.ppo.assembly import Parts
 from rlhf.ppo.experience import make_experience
+from rlhf.ppo.parts import Parts
 from rlhf.ppo.rollout import Collected
 from rlhf.ppo.start_states import PromptOrder, StartStates, draw_start_states
-from rlhf.ppo.trainer import PPOTrainer
+from rlhf.ppo.trainer import PPO
 from rlhf.training.randomness import generator
 
 NUM_EPISODES = 32
@@ -68,7 +68,7 @@ def run_trial(parts: Parts) -> Trial:
     )
 
 
-def num_episodes(trainer: PPOTrainer) -> int:
+def num_episodes(trainer: PPO) -> int:
     """Return how many episodes the trial has: a multiple of what the minibatches and the groups of samples need."""
     config = trainer.config
     unit = math.lcm(config.minibatches, config.num_samples_per_prompt)

@@ -6,7 +6,8 @@ from typing import Any
 
 from rlhf.config import PPOConfig
 from rlhf.errors import ConfigError
-from rlhf.ppo.assembly import Parts, assemble
+from rlhf.ppo.assembly import assemble
+from rlhf.ppo.parts import Parts
 from rlhf.stage import Frame
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes

@@ -19,12 +19,13 @@ from rlhf.lab.gradient_statistics import inner_products
 from rlhf.lab.openers import opener_rows, write_rows
 from rlhf.lab.section import Section, Settings
 from rlhf.models.sequences import join
-from rlhf.ppo.assembly import Parts
 from rlhf.ppo.experience import make_experience
+from rlhf.ppo.parts import Parts
+from rlhf.ppo.prompt_source import ListedPrompts
 from rlhf.ppo.rollout import Collected
 from rlhf.ppo.start_states import draw_start_states
 from rlhf.ppo.steps import PPOSteps
-from rlhf.ppo.trainer import PPOTrainer
+from rlhf.ppo.trainer import PPO
 from rlhf.training.randomness import generator
 
 SAMPLES = 4
@@ -160,7 +161,7 @@ def warmed_up(settings: Settings, sizes: Sizes, directory: Path) -> Parts:
     write_rows(directory / "prompts.jsonl", opener_rows())
     critic = {"value_optimizer": {"learning_rate": 5e-3, "schedule": "constant"}, "value_clip_range": None}
     parts = assembled({**ppo_settings(settings, sizes, directory), **critic})
-    steps = PPOSteps(parts.trainer, parts.prompts, directory / "samples")
+    steps = PPOSteps(parts.trainer, ListedPrompts(parts.prompts, parts.trainer.config), directory / "samples")
     for index in range(sizes.warmup_steps):
         steps.step(index)
     return parts
@@ -200,19 +201,17 @@ def collect(parts: Parts, sizes: Sizes, seed: int) -> Collected:
     return trainer.collector.collect(starts, numbers, trainer.processes)
 
 
-def on_rung(trainer: PPOTrainer, changes: dict[str, Any]) -> PPOTrainer:
+def on_rung(trainer: PPO, changes: dict[str, Any]) -> PPO:
     """Return the same models under a configuration that differs in the rung, with the plain policy gradient as loss."""
     critic = ("value_optimizer", "value_clip_range")
     given = trainer.config.model_dump(exclude_unset=True, exclude=set(critic))
     given |= {"objective": "policy_gradient", "whiten_advantages": False, **changes}
     config = PPOConfig.model_validate(given)
-    return PPOTrainer(
-        trainer.policy, trainer.collector, trainer.optimizer, config, trainer.processes, trainer.generators
-    )
+    return PPO(trainer.policy, trainer.collector, trainer.optimizer, config, trainer.processes, trainer.generators)
 
 
 @torch.no_grad()
-def frozen_states(trainer: PPOTrainer, collected: Collected, rows: Tensor) -> Tensor | None:
+def frozen_states(trainer: PPO, collected: Collected, rows: Tensor) -> Tensor | None:
     """Return what enters the first trained block for these rows: the same for every rung."""
     batch = collected.rollout.rows(rows)
     sequences = join(batch.prompt_ids, batch.prompt_mask, batch.response_ids, batch.response_mask, batch.forced)
@@ -220,7 +219,7 @@ def frozen_states(trainer: PPOTrainer, collected: Collected, rows: Tensor) -> Te
 
 
 def minibatch_gradients(
-    stage: PPOTrainer, experience: Experience, minibatches: Sequence[Tensor], frozen: Sequence[Tensor | None]
+    stage: PPO, experience: Experience, minibatches: Sequence[Tensor], frozen: Sequence[Tensor | None]
 ) -> Tensor:
     """Return [M, D] the gradient of the stage's own loss over the trained weights of the language model.
 

@@ -14,7 +14,8 @@ from rlhf.lab.phrase_report import Followed, finding, method, painted, table
 from rlhf.lab.phrase_task import Task, cloning_config, ppo_settings, reset_settings, write_task
 from rlhf.lab.section import Section, Settings
 from rlhf.models.sequences import join
-from rlhf.ppo.assembly import Parts
+from rlhf.ppo.parts import Parts
+from rlhf.ppo.prompt_source import ListedPrompts
 from rlhf.ppo.responses import whole_responses
 from rlhf.ppo.start_states import draw_start_states
 from rlhf.ppo.steps import PPOSteps
@@ -89,7 +90,9 @@ def follow(given: dict[str, Any], task: Task) -> Followed:
     parts = assembled(given)
     try:
         start = phrase_probability(parts, task.phrase)
-        steps = PPOSteps(parts.trainer, parts.prompts, Path(given["output_dir"]) / "samples")
+        steps = PPOSteps(
+            parts.trainer, ListedPrompts(parts.prompts, parts.trainer.config), Path(given["output_dir"]) / "samples"
+        )
         metrics = [steps.step(index) for index in range(task.steps)]
         return Followed(
             at_prompts=[at_prompts(each, task.batch) for each in metrics],

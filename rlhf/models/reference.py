@@ -13,14 +13,18 @@ from rlhf.models.setup import Trainable
 
 
 class Reference:
-    """What the policy was before PPO began."""
+    """What the policy was before PPO began, or another model."""
 
-    def __init__(self, policy: Trainable) -> None:
+    def __init__(self, policy: Trainable, other: PreTrainedModel | None = None) -> None:
         """Take the reference from a policy that has not been trained yet; frozen weights are shared with it.
 
-        `model` is what it computes with: the policy's own where an adapter is trained.
+        `other` is a frozen model to take instead, which shares nothing with the policy. `model` is what the reference
+        computes with: the policy's own where an adapter is trained.
         """
-        self._adapter = policy.adapter
+        self._adapter = policy.adapter if other is None else None
+        if other is not None:
+            self.model, self._split = other, None
+            return
         self.model = policy.model if policy.adapter is not None else _frozen_copy(policy.model)
         self._split = split_trunk(self.model, num_frozen_blocks(policy.model))
 

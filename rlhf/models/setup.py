@@ -11,6 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from rlhf.models.adapters import add_lora, base_state, merged_state
 from rlhf.models.loading import freeze_all_but_top
 from rlhf.models.quiet import quiet_transformers
+from rlhf.models.tokenizer import all_eos_ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,5 +93,5 @@ def _name_base(adapter: PeftModel, source: str) -> None:
 
 def _all_eos(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | list[int]:
     listed = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ids = {tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [] if listed is None else [listed])}
-    return sorted(ids) if len(ids) > 1 else int(tokenizer.eos_token_id)
+    ids = all_eos_ids(tokenizer, listed)
+    return list(ids) if len(ids) > 1 else ids[0]

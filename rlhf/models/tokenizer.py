@@ -18,15 +18,40 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     Raises:
         ConfigError: the directory holds no tokenizer, or the tokenizer has no EOS token.
     """
+    return with_pad(read_tokenizer(path, trust_remote_code=trust_remote_code), path, _listed_eos(path))
+
+
+def read_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load a tokenizer as it is, with or without EOS and pad.
+
+    Raises:
+        ConfigError: the directory holds no tokenizer.
+    """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as problem:
         line = [*str(problem).strip().splitlines(), type(problem).__name__][0][:200]
         raise ConfigError(f"{path}: no tokenizer could be loaded ({line}) - give a model directory") from None
+
+
+def with_pad(
+    tokenizer: PreTrainedTokenizerBase, name: str, listed_eos: int | list[int] | None
+) -> PreTrainedTokenizerBase:
+    """Give a tokenizer, in place, a pad token that ends nothing, as `load_tokenizer` does.
+
+    Args:
+        tokenizer: padded at the right afterwards.
+        name: for messages.
+        listed_eos: what the model's generation config says ends a response.
+
+    Raises:
+        ConfigError: the tokenizer has no EOS token.
+    """
     if tokenizer.eos_token_id is None:
-        raise ConfigError(f"{path}: the tokenizer has no EOS token - set eos_token in its tokenizer_config.json")
+        raise ConfigError(f"{name}: the tokenizer has no EOS token - set eos_token in its tokenizer_config.json")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        tokenizer.add_special_tokens({"pad_token": _free_token(tokenizer, eos_ids(path, tokenizer)) or "<pad>"})
+        ends = all_eos_ids(tokenizer, listed_eos)
+        tokenizer.add_special_tokens({"pad_token": _free_token(tokenizer, ends) or "<pad>"})
     tokenizer.padding_side = "right"
     return tokenizer
 
@@ -40,12 +65,18 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def eos_ids(path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Return every id that ends a response: the tokenizer's EOS and those of generation_config.json."""
-    ids = {int(tokenizer.eos_token_id)}
-    file = Path(path) / "generation_config.json"
-    if file.is_file():
-        listed = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-        ids.update(listed if isinstance(listed, list) else [] if listed is None else [listed])
+    return all_eos_ids(tokenizer, _listed_eos(path))
+
+
+def all_eos_ids(tokenizer: PreTrainedTokenizerBase, listed: int | list[int] | None) -> tuple[int, ...]:
+    """Return the tokenizer's EOS and what a generation config lists, in order."""
+    ids = {int(tokenizer.eos_token_id), *(listed if isinstance(listed, list) else [] if listed is None else [listed])}
     return tuple(sorted(ids))
+
+
+def _listed_eos(path: str) -> int | list[int] | None:
+    file = Path(path) / "generation_config.json"
+    return json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
 
 
 def _free_token(tokenizer: PreTrainedTokenizerBase, ends: tuple[int, ...]) -> str | None:

@@ -7,7 +7,7 @@ from rlhf.batches import Rollout
 from rlhf.functional.flops import ModelMatrices, Work, backward_flops, causal_work, forward_flops, sampling_work
 from rlhf.models.loading import scalar_head
 from rlhf.models.matrices import frozen_matrices, model_matrices
-from rlhf.ppo.trainer import PPOTrainer, StepResult
+from rlhf.ppo.trainer import PPO, StepResult
 from rlhf.rewards.model import ModelReward
 
 
@@ -48,7 +48,7 @@ class StepCost:
         }
 
 
-def step_cost(trainer: PPOTrainer) -> StepCost:
+def step_cost(trainer: PPO) -> StepCost:
     """Return the cost of a trainer's steps.
 
     Raises:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from rlhf.batches import Experience, Rollout
-from rlhf.config import PPOConfig
+from rlhf.config import PPOSettings
 from rlhf.functional.advantages import shaped_rewards
 from rlhf.functional.kl import kl_estimate
 from rlhf.functional.masking import keep, whiten
@@ -12,7 +12,7 @@ from rlhf.ppo.ladder import estimated_advantages
 from rlhf.training.processes import Processes
 
 
-def make_experience(rollout: Rollout, kl_coef: float, config: PPOConfig, processes: Processes) -> Experience:
+def make_experience(rollout: Rollout, kl_coef: float, config: PPOSettings, processes: Processes) -> Experience:
     """Shape rewards with the KL to the reference, estimate advantages, and whiten them over the global batch.
 
     Returns are advantages + old values, taken before whitening; without a critic nothing reads them.

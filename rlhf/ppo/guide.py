@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.config import PPOConfig
+from rlhf.config import PPOSettings
 from rlhf.config.resets import GuideDemonstrations
 from rlhf.data.batching import collate_prompts
 from rlhf.data.records import Demonstration, Prompt
@@ -23,7 +23,7 @@ Numbered = tuple[int, tuple[int, ...]]
 
 def sample_guide(
     section: GuideDemonstrations,
-    config: PPOConfig,
+    config: PPOSettings,
     run: Frame,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],

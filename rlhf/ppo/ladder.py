@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from rlhf.config import PPOConfig
+from rlhf.config import PPOSettings
 from rlhf.functional.advantages import baseline, gae, reward_to_go, trajectory_return
 from rlhf.functional.groups import group_normalised, rloo
 from rlhf.functional.losses import PolicyLoss, policy_gradient_loss, policy_loss
 
 
-def estimated_advantages(rewards: Tensor, values: Tensor, mask: Tensor, config: PPOConfig) -> Tensor:
+def estimated_advantages(rewards: Tensor, values: Tensor, mask: Tensor, config: PPOSettings) -> Tensor:
     """Return [B, T] what `config.advantage` makes of rewards and values [B, T], not whitened."""
     match config.advantage:
         case "trajectory":
@@ -26,7 +26,7 @@ def estimated_advantages(rewards: Tensor, values: Tensor, mask: Tensor, config: 
 
 
 def policy_objective(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, config: PPOConfig, num_tokens: float
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, config: PPOSettings, num_tokens: float
 ) -> PolicyLoss:
     """Return the loss of `config.objective`; all tensors [B, T], `num_tokens` of the global minibatch."""
     if config.objective == "policy_gradient":

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.config import PPOConfig
-from rlhf.config.resets import GuideDemonstrations, OwnBestDemonstrations
+from rlhf.config import PPOSettings
+from rlhf.config.resets import DataDemonstrations, GuideDemonstrations, OwnBestDemonstrations
 from rlhf.data.records import Demonstration, Prompt
-from rlhf.errors import DataError
+from rlhf.errors import ConfigError, DataError
 from rlhf.ppo.cut_laws import cut_law
 from rlhf.ppo.demonstrations import Ends, read_demonstrations
 from rlhf.ppo.guide import sample_guide
@@ -19,13 +19,15 @@ from rlhf.training.randomness import generator
 
 
 def make_resets(
-    config: PPOConfig,
+    config: PPOSettings,
     run: Frame,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt] | None,
     eos_ids: Sequence[int],
 ) -> Resets | None:
     """Return what draws the starts of episodes; None where all begin at their prompts.
+
+    `prompts` are those of the run, None where they are not known before they are used.
 
     Raises:
         RlhfError: demonstrations cannot be read or sampled, or none of them can be begun inside of.
@@ -55,7 +57,7 @@ def make_resets(
     return resets
 
 
-def reset_inputs(config: PPOConfig) -> list[str]:
+def reset_inputs(config: PPOSettings) -> list[str]:
     """Return the paths whose content decides what demonstrations there are."""
     if config.reset is None or config.reset.fraction == 0:
         return []
@@ -64,16 +66,21 @@ def reset_inputs(config: PPOConfig) -> list[str]:
 
 
 def _demonstrations(
-    config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
+    config: PPOSettings, run: Frame, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt] | None
 ) -> list[Demonstration] | OwnBest:
     assert config.reset is not None
+    if isinstance(config.reset.demonstrations, DataDemonstrations):
+        return read_demonstrations(config.reset.demonstrations, run, tokenizer)
+    if prompts is None:
+        raise ConfigError(
+            f"reset.demonstrations: {config.reset.demonstrations.kind} needs to know all prompts beforehand - give "
+            "them as a list, or take demonstrations of kind data"
+        )
     match config.reset.demonstrations:
         case OwnBestDemonstrations(size=size):
             return OwnBest(prompts, size)
         case GuideDemonstrations() as section:
             return sample_guide(section, config, run, tokenizer, prompts)
-        case section:
-            return read_demonstrations(section, run, tokenizer)
 
 
 def _opened(demonstrations: Sequence[Demonstration], ends: Ends) -> list[Demonstration]:

@@ -1,7 +1,8 @@
 """From the sections of a config to the rewards that they name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -19,16 +20,19 @@ from rlhf.config.rewards import (
     reward_names,
 )
 from rlhf.fetch import resolve
-from rlhf.rewards.classifier import ClassifierReward, reads_tokens
+from rlhf.rewards.classifier import ClassifierReward, has_linear_score, reads_tokens
 from rlhf.rewards.component import Component, Gate, Options
 from rlhf.rewards.ensemble import EnsembleReward
 from rlhf.rewards.function import FunctionReward
 from rlhf.rewards.http import HttpReward
 from rlhf.rewards.lexicon import LexiconReward
-from rlhf.rewards.model import ModelReward
+from rlhf.rewards.model import Loaded, ModelReward
 from rlhf.rewards.protocol import Reward
 from rlhf.rewards.rules import LengthReward, RegexReward, RepetitionReward
 from rlhf.rewards.token_scores import ends_in
+
+Given = Callable[..., object] | Loaded
+"""A reward that is in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,12 @@ class _Surroundings:
 
 
 def components(
-    sections: Sequence[RewardSection], tokenizer: PreTrainedTokenizerBase, *, dtype: torch.dtype, device: torch.device
+    sections: Sequence[RewardSection],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    given: Mapping[int, Given] = MappingProxyType({}),
 ) -> list[Component]:
     """Make the rewards of a run.
 
@@ -51,14 +60,15 @@ def components(
         tokenizer: the policy's.
         dtype: what reward models compute in.
         device: where.
+        given: functions and classifiers that are in memory, by the place of their section.
 
     Raises:
         ConfigError: one of them cannot be made.
     """
     surroundings = _Surroundings(tokenizer, dtype, device)
     return [
-        Component(_reward(section, surroundings), section.weight, name, _options(section))
-        for section, name in zip(sections, reward_names(sections), strict=True)
+        Component(_reward(section, surroundings, given.get(place)), section.weight, name, _options(section))
+        for place, (section, name) in enumerate(zip(sections, reward_names(sections), strict=True))
     ]
 
 
@@ -75,11 +85,12 @@ def reward_inputs(sections: Sequence[RewardSection]) -> list[str]:
     return inputs
 
 
-def _reward(section: RewardSection, surroundings: _Surroundings) -> Reward:
+def _reward(section: RewardSection, surroundings: _Surroundings, given: Given | None) -> Reward:
     if isinstance(section, FunctionRewardSection):
-        return FunctionReward(section.path, ends=ends_in(surroundings.tokenizer))
+        function = section.path if given is None or isinstance(given, Loaded) else given
+        return FunctionReward(function, ends=ends_in(surroundings.tokenizer))
     if isinstance(section, ModelRewardSection):
-        return _model(section, surroundings)
+        return _loaded(section, surroundings, given) if isinstance(given, Loaded) else _model(section, surroundings)
     if isinstance(section, EnsembleRewardSection):
         members = [_model(model, surroundings) for model in section.models]
         return EnsembleReward(members, combine=section.combine, k=section.k)
@@ -104,6 +115,14 @@ def _model(section: ClassifierSection, surroundings: _Surroundings) -> ModelRewa
     if section.label is None and section.activation == "none" and reads_tokens(path):
         return ModelReward(path, surroundings.tokenizer, dtype=surroundings.dtype, device=device)
     return ClassifierReward(path, label=section.label, activation=section.activation, device=device)
+
+
+def _loaded(section: ClassifierSection, surroundings: _Surroundings, given: Loaded) -> Reward:
+    path, device = section.path, surroundings.device
+    plain = section.label is None and section.activation == "none" and given.model.config.num_labels == 1
+    if plain and has_linear_score(given.model):
+        return ModelReward(path, surroundings.tokenizer, dtype=surroundings.dtype, device=device, loaded=given)
+    return ClassifierReward(path, label=section.label, activation=section.activation, device=device, loaded=given)
 
 
 def _server(section: HttpRewardSection, surroundings: _Surroundings) -> Reward:

@@ -8,19 +8,35 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.batches import Rollout, Samples
-from rlhf.config import PPOConfig
+from rlhf.config import PPOSettings
+from rlhf.data.records import Prompt
 from rlhf.models.compiled import is_compiled
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.reference import Reference
 from rlhf.models.sequences import Sequences, join
 from rlhf.ppo.microbatches import Microbatches, cut_microbatches, num_strata_needed
 from rlhf.ppo.responses import Responses, decode_steps_saved, whole_responses
-from rlhf.ppo.scoring import Scorer
+from rlhf.ppo.scoring import Scored, Scorer
 from rlhf.ppo.start_states import StartStates
 from rlhf.rewards.protocol import Episode
 from rlhf.sampling.sampler import sample
 from rlhf.training.phases import NO_PHASES, Phases
 from rlhf.training.processes import Processes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """What the policy answered to a batch of start states, before anything was said about it."""
+
+    starts: StartStates
+    responses: Responses
+    episodes: list[Episode]
+    """[B] prompts and responses as rewards read them."""
+
+    @property
+    def completions(self) -> list[str]:
+        """[B] the texts of the responses, without special tokens."""
+        return [episode.completion for episode in self.episodes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +47,8 @@ class Collected:
     microbatches: Microbatches
     frozen_states: dict[int, Tensor]
     """By the first row of a microbatch: [N, S, H], what enters the policy's first trained block; empty if all are."""
+    prompts: Sequence[Prompt]
+    """[B] where the episodes began."""
     episodes: list[Episode]
     raw_scores: list[float]
     """The weighted sum of the rewards, before penalty, clipping and normalisation; without scores of forced tokens."""
@@ -53,7 +71,7 @@ class Collector:
         reference: Reference,
         scorer: Scorer,
         tokenizer: PreTrainedTokenizerBase,
-        config: PPOConfig,
+        config: PPOSettings,
         eos_ids: tuple[int, ...],
         phases: Phases = NO_PHASES,
     ) -> None:
@@ -65,18 +83,36 @@ class Collector:
         self.eos_ids = eos_ids
         self.phases = phases
 
-    @torch.no_grad()
     def collect(self, starts: StartStates, generator: torch.Generator, processes: Processes) -> Collected:
-        """Sample a response to every start state, and let every model speak about it.
+        """Sample a response to every start state, and let every model speak about it."""
+        sampled = self.sample(starts, generator)
+        return self.complete(sampled, self.score(sampled), generator, processes)
 
-        Old logprobs come from the same forward pass, on the same microbatches, as the update's: not from the sampler,
-        whose one-token steps round differently in bfloat16.
-        """
+    @torch.no_grad()
+    def sample(self, starts: StartStates, generator: torch.Generator) -> Sampled:
+        """Sample a response to every start state."""
         with self.phases("generation"):
             responses = whole_responses(starts, self.respond(starts, generator))
-        episodes = self.episodes(starts, responses)
+        return Sampled(starts=starts, responses=responses, episodes=self.episodes(starts, responses))
+
+    @torch.no_grad()
+    def score(self, sampled: Sampled) -> Scored:
+        """Ask every reward about the responses.
+
+        Raises:
+            RewardError: a reward failed, here or on another process.
+        """
         with self.phases("reward"):
-            scored = self.scorer.score(episodes, starts.num_forced.tolist())
+            return self.scorer.score(sampled.episodes, sampled.starts.num_forced.tolist())
+
+    @torch.no_grad()
+    def complete(self, sampled: Sampled, scored: Scored, generator: torch.Generator, processes: Processes) -> Collected:
+        """Cut the responses into microbatches, and pass each through policy and reference.
+
+        Old logprobs come from the same forward pass, on the same microbatches, as the update's: not from the sampler,
+        whose one-token steps round differently in bfloat16. What a reward dropped is in no microbatch.
+        """
+        starts, responses = sampled.starts, sampled.responses
         decode_steps = decode_steps_saved(responses, self.config.sampling.batch_rows)
         responses = responses.only(torch.tensor(scored.kept, device=responses.ended.device))
         scores = self.scorer.shaped(scored.scores, responses.ended.tolist(), scored.kept)
@@ -100,7 +136,8 @@ class Collector:
             rollout=rollout,
             microbatches=microbatches,
             frozen_states=frozen_states,
-            episodes=episodes,
+            prompts=starts.prompts,
+            episodes=sampled.episodes,
             raw_scores=scored.raw,
             text_scores=scored.of_texts,
             reward_metrics=scored.metrics,

@@ -8,6 +8,7 @@ from rlhf.config.ppo import ScoreSection
 from rlhf.errors import RewardError
 from rlhf.ppo.components import Part, component_metrics, opened, said
 from rlhf.ppo.running_scale import RunningScale
+from rlhf.rewards.checks import checked_scores
 from rlhf.rewards.component import Answer, Asker, Component
 from rlhf.rewards.protocol import Episode, Reward
 from rlhf.training.processes import Processes
@@ -38,6 +39,17 @@ class Scored:
     def of_texts(self) -> list[float]:
         """[N] what they give in all, whoever chose the tokens: what tells which of two texts is the better one."""
         return [score + sum(tokens or []) for score, tokens in zip(self.scores, self.token_scores, strict=True)]
+
+
+def given_scores(numbers: Sequence[float], episodes: Sequence[Episode]) -> Scored:
+    """Take scores that come from elsewhere, one an episode of this process.
+
+    Raises:
+        RewardError: another number of scores, or one that is no finite number.
+    """
+    scores = checked_scores(numbers, len(episodes), "scores", [episode.prompt for episode in episodes])
+    num = len(scores)
+    return Scored(scores=scores, token_scores=[None] * num, kept=[True] * num, num_forced=[0] * num, metrics={})
 
 
 class Scorer:

@@ -1,61 +1,80 @@
 """PPO steps as the loop runs them: which prompts, what is logged, what a checkpoint holds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from rlhf.data.records import Prompt
 from rlhf.ppo.cost import step_cost
+from rlhf.ppo.prompt_source import PromptSource
 from rlhf.ppo.report import step_metrics, write_samples
 from rlhf.ppo.reset_report import reset_metrics
-from rlhf.ppo.start_states import PromptOrder
-from rlhf.ppo.trainer import PPOTrainer
+from rlhf.ppo.trainer import PPO, StepResult
 from rlhf.ppo.watch import Watch
 from rlhf.training.checkpoint import Checkpoint
+from rlhf.training.loop import NothingLeft
 from rlhf.training.profile import NO_PROFILE, Profile
 from rlhf.training.randomness import generator_state, global_rng_state, restore, restore_global_rng_state
+
+SHOWN = ("objective/kl", "objective/scores", "policy/clipfrac_avg", "val/explained_variance")
+"""What the progress bar shows."""
 
 
 class PPOSteps:
     """Feeds the trainer with prompts and writes down what it did."""
 
     def __init__(
-        self, trainer: PPOTrainer, prompts: Sequence[Prompt], samples: Path, profile: Profile = NO_PROFILE
+        self,
+        trainer: PPO,
+        source: PromptSource,
+        samples: Path,
+        *,
+        evaluation: Callable[[], dict[str, float]] = dict,
+        profile: Profile = NO_PROFILE,
     ) -> None:
-        """Take the prompts of the whole data set; each process draws its share of every batch from them."""
+        """Describe the steps.
+
+        Args:
+            trainer: does them.
+            source: gives the prompts of all processes, of which each takes its share.
+            samples: directory for samples of the policy.
+            evaluation: measures on held-out data.
+            profile: gets the operations of each step.
+        """
         self.trainer = trainer
-        self.prompts = prompts
+        self.source = source
         self.samples = samples
         self.profile = profile
+        self._evaluation = evaluation
         self._cost = step_cost(trainer) if profile.enabled else None
         self._watch = Watch()
-        self._order = PromptOrder(len(prompts), trainer.config.prompts_per_step, trainer.config.seed)
 
     def step(self, index: int) -> dict[str, float]:
-        """Do PPO step `index` and return its metrics."""
+        """Do PPO step `index` and return its metrics.
+
+        Raises:
+            NothingLeft: some process has no prompts left.
+        """
         trainer, config = self.trainer, self.trainer.config
-        # The schedule follows the PPO step: an early stop inside the epochs must not stretch it.
-        trainer.optimizer.num_done = index * config.epochs * config.minibatches
-        share = self._order.batch(index)[trainer.processes.rank :: trainer.processes.num]
-        result = trainer.step([self.prompts[prompt] for prompt in share])
+        prompts = self.source.batch(index)
+        if trainer.processes.any(prompts is None) or prompts is None:
+            raise NothingLeft
+        result = trainer.step(prompts[trainer.processes.rank :: trainer.processes.num])
         if self._cost is not None:
             self.profile.add(*self._cost.of(result))
         done = index + 1
         is_due = done % config.samples_every == 0 or done in (1, config.steps)
         if trainer.processes.is_main and is_due:
             write_samples(result, self.samples / f"step-{done:06d}.jsonl", config.num_samples)
-        metrics = step_metrics(result, trainer.processes, has_critic=config.has_critic)
-        if trainer.resets is not None:
-            metrics |= reset_metrics(result, trainer.processes)
+        metrics = all_metrics(trainer, result)
         for warning in self._watch.warnings(metrics):
             trainer.processes.say(warning)
-        return {"episode": float(done * config.rollout_batch_size), **metrics, **result.collected.reward_metrics}
+        return metrics
 
     def evaluate(self) -> dict[str, float]:
-        """Return nothing: `rlhf evaluate` compares policies after the run."""
-        return {}
+        """Return what the evaluation measured; a stage has none, for `rlhf evaluate` compares policies after it."""
+        return self._evaluation()
 
     def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Return masters, moments, generators, the KL coefficient, the running scales and the state of resets.
@@ -81,7 +100,8 @@ class PPOSteps:
         """Set what `saved` returned."""
         trainer = self.trainer
         trainer.optimizer.weights.load(checkpoint.tensors("masters"))
-        trainer.optimizer.load(checkpoint.tensors("optimizer"), 0)
+        trainer.num_steps = checkpoint.step
+        trainer.optimizer.load(checkpoint.tensors("optimizer"), 0)  # a step begins by counting the updates
         generators = checkpoint.tensors("generators")
         restore(trainer.generators.epochs, generators.pop("epochs"))
         ending = f"_{trainer.processes.rank}"
@@ -93,3 +113,12 @@ class PPOSteps:
         restore_global_rng_state(own)
         trainer.kl_control.coef = float(checkpoint.state["kl_coef"])
         trainer.collector.scorer.load(checkpoint.state)
+
+
+def all_metrics(trainer: PPO, result: StepResult) -> dict[str, float]:
+    """Return everything that is logged about the step that the trainer did last; all processes call this together."""
+    metrics = step_metrics(result, trainer.processes, has_critic=trainer.config.has_critic)
+    if trainer.resets is not None:
+        metrics |= reset_metrics(result, trainer.processes)
+    episode = float(trainer.num_steps * trainer.config.rollout_batch_size)
+    return {"episode": episode, **metrics, **result.collected.reward_metrics}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rlhf.batches import Experience
-from rlhf.config import PPOConfig
+from rlhf.config import PPOSettings
 from rlhf.data.records import Prompt
 from rlhf.errors import GuardStop
 from rlhf.functional.losses import value_loss
@@ -18,7 +18,8 @@ from rlhf.ppo.experience import make_experience
 from rlhf.ppo.kl_control import KLControl
 from rlhf.ppo.ladder import policy_objective
 from rlhf.ppo.resets import Resets
-from rlhf.ppo.rollout import Collected, Collector
+from rlhf.ppo.rollout import Collected, Collector, Sampled
+from rlhf.ppo.scoring import Scored
 from rlhf.ppo.start_states import draw_start_states
 from rlhf.training.optimizer import Optimizer
 from rlhf.training.processes import Processes
@@ -44,6 +45,16 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepBatch:
+    """What the updates of a PPO step learn from."""
+
+    collected: Collected
+    experience: Experience
+    kl_coef: float
+    """The coefficient that shaped the rewards."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
     """Everything that one PPO step has to tell."""
 
@@ -64,7 +75,7 @@ class Generators:
     """Order of minibatches; the same on every process."""
 
 
-class PPOTrainer:
+class PPO:
     """Collects a batch with the current policy, then makes several epochs of minibatch updates on it."""
 
     def __init__(
@@ -72,7 +83,7 @@ class PPOTrainer:
         policy: PolicyWithValueHead,
         collector: Collector,
         optimizer: Optimizer,
-        config: PPOConfig,
+        config: PPOSettings,
         processes: Processes,
         generators: Generators,
         resets: Resets | None = None,
@@ -86,6 +97,7 @@ class PPOTrainer:
         self.resets = resets
         self.phases = collector.phases
         self.kl_control = KLControl(config.kl_coef, config.kl_control)
+        self.num_steps = 0  # PPO steps that are done
 
     def step(self, prompts: Sequence[Prompt]) -> StepResult:
         """Do one PPO step on this process's share of the prompts, `num_samples_per_prompt` episodes from each.
@@ -94,20 +106,41 @@ class PPOTrainer:
             RewardError: a reward failed.
             GuardStop: something is not finite, or the KL is beyond `kl_control.max_kl`.
         """
+        sampled = self.rollout(prompts)
+        return self.learn(self.make_experience(sampled, self.score(sampled)))
+
+    def rollout(self, prompts: Sequence[Prompt]) -> Sampled:
+        """Let the policy respond to the prompts, or go on from where `resets` begins their episodes."""
         pad_id, samples = int(self.collector.tokenizer.pad_token_id), self.config.num_samples_per_prompt
         starts = draw_start_states(prompts, pad_id, self.processes.device, self.resets, samples)
-        collected = self.collector.collect(starts, self.generators.rollout, self.processes)
+        return self.collector.sample(starts, self.generators.rollout)
+
+    def score(self, sampled: Sampled) -> Scored:
+        """Ask the rewards."""
+        return self.collector.score(sampled)
+
+    def make_experience(self, sampled: Sampled, scored: Scored) -> StepBatch:
+        """Pass the responses through policy and reference, shape rewards with the KL, estimate advantages."""
+        collected = self.collector.complete(sampled, scored, self.generators.rollout, self.processes)
         kl_coef = self.kl_control.coef
         experience = make_experience(collected.rollout, kl_coef, self.config, self.processes)
         self.guard(experience)
+        return StepBatch(collected=collected, experience=experience, kl_coef=kl_coef)
+
+    def learn(self, batch: StepBatch) -> StepResult:
+        """Make the updates of a PPO step, then let the KL coefficient and the resets follow."""
+        collected, experience = batch.collected, batch.experience
+        # The schedule follows the PPO step: an early stop inside the epochs must not stretch it.
+        self.optimizer.num_done = self.num_steps * self.config.epochs * self.config.minibatches
         updates = self.optimise(experience, collected)
-        self.kl_control.update(self.sequence_kl(experience), self.config.rollout_batch_size)
+        self.num_steps += 1
+        self.kl_control.update(self.sequence_kl(experience), len(collected.episodes) * self.processes.num)
         if self.resets is not None:
             kept = collected.rollout.response_mask.any(1).nonzero().flatten().tolist()
-            prompts = [starts.prompts[row] for row in kept]
+            prompts = [collected.prompts[row] for row in kept]
             responses = [collected.episodes[row].response_ids for row in kept]
             self.resets.finish_step(prompts, responses, [collected.text_scores[row] for row in kept], self.processes)
-        return StepResult(collected=collected, experience=experience, updates=updates, kl_coef=kl_coef)
+        return StepResult(collected=collected, experience=experience, updates=updates, kl_coef=batch.kl_coef)
 
     def optimise(self, experience: Experience, collected: Collected) -> list[Update]:
         """Make `epochs` passes over the batch, one optimizer step a minibatch; stop early beyond `target_kl`."""

@@ -9,7 +9,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from rlhf.data.batching import padded
 from rlhf.errors import ConfigError, RewardError
@@ -17,6 +23,7 @@ from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.loading import context_length
 from rlhf.models.quiet import quiet_transformers
 from rlhf.rewards.checks import checked_scores
+from rlhf.rewards.model import Loaded
 from rlhf.rewards.protocol import Episode
 
 Activation = Literal["none", "softmax", "log_softmax", "sigmoid", "log_sigmoid"]
@@ -44,8 +51,9 @@ class ClassifierReward:
         activation: Activation,
         device: torch.device,
         max_tokens: int = 4096,
+        loaded: Loaded | None = None,
     ) -> None:
-        """Load the classifier in float32, frozen.
+        """Load the classifier in float32, frozen, or take one that is loaded.
 
         Args:
             path: directory or hub name.
@@ -53,14 +61,21 @@ class ClassifierReward:
             activation: what is made of the logits before the label is taken.
             device: where it computes.
             max_tokens: padded tokens of one forward pass.
+            loaded: the classifier with its tokenizer, which from then on belong to this reward; `path` is their name.
 
         Raises:
             ConfigError: the model or its tokenizer cannot be loaded, or has no such label.
         """
         self._where = f"reward model {path}"
-        self._label = _label_index(label, labels_of(path), path)
+        labels = labels_of(path) if loaded is None else label_names(loaded.model.config)
+        self._label = _label_index(label, labels, path)
         self._activation = _ACTIVATIONS[activation]
-        self._tokenizer, self._model = _loaded(path, device)
+        self._tokenizer: Any
+        self._tokenizer, model = _loaded(path) if loaded is None else (loaded.tokenizer, loaded.model)
+        # Decoders read their score at the last token that is not this one.
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = self._tokenizer.pad_token_id
+        self._model = model.requires_grad_(False).eval().to(device)
         self._max_tokens = max_tokens
 
     @torch.no_grad()
@@ -115,7 +130,13 @@ def labels_of(path: str) -> list[str]:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as problem:
         raise _unloadable(path, "config", problem) from None
-    return [str(config.id2label.get(index, index)) for index in range(config.num_labels)]
+    return label_names(config)
+
+
+def label_names(config: PretrainedConfig) -> list[str]:
+    """Return the names of the labels in a classifier's config, by index."""
+    names: dict[Any, str] = {**(config.id2label or {})}
+    return [str(names.get(index, index)) for index in range(config.num_labels or 0)]
 
 
 def reads_tokens(path: str) -> bool:
@@ -128,6 +149,11 @@ def reads_tokens(path: str) -> bool:
             model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
     except ValueError:  # no classifier of this architecture: who loads it says so
         return True
+    return has_linear_score(model)
+
+
+def has_linear_score(model: PreTrainedModel) -> bool:
+    """Whether the head is a decoder's, as `ModelReward` reads it."""
     return isinstance(getattr(model, "score", None), nn.Linear)
 
 
@@ -144,7 +170,7 @@ def _label_index(label: int | str | None, labels: Sequence[str], path: str) -> i
     )
 
 
-def _loaded(path: str, device: torch.device) -> tuple[Any, PreTrainedModel]:
+def _loaded(path: str) -> tuple[Any, PreTrainedModel]:
     try:
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
@@ -157,10 +183,7 @@ def _loaded(path: str, device: torch.device) -> tuple[Any, PreTrainedModel]:
         raise ConfigError(
             f"{path}: the files lack weights of {type(model).__name__}: {sorted(report['missing_keys'])[:3]}"
         )
-    # Decoders read their score at the last token that is not this one.
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
-    return tokenizer, model.requires_grad_(False).eval().to(device)
+    return tokenizer, model
 
 
 def _unloadable(path: str, what: str, problem: Exception) -> ConfigError:

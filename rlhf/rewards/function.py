@@ -12,14 +12,14 @@ from rlhf.rewards.answers import checked_answers
 from rlhf.rewards.checks import BadScores, Problem, quoted
 from rlhf.rewards.protocol import Episode, Score
 from rlhf.rewards.token_scores import Ends
-from rlhf.rewards.user_code import load_callable, one_line
+from rlhf.rewards.user_code import given_callable, load_callable, name_of, one_line
 
 # TRL keeps these columns from a reward function, which has them under other names.
 _NOT_COLUMNS = frozenset({"prompt", "completion", "prompts", "completions", "completion_ids"})
 
 
 class FunctionReward:
-    """A function or a callable class, sync or async, named "path/to/file.py:name" or "package.module:name".
+    """A function or a callable class, sync or async, itself or named "path/to/file.py:name" or "package.module:name".
 
     It is called with keywords only: `prompts` and `completions`, every column that all episodes have, as lists, and
     `completion_ids` where the signature names it. A function without `**columns` gets the columns that it names. As in
@@ -27,18 +27,22 @@ class FunctionReward:
     apply to an episode. A list in place of a number scores single tokens, see `token_scores`.
     """
 
-    def __init__(self, spec: str, *, ends: Ends | None = None) -> None:
+    def __init__(self, given: str | Callable[..., object], *, ends: Ends | None = None) -> None:
         """Load the function; a class is instantiated without arguments.
 
         Args:
-            spec: file, from the current directory on, or importable module; a colon; the name in it.
+            given: file, from the current directory on, or importable module; a colon; the name in it. Or the function.
             ends: tells where tokens end, for functions that score spans of characters.
 
         Raises:
             ConfigError: nothing callable can be loaded from there.
         """
-        self._where = f"reward {spec!r}"
-        self._function, self._file = load_callable(spec, self._where)
+        if isinstance(given, str):
+            self._where = f"reward {given!r}"
+            self._function, self._file = load_callable(given, self._where)
+        else:
+            self._where = f"reward {name_of(given)!r}"
+            self._function, self._file = given_callable(given, self._where)
         self._parameters = _parameters(self._function)
         self._ends = ends
         # One event loop for all calls: what a class opens in it (a session, a pool) stays open.

@@ -1,22 +1,32 @@
 """A reward model as a reward: a sequence classifier with one label."""
 
+import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.data.batching import padded
 from rlhf.data.encoder import Encoder
 from rlhf.errors import RewardError
 from rlhf.functional.token_budget import token_budget_batches
+from rlhf.models.anatomy import switch_off_dropout
 from rlhf.models.attention import use_short_row_attention
 from rlhf.models.loading import context_length, frozen_in, load_scalar_lm
 from rlhf.models.scalar import ScalarModel
-from rlhf.models.tokenizer import load_tokenizer, tokenizer_fingerprint
+from rlhf.models.tokenizer import load_tokenizer, tokenizer_fingerprint, with_pad
 from rlhf.models.vocabulary import fit_vocabulary
 from rlhf.rewards.checks import checked_scores
 from rlhf.rewards.protocol import Episode
+
+
+class Loaded(NamedTuple):
+    """A classifier that is in memory already."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    """The classifier's own."""
 
 
 class ModelReward:
@@ -34,8 +44,9 @@ class ModelReward:
         dtype: torch.dtype,
         device: torch.device,
         max_tokens: int = 1024,
+        loaded: Loaded | None = None,
     ) -> None:
-        """Load the model, frozen.
+        """Load the model, frozen, or take one that is loaded.
 
         Args:
             path: directory or hub name of a sequence classifier with one label.
@@ -43,14 +54,18 @@ class ModelReward:
             dtype: of the trunk; the head stays float32.
             device: where it computes.
             max_tokens: padded tokens of one forward pass.
+            loaded: the model with its tokenizer, which from then on belong to this reward; `path` is their name.
 
         Raises:
             ConfigError: the model cannot be loaded, or has another number of labels.
         """
-        classifier = load_scalar_lm(path, new_head=False)
+        if loaded is None:
+            classifier, self.tokenizer = load_scalar_lm(path, new_head=False), load_tokenizer(path)
+        else:
+            classifier = switch_off_dropout(loaded.model)
+            self.tokenizer = with_pad(copy.deepcopy(loaded.tokenizer), path, None)
         use_short_row_attention(classifier)
         self.path = path
-        self.tokenizer = load_tokenizer(path)
         fit_vocabulary(classifier, self.tokenizer, path)
         self.model = ScalarModel(frozen_in(classifier, dtype)).to(device)
         self._encoder = Encoder(self.tokenizer, append_eos=True)

@@ -6,6 +6,7 @@ Loading runs the code of its file: a path must come from the user's config, neve
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable
@@ -33,6 +34,28 @@ def load_callable(spec: str, where: str) -> tuple[Callable[..., object], str]:
     """
     module = _load_module(spec, where)
     return _load_function(module, spec.rpartition(":")[2], where), str(module.__file__)
+
+
+def given_callable(given: Callable[..., object], where: str) -> tuple[Callable[..., object], str]:
+    """Take a function or object that is in memory; a class is instantiated without arguments.
+
+    Returns:
+        The function or object, and the file that it was written in, as tracebacks name it.
+
+    Raises:
+        ConfigError: the class cannot be instantiated, or has no `__call__`.
+    """
+    function = given
+    if isinstance(given, type):
+        file = getattr(sys.modules.get(given.__module__), "__file__", None) or "<interactive>"
+        function = _instance(given, name_of(given), file, where)
+    code = getattr(inspect.unwrap(function), "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    return function, "" if code is None else code.co_filename
+
+
+def name_of(given: object) -> str:
+    """Return the name of a function or class, or of an object's class."""
+    return str(getattr(given, "__name__", type(given).__name__))
 
 
 def one_line(error: BaseException, file: str, note: str = "") -> str:
@@ -91,11 +114,14 @@ def _load_function(module: ModuleType, name: str, where: str) -> Callable[..., o
         hint = f"; did you mean {near[0]!r}?" if near else ""
         problem = f"{name!r} is not callable" if hasattr(module, name) else f"no {name!r}"
         raise ConfigError(f"{where}: {problem} in {module.__file__}, which defines {sorted(own)}{hint}")
-    if isinstance(found, type):
-        try:
-            found = found()
-        except (Exception, SystemExit) as error:
-            raise ConfigError(f"{where}: {name}() raised {one_line(error, str(module.__file__))}") from error
-    if not callable(found):
-        raise ConfigError(f"{where}: the class {name!r} in {module.__file__} has no __call__ method")
-    return found
+    return _instance(found, name, str(module.__file__), where) if isinstance(found, type) else found
+
+
+def _instance(kind: type, name: str, file: str, where: str) -> Callable[..., object]:
+    try:
+        made: object = kind()
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{where}: {name}() raised {one_line(error, file)}") from error
+    if not callable(made):
+        raise ConfigError(f"{where}: the class {name!r} in {file} has no __call__ method")
+    return made

@@ -103,7 +103,7 @@ class CheckpointStore:
             raise ValueError(f"names of tensor groups are letters, digits, _ and -; found {bad}")
         text = json.dumps(dict(state), allow_nan=False)
         needed = _num_bytes(tensors) + len(text)
-        target = self.directory / f"step-{step:06d}"
+        target = self.path_of(step)
         temporary = self.directory / f"{target.name}.tmp-{os.getpid()}"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -125,6 +125,10 @@ class CheckpointStore:
         finally:
             remove(temporary)
         return target
+
+    def path_of(self, step: int) -> Path:
+        """Return the directory of the checkpoint after a step."""
+        return self.directory / f"step-{step:06d}"
 
     def latest(self, on_skip: Callable[[str], None]) -> Checkpoint | None:
         """Return the newest checkpoint that verifies, or None.

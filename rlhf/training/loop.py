@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -17,11 +18,19 @@ from rlhf.training.run_directory import RunDirectory
 from rlhf.training.signals import StopFlag
 
 
+class NothingLeft(Exception):
+    """A stage has no data for another step, and is done."""
+
+
 class Steps(Protocol):
     """What a stage gives to the loop."""
 
     def step(self, index: int) -> dict[str, float]:
-        """Do step `index` (0-based) and return its metrics, the same on every process."""
+        """Do step `index` (0-based) and return its metrics, the same on every process.
+
+        Raises:
+            NothingLeft: on every process, when there is nothing to do a step with.
+        """
 
     def evaluate(self) -> dict[str, float]:
         """Return the metrics of held-out data; empty when there are none."""
@@ -31,6 +40,19 @@ class Steps(Protocol):
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to what `saved` returned."""
+
+
+class Observer(Protocol):
+    """Who is told what the loop has done, on every process."""
+
+    def stepped(self, step: int, metrics: dict[str, float]) -> None:
+        """Step `step` (1-based) is done."""
+
+    def evaluated(self, step: int, metrics: dict[str, float]) -> None:
+        """Held-out data were looked at after a step."""
+
+    def saved(self, path: Path) -> None:
+        """A checkpoint is on the disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +101,7 @@ class Loop:
         self.processes = processes
         self.profile = profile
         self._config = config
+        self._observer: Observer | None = None
         self._store = CheckpointStore(
             directory.checkpoints,
             keep=settings.checkpoints_kept,
@@ -98,12 +121,13 @@ class Loop:
         self.steps.restore(checkpoint)
         return checkpoint.step
 
-    def run(self, start: int) -> None:
-        """Do every step after the first `start`.
+    def run(self, start: int, observer: Observer | None = None) -> None:
+        """Do every step after the first `start`, and tell `observer` of each.
 
         Raises:
             Terminated: a signal came; a checkpoint was saved.
         """
+        self._observer = observer
         metrics_log = MetricsLog(self.directory.metrics, enabled=self.processes.is_main)
         metrics_log.cut_back(start)
         trackers = Trackers(
@@ -114,22 +138,28 @@ class Loop:
             with metrics_log, bar, StopFlag() as stop:
                 self.profile.start()
                 for index in range(start, self.settings.num_steps):
-                    self._one(index, metrics_log, trackers, bar)
+                    if not self._one(index, metrics_log, trackers, bar):
+                        break
                     if self.processes.any(stop.requested):
                         self._stop(index + 1, stop)
         finally:
             trackers.close()
 
-    def _one(self, index: int, metrics_log: MetricsLog, trackers: Trackers, bar: Progress) -> None:
+    def _one(self, index: int, metrics_log: MetricsLog, trackers: Trackers, bar: Progress) -> bool:
+        """Do one step with all that is due after it; False when there was none left."""
         started = time.perf_counter()
-        metrics = self.steps.step(index)
+        try:
+            metrics = self.steps.step(index)
+        except NothingLeft:
+            return False
         metrics["seconds"] = time.perf_counter() - started
         done = index + 1
+        if self._observer is not None:
+            self._observer.stepped(done, metrics)
         is_last = done == self.settings.num_steps
         is_evaluated = is_last or _is_due(done, self.settings.eval_every)
         if is_evaluated:
-            with self.profile.phases("evaluation"):
-                metrics |= self.steps.evaluate()
+            metrics |= self._evaluated(done)
         if is_evaluated or _is_due(done, self.settings.log_every):
             metrics |= self.profile.row()
             metrics_log.write(done, metrics)
@@ -138,6 +168,14 @@ class Loop:
         if not is_last and _is_due(done, self.settings.checkpoint_every):
             with self.profile.phases("checkpoint"):
                 self._save(done)
+        return True
+
+    def _evaluated(self, done: int) -> dict[str, float]:
+        with self.profile.phases("evaluation"):
+            metrics = self.steps.evaluate()
+        if self._observer is not None and metrics:
+            self._observer.evaluated(done, metrics)
+        return metrics
 
     def _save(self, done: int) -> None:
         tensors, state = self.steps.saved()
@@ -149,6 +187,8 @@ class Loop:
                 problem = error
         if self.processes.any(problem is not None):
             raise problem or CheckpointError("another process could not save a checkpoint")
+        if self._observer is not None:
+            self._observer.saved(self._store.path_of(done))
 
     def _stop(self, done: int, stop: StopFlag) -> None:
         if done < self.settings.num_steps:

@@ -18,6 +18,7 @@ from rlhf.lab.hidden_phrase import (
 )
 from rlhf.lab.phrase_task import PHRASE, write_task
 from rlhf.lab.section import Settings
+from rlhf.ppo.prompt_source import ListedPrompts
 from rlhf.ppo.start_states import draw_start_states
 from rlhf.ppo.steps import PPOSteps
 
@@ -88,7 +89,9 @@ def test_forced_tokens_are_used_in_the_run_with_resets_and_in_no_other(tiny, tmp
         directory = tmp_path / name.replace(" ", "_")
         directory.mkdir()
         parts = assembled(ARMS[name](place(tiny, directory)))
-        metrics = PPOSteps(parts.trainer, parts.prompts, directory / "samples").step(0)
+        metrics = PPOSteps(
+            parts.trainer, ListedPrompts(parts.prompts, parts.trainer.config), directory / "samples"
+        ).step(0)
         forced[name] = metrics.get("reset/forced_tokens", 0.0)
         num, _ = at_prompts(metrics, QUICK.batch)
         assert num == round(QUICK.batch * (1 - metrics.get("reset/share", 0.0)))

@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from rlhf.errors import ConfigError
-from rlhf.models.tokenizer import eos_ids, load_tokenizer, tokenizer_fingerprint
+from rlhf.models.tokenizer import all_eos_ids, eos_ids, load_tokenizer, read_tokenizer, tokenizer_fingerprint, with_pad
 
 
 def _saved(tokenizer, path, **changes):
@@ -85,3 +85,14 @@ def test_the_fingerprint_tells_vocabularies_and_special_tokens_apart(tiny_tokeni
     second = tokenizer_fingerprint(tiny_tokenizer)
     tiny_tokenizer.add_tokens(["word"])
     assert len({first, second, tokenizer_fingerprint(tiny_tokenizer)}) == 3
+
+
+def test_a_tokenizer_in_memory_gets_what_a_loaded_one_has(tiny_tokenizer, tmp_path):
+    path = _saved(tiny_tokenizer, tmp_path, pad_token="<eos>", padding_side="left")
+    plain = read_tokenizer(path)
+    assert plain.pad_token == "<eos>" and plain.padding_side == "left"
+    assert tokenizer_fingerprint(with_pad(plain, "mine", None)) == tokenizer_fingerprint(load_tokenizer(path))
+    assert all_eos_ids(plain, [7, 2]) == (2, 7) and all_eos_ids(plain, None) == (2,)
+    plain.eos_token = None
+    with pytest.raises(ConfigError, match="^mine: the tokenizer has no EOS token"):
+        with_pad(plain, "mine", None)

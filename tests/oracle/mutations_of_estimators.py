@@ -23,7 +23,7 @@ from proofs import (
 )
 from rlhf.functional import advantages, groups, losses, masking
 from rlhf.ppo import experience, ladder
-from rlhf.ppo.trainer import PPOTrainer
+from rlhf.ppo.trainer import PPO
 
 ESTIMATORS = [
     # Errors found in other implementations.
@@ -41,7 +41,7 @@ ESTIMATORS = [
     ),
     Mutation(
         "the update divides by the tokens of the microbatch",
-        PPOTrainer.update,
+        PPO.update,
         {"rows(rows), num_tokens": "rows(rows), float(experience.rollout.response_mask[rows].sum())"},
         (UPDATE, TWO_PROCESSES),
     ),
@@ -59,13 +59,13 @@ ESTIMATORS = [
     ),
     Mutation(
         "the adaptive coefficient is fed the mean per token",
-        PPOTrainer.sequence_kl,
+        PPO.sequence_kl,
         {"response_mask.any(1).sum()": "response_mask.sum()"},
         (SEQUENCE_KL,),
     ),
     Mutation(
         "roll-in tokens enter the value loss",
-        PPOTrainer.loss,
+        PPO.loss,
         {
             "rollout.response_ids, mask, rollout.forced)": "rollout.response_ids, mask | rollout.forced)",
             "experience.returns, mask,": "experience.returns, mask | rollout.forced,",
@@ -74,7 +74,7 @@ ESTIMATORS = [
     ),
     Mutation(
         "num_tokens is that of this process alone",
-        PPOTrainer.update,
+        PPO.update,
         {"num_tokens = self.processes.sums([tokens])[0]": "num_tokens = tokens"},
         (TWO_PROCESSES,),
     ),

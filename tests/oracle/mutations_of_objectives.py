@@ -22,7 +22,7 @@ from proofs import (
 )
 from rlhf.functional import kl, logprobs, losses
 from rlhf.ppo import experience, kl_control
-from rlhf.ppo.trainer import PPOTrainer
+from rlhf.ppo.trainer import PPO
 
 OBJECTIVES = [
     Mutation(
@@ -135,13 +135,13 @@ OBJECTIVES = [
     ),
     Mutation(
         "the entropy bonus is a penalty",
-        PPOTrainer.loss,
+        PPO.loss,
         {"- config.entropy_coef": "+ config.entropy_coef"},
         (ENTROPY,),
     ),
     Mutation(
         "forced tokens are not read",
-        PPOTrainer.loss,
+        PPO.loss,
         {"rollout.forced)": "torch.zeros_like(rollout.forced))"},
         (RESETS,),
     ),

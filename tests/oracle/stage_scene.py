@@ -1,4 +1,4 @@
-"""What the proofs of the PPO stage run in: `PPOTrainer.update` on a tiny language, its every response in the batch.
+"""What the proofs of the PPO stage run in: `PPO.update` on a tiny language, its every response in the batch.
 
 Nothing stands in for the stage's own code but the policy (a table instead of a language model), the optimizer (which
 keeps the gradient instead of stepping) and, where two processes are meant, their sums. Probabilities enter through the
@@ -20,7 +20,7 @@ from rlhf.oracle.language import tiny_language
 from rlhf.oracle.process import random_logits
 from rlhf.oracle.trajectories import enumerate_trajectories
 from rlhf.ppo.experience import make_experience
-from rlhf.ppo.trainer import PPOTrainer
+from rlhf.ppo.trainer import PPO
 from rlhf.training.phases import NO_PHASES
 
 ACCURACY = 2e-6
@@ -130,7 +130,7 @@ class Scene:
             "rewards": [{"kind": "function", "path": "r.py:r"}], "whiten_advantages": False, **changes,
         })  # fmt: skip
         policy = TabularPolicy(self.language, self.logits, self.critic)
-        return PPOTrainer(policy, SimpleNamespace(phases=NO_PHASES), NoStep(), config, processes or Alone(), None)
+        return PPO(policy, SimpleNamespace(phases=NO_PHASES), NoStep(), config, processes or Alone(), None)
 
     def rollout(self, values=None, num_padding=2):
         """All responses, forced prefixes included, with padding after the longest."""

@@ -18,13 +18,15 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from rlhf import PPOTrainer
 from rlhf.batches import Experience, Rollout
-from rlhf.config import PPOConfig
-from rlhf.ppo.assembly import Parts, assemble
+from rlhf.config import PPOConfig, PPOSettings
+from rlhf.ppo.assembly import assemble
 from rlhf.ppo.experience import make_experience
+from rlhf.ppo.parts import Parts
 from rlhf.ppo.rollout import Collected
 from rlhf.ppo.start_states import StartStates, draw_start_states
-from rlhf.ppo.trainer import PPOTrainer, Update
+from rlhf.ppo.trainer import PPO, Update
 from rlhf.stage import Frame
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
@@ -138,12 +140,12 @@ def collected(made: Parts, indices: Sequence[int] = range(8)) -> Collected:
     return trainer.collector.collect(starts(made, indices), trainer.generators.rollout, trainer.processes)
 
 
-def experience(trainer: PPOTrainer, rollout: Rollout) -> Experience:
+def experience(trainer: PPO, rollout: Rollout) -> Experience:
     """Experience with the trainer's coefficient."""
     return make_experience(rollout, trainer.kl_control.coef, trainer.config, trainer.processes)
 
 
-def stir(trainer: PPOTrainer, scale: float, seed: int = 0) -> None:
+def stir(trainer: PPO, scale: float, seed: int = 0) -> None:
     """Move every trained weight a little, and give the value head something to say."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -153,7 +155,7 @@ def stir(trainer: PPOTrainer, scale: float, seed: int = 0) -> None:
 
 
 def update(
-    trainer: PPOTrainer,
+    trainer: PPO,
     batch: Experience,
     minibatch: Sequence[Tensor],
     frozen_states: Mapping[int, Tensor] | None = None,
@@ -173,7 +175,7 @@ def update(
         handle.remove()
 
 
-def weights(trainer: PPOTrainer) -> dict[str, Tensor]:
+def weights(trainer: PPO) -> dict[str, Tensor]:
     """Copies of the trained weights."""
     return {name: master.detach().clone() for name, master in trainer.optimizer.weights.masters.items()}
 
@@ -190,6 +192,50 @@ def one_global_update(workshop: Path, rollout: Rollout, processes: Processes) ->
         "means": result.means, "grad_norm": result.optimizer["grad_norm/policy"], "gradients": gradients,
         "advantages": batch.advantages, "weights": weights(trainer), "sequence_kl": trainer.sequence_kl(batch),
     }  # fmt: skip
+
+
+BEGINNINGS = ["The film", "At last", "A", "So", "It was", "I", "From the start", "All in all"]
+
+
+def share_of_e(completions: list[str], **columns: Any) -> list[float]:
+    return [text.count("e") / max(len(text), 1) for text in completions]
+
+
+def settings(workshop: Path, **changes: Any) -> PPOSettings:
+    """What `ppo_config` says, without its paths."""
+    given = ppo_config(workshop, **changes).model_dump(exclude={"output_dir", "rewards"})
+    for section, paths in {"model": ("path", "random_init", "trust_remote_code"), "prompts": ("path", "split")}.items():
+        given[section] = {name: value for name, value in given[section].items() if name not in paths}
+    for name in ("column_map", "limit"):
+        given["prompts"].pop(name)
+    return PPOSettings.model_validate(given)
+
+
+def ppo_trainer(workshop: Path, reward: Any = share_of_e, **more: Any) -> PPOTrainer:
+    """A trainer as Python code makes it, in the settings of `ppo_config`."""
+    options = {name: more.pop(name) for name in ("output_dir", "callbacks") if name in more}
+    policy, reference = more.pop("policy", str(workshop / "policy")), more.pop("reference", None)
+    return PPOTrainer(policy, reference, reward, None, settings(workshop, **more), **options)
+
+
+def prompt_rows(workshop: Path) -> list[dict[str, Any]]:
+    """The prompts of the workshop, with their labels."""
+    return [json.loads(line) for line in (workshop / "prompts.jsonl").read_text().splitlines()]
+
+
+def policy_state(made: PPOTrainer) -> dict[str, Tensor]:
+    """Copies of all weights of the policy."""
+    return {name: tensor.clone() for name, tensor in made.ppo.policy.state_dict().items()}
+
+
+def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    """Bit for bit."""
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def without_time(metrics: dict[str, float]) -> dict[str, float]:
+    """Metrics that two runs have alike."""
+    return {name: value for name, value in metrics.items() if name not in ("seconds", "step")}
 
 
 def _main(workshop: Path) -> None:

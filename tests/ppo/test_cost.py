@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rlhf.functional.flops import Work, forward_flops
 from rlhf.ppo.cost import step_cost
-from rlhf.ppo.trainer import PPOTrainer, StepResult
+from rlhf.ppo.trainer import PPO, StepResult
 from rlhf.sampling import sampler
 
 NUM_ROWS, NUM_NEW = 8, 5
@@ -33,7 +33,7 @@ class Counting:
         self.flops[name] = self.flops.get(name, 0.0) + counter.get_total_flops() - rotary
 
 
-def step(trainer: PPOTrainer, prompt: Any, **changes: Any) -> tuple[StepResult, dict[str, float]]:
+def step(trainer: PPO, prompt: Any, **changes: Any) -> tuple[StepResult, dict[str, float]]:
     """Do a step on equal prompts; no response ends early, so that nothing is padded."""
     models = [trainer.policy.lm, trainer.policy.critic, trainer.collector.reference.model]
     models += [

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rlhf.errors import CheckpointError
+from rlhf.ppo.prompt_source import ListedPrompts
 from rlhf.ppo.report import step_metrics, write_samples
 from rlhf.ppo.steps import PPOSteps
 from rlhf.ppo.trainer import StepResult
@@ -44,7 +45,7 @@ def test_without_a_critic_there_is_no_metric_of_one(lab: ModuleType, workshop: P
     of_critic = {"loss/value_avg", "val/clipfrac_avg", "val/explained_variance"}
     for advantage, missing in (("reward_to_go", of_critic), ("baseline", set())):
         made = lab.parts(lab.ppo_config(workshop, advantage=advantage))
-        metrics = PPOSteps(made.trainer, made.prompts, tmp_path / advantage).step(0)
+        metrics = PPOSteps(made.trainer, ListedPrompts(made.prompts, made.trainer.config), tmp_path / advantage).step(0)
         assert NAMES - metrics.keys() == missing
 
 

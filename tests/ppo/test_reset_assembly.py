@@ -17,6 +17,7 @@ from rlhf.config.loader import save_config
 from rlhf.errors import CheckpointError, ConfigError, DataError
 from rlhf.ppo import train_ppo
 from rlhf.ppo.own_best import OwnBest
+from rlhf.ppo.prompt_source import ListedPrompts
 from rlhf.ppo.steps import PPOSteps
 
 OWN_BEST = {
@@ -77,7 +78,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
 def test_a_stop_between_keeps_the_policys_own_best(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
     config = run_config(lab, workshop, tmp_path, reset=OWN_BEST)
     made = lab.parts(config)
-    steps = PPOSteps(made.trainer, made.prompts, tmp_path)
+    steps = PPOSteps(made.trainer, ListedPrompts(made.prompts, made.trainer.config), tmp_path)
     for index in range(2):
         steps.step(index)
     state = json.loads(json.dumps(steps.saved()[1]))["resets"]
@@ -146,6 +147,7 @@ from rlhf.config import PPOConfig
 from rlhf.config.loader import load_config
 from rlhf.errors import Terminated
 from rlhf.ppo import train_ppo
+from rlhf.ppo.prompt_source import ListedPrompts
 from rlhf.ppo.steps import PPOSteps
 step, stopping = PPOSteps.step, False
 def watched(self, index):

@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, DistilBertConfig, P
 from rlhf.config import PPOConfig
 from rlhf.config.loader import load_config
 from rlhf.ppo import train_ppo
+from rlhf.ppo.prompt_source import ListedPrompts
 from rlhf.ppo.report import step_metrics
 from rlhf.ppo.reset_report import reset_metrics
 from rlhf.ppo.reward_assembly import reward_inputs
@@ -190,7 +191,7 @@ def test_metrics_and_samples_count_the_episodes_that_are_left(
     lab: ModuleType, workshop: Path, mine: str, tmp_path: Path
 ) -> None:
     made = lab.parts(lab.ppo_config(workshop, rewards=dropping(mine), score__missing_eos_penalty=100.0))
-    steps = PPOSteps(made.trainer, made.prompts[:8], tmp_path)
+    steps = PPOSteps(made.trainer, ListedPrompts(made.prompts[:8], made.trainer.config), tmp_path)
     metrics = steps.step(0)
     rows = [json.loads(line) for line in (tmp_path / "step-000001.jsonl").read_text().splitlines()]
     kept = [row for row in rows if row["score"] is not None]
@@ -220,7 +221,7 @@ def test_an_exception_drops_only_the_prompts_that_cause_it(lab: ModuleType, work
 def test_running_scales_of_rewards_are_resumed(lab: ModuleType, workshop: Path, mine: str, tmp_path: Path) -> None:
     rewards = [{"kind": "function", "path": f"{mine}:length", "normalise": "running"}]
     made = lab.parts(lab.ppo_config(workshop, rewards=rewards))
-    steps = PPOSteps(made.trainer, made.prompts, tmp_path)
+    steps = PPOSteps(made.trainer, ListedPrompts(made.prompts, made.trainer.config), tmp_path)
     steps.step(0)
     state = json.loads(json.dumps(steps.saved()[1]))
     assert state["reward_scales"]["length"]["count"] == 8.0

@@ -11,6 +11,7 @@ import pytest
 
 from rlhf.config import PPOConfig
 from rlhf.ppo import train_ppo
+from rlhf.ppo.prompt_source import ListedPrompts
 from rlhf.ppo.steps import PPOSteps
 from rlhf.training.schedule import learning_rate_factor
 
@@ -76,7 +77,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
 def test_the_schedule_follows_the_step_through_early_stops(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
     config = lab.ppo_config(workshop, steps=3, target_kl=1e-9, optimizer__schedule="linear", output_dir=str(tmp_path))
     made = lab.parts(config)
-    steps = PPOSteps(made.trainer, made.prompts, tmp_path)
+    steps = PPOSteps(made.trainer, ListedPrompts(made.prompts, made.trainer.config), tmp_path)
     metrics = [steps.step(index) for index in range(3)]
     assert [row["updates"] for row in metrics] == [1.0, 1.0, 1.0]
     # 4 updates a step: the first update of each step has index 0, 4, 8 of 12.
@@ -94,7 +95,7 @@ def test_steps_draw_their_prompts_in_the_order_of_the_epochs(lab: ModuleType, wo
         return step(prompts)
 
     made.trainer.step = watched
-    steps = PPOSteps(made.trainer, made.prompts, tmp_path)
+    steps = PPOSteps(made.trainer, ListedPrompts(made.prompts, made.trainer.config), tmp_path)
     assert [steps.step(index)["episode"] for index in range(2)] == [4.0, 8.0]
     assert sorted(seen) == sorted(prompt.text for prompt in made.prompts)
 
@@ -109,7 +110,7 @@ def test_a_step_draws_a_prompt_once_for_all_its_samples(lab: ModuleType, worksho
         return step(prompts)
 
     made.trainer.step = watched
-    steps = PPOSteps(made.trainer, made.prompts, tmp_path)
+    steps = PPOSteps(made.trainer, ListedPrompts(made.prompts, made.trainer.config), tmp_path)
     assert [steps.step(index)["episode"] for index in range(2)] == [8.0, 16.0], "eight episodes, four prompts"
     assert [len(prompts) for prompts in seen] == [4, 4]
     assert sorted(seen[0] + seen[1]) == sorted(prompt.text for prompt in made.prompts)

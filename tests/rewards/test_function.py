@@ -374,3 +374,33 @@ def test_an_exception_that_no_prompt_alone_causes_concerns_all(write):
     with pytest.raises(RewardError, match=r"ValueError: two \(each prompt alone is scored; .*line 2: ") as caught:
         FunctionReward(write(code)).score([episode(), episode()])
     assert not isinstance(caught.value, BadScores)
+
+
+def test_a_function_a_class_and_an_object_in_memory_are_taken_as_they_are():
+    class Length:
+        def __call__(self, completions):
+            return [float(len(text)) for text in completions]
+
+    for given in (Length, Length(), lambda completions: [float(len(text)) for text in completions]):
+        assert FunctionReward(given).score([episode(completion="abc")]) == [3.0]
+
+
+def test_what_is_wrong_with_a_reward_in_memory_is_named():
+    class Needs:
+        def __init__(self, something):
+            pass
+
+    class Mute:
+        pass
+
+    def fails(completions):
+        return completions["no"]
+
+    with pytest.raises(ConfigError, match=r"^reward 'Needs': Needs\(\) raised TypeError: "):
+        FunctionReward(Needs)
+    with pytest.raises(ConfigError, match=r"^reward 'Mute': the class 'Mute' in .* has no __call__ method"):
+        FunctionReward(Mute)
+    with pytest.raises(
+        RewardError, match=r"^reward 'fails' raised TypeError: .*test_function\.py, line \d+: return comp"
+    ):
+        FunctionReward(fails).score([episode()])

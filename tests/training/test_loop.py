@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlhf.errors import CheckpointError, Terminated
-from rlhf.training.loop import Loop, LoopSettings
+from rlhf.training.loop import Loop, LoopSettings, NothingLeft
 from rlhf.training.phases import Phases
 from rlhf.training.processes import Processes
 from rlhf.training.profile import NO_PROFILE, Profile
@@ -170,3 +170,36 @@ def test_a_profile_shares_out_the_whole_time_of_the_loop_and_counts_steps_that_a
     assert times[0] == {"time/forward": 2.0, "time/other": 2.0}
     assert times[1] == {"time/forward": 2.0, "time/checkpoint": 16.0, "time/evaluation": 8.0, "time/other": 2.0}
     assert {"profile/tokens_per_second", "profile/flop_utilisation", "profile/peak_memory_gib"} <= last.keys()
+
+
+class Listener:
+    def __init__(self):
+        self.heard = []
+
+    def stepped(self, step, metrics):
+        self.heard.append(("step", step, metrics["number"]))
+
+    def evaluated(self, step, metrics):
+        self.heard.append(("evaluated", step, metrics["eval/number"]))
+
+    def saved(self, path):
+        assert (path / "manifest.json").is_file()
+        self.heard.append(("saved", path.name))
+
+
+def test_an_observer_hears_of_steps_evaluations_and_checkpoints_in_order(tmp_path):
+    settings = {"num_steps": 2, "log_every": 1, "checkpoint_every": 1, "checkpoints_kept": 2, "eval_every": None}
+    listener = Listener()
+    with RunDirectory(tmp_path / "run", fingerprint="x") as directory:
+        every = LoopSettings(**settings, description="test", shown=())
+        Loop(Counting(), every, directory, Processes(), config={}, fingerprint={}).run(0, listener)
+    assert listener.heard == [("step", 1, 0.0), ("saved", "step-000001"), ("step", 2, 1.0), ("evaluated", 2, -1.0)]
+
+
+def test_a_stage_with_nothing_left_ends_before_its_last_step(tmp_path):
+    def on_step(index):
+        if index == 4:
+            raise NothingLeft
+
+    run(tmp_path / "run", Counting(on_step))
+    assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4]

@@ -1,0 +1,291 @@
+"""PPO from Python: `PPOTrainer` makes the parts of a run from what it is given, and offers each step as a call.
+
+What a step does stands in `trainer.py`, and the stage of `rlhf ppo` runs the same.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from transformers import PreTrainedTokenizerBase
+
+from rlhf.config import PPOSettings
+from rlhf.data.records import Prompt
+from rlhf.data.tokenization import prepare_prompts, prompt_maker
+from rlhf.errors import CheckpointError, ConfigError, DataError, Terminated
+from rlhf.ppo.callbacks import Announcer, Callback
+from rlhf.ppo.given import Model
+from rlhf.ppo.given_parts import make_ready
+from rlhf.ppo.given_rewards import OneReward
+from rlhf.ppo.held_out import held_out_metrics
+from rlhf.ppo.parts import check_context, check_shares, compile_parts, put_together, save_parts
+from rlhf.ppo.prompt_source import GivenPrompt, ListedPrompts, PromptSource, StreamedPrompts, rows_of
+from rlhf.ppo.reset_assembly import make_resets
+from rlhf.ppo.rollout import Sampled
+from rlhf.ppo.scoring import Scored, given_scores
+from rlhf.ppo.steps import SHOWN, PPOSteps, all_metrics
+from rlhf.ppo.trainer import StepBatch
+from rlhf.stage import Frame, entered, fingerprint_with, joined
+from rlhf.training.run_directory import RunDirectory, is_complete
+
+Evaluation = Callable[["PPOTrainer"], Mapping[str, float]] | Iterable[GivenPrompt]
+"""A function that returns metrics, or held-out prompts."""
+
+
+class PPOTrainer:
+    """Trains a policy with PPO.
+
+        trainer = PPOTrainer("path/to/policy", None, reward_function, None, PPOSettings(steps=100))
+        trainer.train(prompts)
+        trainer.save("path/to/result")
+
+    Or step by step, for a loop of one's own:
+
+        for batch in trainer.batches(prompts):
+            rollout = trainer.rollout(batch)
+            scores = trainer.score(rollout)
+            experience = trainer.make_experience(rollout, scores)
+            metrics = trainer.update(experience)
+
+    The models that are given belong to the trainer from then on: the policy is trained in place, in the run's compute
+    type. Under `accelerate launch` every process does the same calls with the same prompts, and takes its share.
+    """
+
+    def __init__(
+        self,
+        policy: Model | Path,
+        reference: Model | Path | None,
+        reward: OneReward | Sequence[OneReward],
+        tokenizer: PreTrainedTokenizerBase | str | Path | None,
+        config: PPOSettings,
+        *,
+        output_dir: str | Path | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        """Load what is given by name, and put the run together. Seeds the global generators, as a stage does.
+
+        Args:
+            policy: a causal language model or adapter (peft), or the name of one; `config.model` says what is trained.
+            reference: what the KL is measured to; None is the policy as it is now, for an adapter the model below it.
+            reward: a function with TRL's signature, a class, a sequence classifier, or a list of these and of mappings
+                such as a config has, `{"kind": "length", "at_most": 60}` or `{"function": f, "weight": 0.5}`.
+            tokenizer: of the policy, which stays as it is; None for the one beside the policy.
+            config: how it learns.
+            output_dir: where `train` writes metrics, samples, checkpoints and the policy; None writes nothing.
+            callbacks: are told of steps, saves and evaluations.
+
+        Raises:
+            RlhfError: something cannot be loaded, or does not fit together.
+        """
+        if output_dir is None and (config.checkpoints.every is not None or config.logging.trackers):
+            raise ConfigError("checkpoints.every, logging.trackers: they need output_dir - give one")
+        self.config = config
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.callbacks = list(callbacks)
+        self._run = joined(config, self.output_dir or Path(), "")
+        self.processes = self._run.processes
+        check_shares(config, self.processes)
+        made = make_ready(policy, reference, reward, tokenizer, self._run, config)
+        self._digests = made.digests() if self.output_dir is not None else []
+        self.parts = put_together(config, self._run, made.policy, made.language, made.rewards, made.reference)
+        self.ppo = self.parts.trainer
+        self._has_begun = False
+
+    def train(
+        self,
+        prompts: Iterable[GivenPrompt],
+        *,
+        evaluation: Evaluation | None = None,
+        evaluate_every: int | None = None,
+    ) -> list[dict[str, float]]:
+        """Do the `steps` of the config, with metrics, samples, checkpoints and the policy in `output_dir`.
+
+        A list or data set of prompts is shuffled and gone through again and again; an iterator is asked for no more
+        than each step needs, and the run ends with it. A run in `output_dir` that was stopped goes on from its newest
+        checkpoint; an iterator must then begin where it began before.
+
+        Args:
+            prompts: texts, lists of messages, or mappings with `prompt` and the columns that rewards read.
+            evaluation: held-out prompts, for mean score and KL; or a function of this trainer that returns metrics.
+            evaluate_every: steps between evaluations; None evaluates after the last step alone.
+
+        Returns:
+            The metrics of each step that was done, under the names of metrics.jsonl.
+
+        Raises:
+            RlhfError: bad data, reward or checkpoint, or a guard or a signal stopped the run.
+        """
+        if self.ppo.num_steps:
+            raise ConfigError(f"train: this trainer has done {self.ppo.num_steps} steps already - make another one")
+        if evaluate_every is not None and evaluation is None:
+            raise ConfigError("evaluate_every: there is no evaluation - give held-out prompts or a function")
+        source = self._source(prompts)
+        measure = self._measuring(evaluation)
+        announcer = Announcer(self, self.callbacks)
+        with self._directory(source) as run:
+            steps = PPOSteps(self.ppo, source, run.directory.samples, evaluation=measure)
+            run.run(
+                steps,
+                num_steps=self.config.steps,
+                eval_every=evaluate_every,
+                description="ppo",
+                shown=SHOWN,
+                observer=announcer,
+            )
+            if self.output_dir is not None:
+                self.save(self.output_dir / "policy")
+        return announcer.history
+
+    def batches(self, prompts: Iterable[GivenPrompt]) -> Iterator[Sequence[Prompt]]:
+        """Yield the prompts of each step, over all processes, in the order in which `train` takes them."""
+        source = self._source(prompts)
+        for step in range(self.ppo.num_steps, self.config.steps):
+            batch = source.batch(step)
+            if self.processes.any(batch is None) or batch is None:
+                return
+            yield batch
+
+    def rollout(self, prompts: Sequence[GivenPrompt] | Sequence[Prompt]) -> Sampled:
+        """Let the policy respond to this process's share of the prompts, `num_samples_per_prompt` times each.
+
+        Raises:
+            DataError: a prompt does not fit, or their number cannot be shared out.
+        """
+        ready = [prompt for prompt in prompts if isinstance(prompt, Prompt)]
+        if len(ready) < len(prompts):
+            ready = self._encoded([prompt for prompt in prompts if not isinstance(prompt, Prompt)])
+        if len(ready) < len(prompts):
+            limit = self.config.prompts.max_length
+            raise DataError(f"rollout: {len(prompts) - len(ready)} of {len(prompts)} prompts are longer than {limit}")
+        self._begin(None)
+        check_context(self.parts, ready)
+        check_shares(self.config, self.processes, len(ready) * self.config.num_samples_per_prompt)
+        return self.ppo.rollout(ready[self.processes.rank :: self.processes.num])
+
+    def score(self, rollout: Sampled) -> Scored:
+        """Ask the rewards about the responses.
+
+        Raises:
+            RewardError: a reward failed, here or on another process.
+        """
+        return self.ppo.score(rollout)
+
+    def make_experience(self, rollout: Sampled, scores: Scored | Sequence[float]) -> StepBatch:
+        """Pass the responses through policy and reference, shape rewards with the KL, estimate advantages.
+
+        Args:
+            rollout: what the policy answered.
+            scores: what `score` returned, or numbers of one's own, one a response of this process.
+
+        Raises:
+            GuardStop: something is not finite, or the KL is beyond `kl_control.max_kl`.
+        """
+        scored = scores if isinstance(scores, Scored) else given_scores(scores, rollout.episodes)
+        return self.ppo.make_experience(rollout, scored)
+
+    def update(self, experience: StepBatch) -> dict[str, float]:
+        """Make the optimizer steps of a PPO step, `epochs` passes of `minibatches`, and return its metrics."""
+        metrics = all_metrics(self.ppo, self.ppo.learn(experience))
+        for callback in self.callbacks:
+            callback.on_step(self, self.ppo.num_steps, metrics)
+        return metrics
+
+    def evaluate(self, prompts: Iterable[GivenPrompt]) -> dict[str, float]:
+        """Return mean score, KL to the reference and more of the policy on held-out prompts."""
+        ready = self._encoded(prompts)
+        check_context(self.parts, ready)
+        return held_out_metrics(self.ppo, ready)
+
+    def save(self, path: str | Path) -> None:
+        """Save the policy with its value head in float32, a directory for `AutoModelForCausalLM` or an adapter's."""
+        if self.processes.is_main:
+            save_parts(self.parts, Path(path))
+        self.processes.wait()
+        for callback in self.callbacks:
+            callback.on_save(self, Path(path))
+
+    def close(self) -> None:
+        """Close the rewards: what they hold open, a server's connection or a class's own things, is given back."""
+        self.ppo.collector.scorer.close()
+
+    def __enter__(self) -> Self:
+        """Return the trainer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the rewards."""
+        self.close()
+
+    def _encoded(self, prompts: Iterable[GivenPrompt]) -> list[Prompt]:
+        prepared = prepare_prompts(list(rows_of(prompts)), self.parts.tokenizer, **self.config.prompts.fitting)
+        return prepared.items
+
+    def _source(self, prompts: Iterable[GivenPrompt]) -> PromptSource:
+        """Return where steps take their prompts from: what has a length is read whole."""
+        if isinstance(prompts, str | Mapping):
+            raise DataError(f"prompts: expected several, found one {type(prompts).__name__} - put it into a list")
+        if isinstance(prompts, Sized):
+            known = self._encoded(prompts)
+            self._begin(known)
+            return ListedPrompts(known, self.config)
+        self._begin(None)
+        make = prompt_maker(self.parts.tokenizer, **self.config.prompts.fitting)
+        return StreamedPrompts(prompts, make, partial(check_context, self.parts), self.config)
+
+    def _begin(self, prompts: list[Prompt] | None) -> None:
+        """Do once what needs the run's prompts, as far as they are known."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        tokenizer, ends = self.parts.tokenizer, self.ppo.collector.eos_ids
+        self.ppo.resets = make_resets(self.config, self._run, tokenizer, prompts, ends)
+        inside = [] if self.ppo.resets is None else [each.prompt for each in self.ppo.resets.pool()]
+        begun = [*(prompts or []), *inside]
+        if begun:
+            check_context(self.parts, begun)
+        compile_parts(self.parts, self._run, begun)
+
+    def _measuring(self, evaluation: Evaluation | None) -> Callable[[], dict[str, float]]:
+        if evaluation is None:
+            return dict
+        if callable(evaluation):
+            return lambda: dict(evaluation(self))
+        ready = self._encoded(evaluation)
+        check_context(self.parts, ready)
+        return lambda: held_out_metrics(self.ppo, ready)
+
+    @contextmanager
+    def _directory(self, source: PromptSource) -> Iterator[Frame]:
+        """Enter the run directory, or one that is gone afterwards."""
+        if self.output_dir is None:
+            with tempfile.TemporaryDirectory(prefix="rlhf-") as path:
+                directory = RunDirectory(Path(path) / "run", fingerprint="", is_main=self.processes.is_main)
+                with self._unsaved(), entered(replace(self._run, directory=directory), "ppo") as run:
+                    yield run
+            return
+        mark = fingerprint_with(self.config, [*self._digests, source.digest()])
+        if is_complete(self.output_dir, mark):
+            raise CheckpointError(
+                f"{self.output_dir}: holds the complete result of this very run - its policy is in "
+                f"{self.output_dir / 'policy'}; choose another output_dir to train again"
+            )
+        resume, is_main = self.config.checkpoints.resume, self.processes.is_main
+        directory = RunDirectory(self.output_dir, fingerprint=mark, resume=resume, is_main=is_main)
+        with entered(replace(self._run, directory=directory)) as run:
+            yield run
+
+    @contextmanager
+    def _unsaved(self) -> Iterator[None]:
+        try:
+            yield
+        except Terminated as stop:
+            stopped = Terminated("stopped by a signal; without output_dir nothing was saved")
+            stopped.exit_status = stop.exit_status
+            raise stopped from None

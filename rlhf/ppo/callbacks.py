@@ -1,0 +1,51 @@
+"""What a user's code is told while `PPOTrainer` works."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rlhf.ppo.api import PPOTrainer
+
+
+class Callback(Protocol):
+    """Subclass it and override what you need; each method is called on every process.
+
+    What a method raises ends the run, as it is.
+    """
+
+    def on_step(self, trainer: "PPOTrainer", step: int, metrics: dict[str, float]) -> None:
+        """PPO step `step`, counted from 1, is done; `metrics` is what is logged about it."""
+
+    def on_save(self, trainer: "PPOTrainer", path: Path) -> None:
+        """A checkpoint or a policy lies in the directory `path`, written by the first process."""
+
+    def on_evaluate(self, trainer: "PPOTrainer", step: int, metrics: dict[str, float]) -> None:
+        """An evaluation after PPO step `step` found `metrics`."""
+
+
+class Announcer:
+    """Tells the callbacks what the loop does, and keeps the metrics of all steps."""
+
+    def __init__(self, trainer: "PPOTrainer", callbacks: Sequence[Callback]) -> None:
+        """Start with an empty history."""
+        self.history: list[dict[str, float]] = []
+        self._trainer = trainer
+        self._callbacks = callbacks
+
+    def stepped(self, step: int, metrics: dict[str, float]) -> None:
+        """Keep the metrics of a step."""
+        self.history.append({"step": float(step), **metrics})
+        for callback in self._callbacks:
+            callback.on_step(self._trainer, step, metrics)
+
+    def evaluated(self, step: int, metrics: dict[str, float]) -> None:
+        """Keep the metrics of an evaluation with those of its step."""
+        self.history[-1] |= metrics
+        for callback in self._callbacks:
+            callback.on_evaluate(self._trainer, step, metrics)
+
+    def saved(self, path: Path) -> None:
+        """Pass on where something was saved."""
+        for callback in self._callbacks:
+            callback.on_save(self._trainer, path)
