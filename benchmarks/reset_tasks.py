@@ -34,7 +34,7 @@ class Task:
     policy: str
     """Where PPO starts."""
     settings: dict[str, Any]
-    """Of the PPO config: rewards, score, sampling."""
+    """Of the PPO config: rewards, score, sampling, how long and how much of the model is trained."""
     demonstrations: str
     """JSONL with prompt and completion."""
     judge: Judge
@@ -60,6 +60,8 @@ def quickstart(start: Path, directory: Path) -> Task:
     return Task(
         policy=str(start / "sft" / "policy"),
         settings={
+            "steps": 22,
+            "model": {"path": str(start / "sft" / "policy"), "trainable_layers": 12},
             "rewards": [{"kind": "model", "path": str(start / "reward_model" / "reward_model")}],
             "score": {"missing_eos_penalty": 2.5},
             "sampling": {"max_new_tokens": 40},
@@ -90,6 +92,8 @@ def late_verdict(start: Path, directory: Path) -> Task:
     return Task(
         policy=str(policy),
         settings={
+            "steps": 16,
+            "model": {"path": str(policy), "trainable_layers": 6},
             "rewards": [{"kind": "function", "path": f"{Path(__file__)}:verdict"}],
             "sampling": {"max_new_tokens": 44},
         },

