@@ -79,17 +79,21 @@ def painted(runs: Mapping[str, Sequence[Followed]], task: Task) -> Figure:
 
 
 def finding(runs: Mapping[str, Sequence[Followed]], task: Task) -> str:
-    """Say which arms solve the task, and whether that is what the statement expects."""
+    """Say how many seeds each arm solves, and what the statement expects."""
     rates = {name: _final(followed) for name, followed in runs.items()}
     words = "; ".join(f"{name}: {_shown(rate)}" for name, rate in rates.items())
-    plain, *others = rates.values()
-    agrees = plain.high < SOLVED and all(rate.low > SOLVED for rate in others)
+    verdicts = "; ".join(f"{name} {_verdict(followed)}" for name, followed in runs.items())
     seeds = len(next(iter(runs.values())))
     return (
         f"Success from the plain prompts after {task.batch * task.steps} episodes, over {seeds} seed(s): {words}. "
-        f"The statement holds here when plain PPO ends below {SOLVED:.0%} and the other two above it, intervals "
-        f"included: it {'holds' if agrees else 'does not hold'}."
+        f"A seed is solved when more than {SOLVED:.0%} of its responses hold the phrase: {verdicts}. The statement "
+        "expects none of the first and all of the others."
     )
+
+
+def _verdict(followed: Sequence[Followed]) -> str:
+    solved = sum(run.num_solved / run.num_judged > SOLVED for run in followed)
+    return f"solves {solved} of {len(followed)}"
 
 
 def method(settings: Settings, task: Task, runs: Mapping[str, Sequence[Followed]]) -> str:

@@ -19,7 +19,7 @@ def test_the_interval_of_a_share_is_wilsons():
         wilson(3, 2)
 
 
-def test_the_page_pools_seeds_and_says_whether_the_statement_holds():
+def test_the_page_pools_seeds_and_says_how_many_each_arm_solves():
     task = Task(steps=8, batch=8, seeds=2)
     low = ((8, 0),) * 8
     rising = ((8, 0),) * 4 + ((4, 4),) * 4
@@ -28,8 +28,10 @@ def test_the_page_pools_seeds_and_says_whether_the_statement_holds():
         "cloning, then PPO": [followed(90, 100, rising), followed(80, 100, rising)],
         "PPO with resets": [followed(70, 100, rising)] * 2,
     }
-    assert "it holds" in finding(runs, task)
-    assert "does not hold" in finding({**runs, "PPO with resets": [followed(40, 100, rising)] * 2}, task)
+    solved = "plain PPO solves 0 of 2; cloning, then PPO solves 2 of 2; PPO with resets solves "
+    assert solved + "2 of 2" in finding(runs, task)
+    one = [followed(91, 100, rising), followed(40, 100, rising)]
+    assert solved + "1 of 2" in finding({**runs, "PPO with resets": one}, task)
     rows = {row[0]: row[1:] for row in table(runs, task).rows}
     assert rows["cloning, then PPO"][1].startswith("85.0%") and rows["cloning, then PPO"][2] == "90%, 80%"
     assert rows["plain PPO"][3] == "never, never" and rows["PPO with resets"][3] == "32, 32"
