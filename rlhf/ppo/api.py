@@ -3,10 +3,7 @@
 What a step does stands in `trainer.py`, and the stage of `rlhf ppo` runs the same.
 """
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -17,21 +14,28 @@ from transformers import PreTrainedTokenizerBase
 from rlhf.config import PPOSettings
 from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts, prompt_maker
-from rlhf.errors import CheckpointError, ConfigError, DataError, Terminated
-from rlhf.ppo.callbacks import Announcer, Callback
+from rlhf.errors import CheckpointError, ConfigError, DataError
+from rlhf.ppo.callbacks import Announcer, Callback, checked_callbacks
 from rlhf.ppo.given import Model
 from rlhf.ppo.given_parts import make_ready
 from rlhf.ppo.given_rewards import OneReward
-from rlhf.ppo.held_out import held_out_metrics
-from rlhf.ppo.parts import check_context, check_shares, compile_parts, put_together, save_parts
-from rlhf.ppo.prompt_source import GivenPrompt, ListedPrompts, PromptSource, StreamedPrompts, rows_of
+from rlhf.ppo.held_out import held_out_metrics, measured_by_user
+from rlhf.ppo.parts import (
+    check_context,
+    check_shares,
+    compile_parts,
+    holds_something_else,
+    put_together,
+    save_parts,
+)
+from rlhf.ppo.prompt_source import GivenPrompt, ListedPrompts, PromptSource, StreamedPrompts, rows_of, several
 from rlhf.ppo.reset_assembly import make_resets
 from rlhf.ppo.rollout import Sampled
+from rlhf.ppo.run_in import run_in
 from rlhf.ppo.scoring import Scored, given_scores
 from rlhf.ppo.steps import SHOWN, PPOSteps, all_metrics
 from rlhf.ppo.trainer import StepBatch
-from rlhf.stage import Frame, entered, fingerprint_with, joined
-from rlhf.training.run_directory import RunDirectory, is_complete
+from rlhf.stage import joined
 
 Evaluation = Callable[["PPOTrainer"], Mapping[str, float]] | Iterable[GivenPrompt]
 """A function that returns metrics, or held-out prompts."""
@@ -82,11 +86,16 @@ class PPOTrainer:
         Raises:
             RlhfError: something cannot be loaded, or does not fit together.
         """
+        if not isinstance(config, PPOSettings):
+            raise ConfigError(
+                f"config: expected PPOSettings, found {type(config).__name__} - the order is policy, reference, "
+                "reward, tokenizer, config"
+            )
         if output_dir is None and (config.checkpoints.every is not None or config.logging.trackers):
             raise ConfigError("checkpoints.every, logging.trackers: they need output_dir - give one")
         self.config = config
         self.output_dir = None if output_dir is None else Path(output_dir)
-        self.callbacks = list(callbacks)
+        self.callbacks = checked_callbacks(callbacks)
         self._run = joined(config, self.output_dir or Path(), "")
         self.processes = self._run.processes
         check_shares(config, self.processes)
@@ -124,10 +133,12 @@ class PPOTrainer:
             raise ConfigError(f"train: this trainer has done {self.ppo.num_steps} steps already - make another one")
         if evaluate_every is not None and evaluation is None:
             raise ConfigError("evaluate_every: there is no evaluation - give held-out prompts or a function")
+        if evaluate_every is not None and evaluate_every < 1:
+            raise ConfigError(f"evaluate_every: expected at least 1, found {evaluate_every}")
         source = self._source(prompts)
         measure = self._measuring(evaluation)
         announcer = Announcer(self, self.callbacks)
-        with self._directory(source) as run:
+        with run_in(self.output_dir, self._run, self.config, [*self._digests, source.digest()]) as run:
             steps = PPOSteps(self.ppo, source, run.directory.samples, evaluation=measure)
             run.run(
                 steps,
@@ -138,12 +149,12 @@ class PPOTrainer:
                 observer=announcer,
             )
             if self.output_dir is not None:
-                self.save(self.output_dir / "policy")
+                self._save(self.output_dir / "policy", self.output_dir / "critic")
         return announcer.history
 
     def batches(self, prompts: Iterable[GivenPrompt]) -> Iterator[Sequence[Prompt]]:
         """Yield the prompts of each step, over all processes, in the order in which `train` takes them."""
-        source = self._source(prompts)
+        source = self._source(prompts, self.ppo.num_steps)
         for step in range(self.ppo.num_steps, self.config.steps):
             batch = source.batch(step)
             if self.processes.any(batch is None) or batch is None:
@@ -154,14 +165,9 @@ class PPOTrainer:
         """Let the policy respond to this process's share of the prompts, `num_samples_per_prompt` times each.
 
         Raises:
-            DataError: a prompt does not fit, or their number cannot be shared out.
+            DataError: there is none, a prompt does not fit, or their number cannot be shared out.
         """
-        ready = [prompt for prompt in prompts if isinstance(prompt, Prompt)]
-        if len(ready) < len(prompts):
-            ready = self._encoded([prompt for prompt in prompts if not isinstance(prompt, Prompt)])
-        if len(ready) < len(prompts):
-            limit = self.config.prompts.max_length
-            raise DataError(f"rollout: {len(prompts) - len(ready)} of {len(prompts)} prompts are longer than {limit}")
+        ready = self._ready(prompts)
         self._begin(None)
         check_context(self.parts, ready)
         check_shares(self.config, self.processes, len(ready) * self.config.num_samples_per_prompt)
@@ -189,7 +195,16 @@ class PPOTrainer:
         return self.ppo.make_experience(rollout, scored)
 
     def update(self, experience: StepBatch) -> dict[str, float]:
-        """Make the optimizer steps of a PPO step, `epochs` passes of `minibatches`, and return its metrics."""
+        """Make the optimizer steps of a PPO step, `epochs` passes of `minibatches`, and return its metrics.
+
+        Raises:
+            ConfigError: all steps of the config are done, where the learning rate's schedule ends.
+        """
+        if self.ppo.num_steps >= self.config.steps:
+            raise ConfigError(
+                f"update: all {self.config.steps} steps of the config are done, and the schedule of the learning rate "
+                "ends with them - raise steps"
+            )
         metrics = all_metrics(self.ppo, self.ppo.learn(experience))
         for callback in self.callbacks:
             callback.on_step(self, self.ppo.num_steps, metrics)
@@ -202,12 +217,24 @@ class PPOTrainer:
         return held_out_metrics(self.ppo, ready)
 
     def save(self, path: str | Path) -> None:
-        """Save the policy with its value head in float32, a directory for `AutoModelForCausalLM` or an adapter's."""
+        """Save the policy with its value head in float32, a directory for `AutoModelForCausalLM` or an adapter's.
+
+        A separate critic is saved beside it, under the same name with `-critic`.
+
+        Raises:
+            CheckpointError: something else lies there, or it cannot be written.
+        """
+        directory = Path(path).absolute()
+        if self.processes.any(holds_something_else(directory)):
+            raise CheckpointError(f"{path}: holds something else than a policy saved here - choose another directory")
+        self._save(directory, directory.with_name(f"{directory.name}-critic"))
+
+    def _save(self, directory: Path, critic: Path) -> None:
         if self.processes.is_main:
-            save_parts(self.parts, Path(path))
+            save_parts(self.parts, directory, critic)
         self.processes.wait()
         for callback in self.callbacks:
-            callback.on_save(self, Path(path))
+            callback.on_save(self, directory)
 
     def close(self) -> None:
         """Close the rewards: what they hold open, a server's connection or a class's own things, is given back."""
@@ -223,27 +250,38 @@ class PPOTrainer:
         """Close the rewards."""
         self.close()
 
+    def _ready(self, prompts: Sequence[GivenPrompt] | Sequence[Prompt]) -> list[Prompt]:
+        given = list(several(prompts))
+        ready = [prompt for prompt in given if isinstance(prompt, Prompt)]
+        if len(ready) < len(given):
+            ready = self._encoded([prompt for prompt in given if not isinstance(prompt, Prompt)])
+        if len(ready) < len(given) or not given:
+            limit = self.config.prompts.max_length
+            raise DataError(f"rollout: {len(given) - len(ready)} of {len(given)} prompts are longer than {limit}")
+        return ready
+
     def _encoded(self, prompts: Iterable[GivenPrompt]) -> list[Prompt]:
         prepared = prepare_prompts(list(rows_of(prompts)), self.parts.tokenizer, **self.config.prompts.fitting)
         return prepared.items
 
-    def _source(self, prompts: Iterable[GivenPrompt]) -> PromptSource:
-        """Return where steps take their prompts from: what has a length is read whole."""
-        if isinstance(prompts, str | Mapping):
-            raise DataError(f"prompts: expected several, found one {type(prompts).__name__} - put it into a list")
+    def _source(self, prompts: Iterable[GivenPrompt], num_given: int = 0) -> PromptSource:
+        """Return where steps take their prompts from: what has a length is read whole.
+
+        An iterator begins with the prompts of step `num_given`.
+        """
         if isinstance(prompts, Sized):
             known = self._encoded(prompts)
+            check_context(self.parts, known)
             self._begin(known)
             return ListedPrompts(known, self.config)
         self._begin(None)
         make = prompt_maker(self.parts.tokenizer, **self.config.prompts.fitting)
-        return StreamedPrompts(prompts, make, partial(check_context, self.parts), self.config)
+        return StreamedPrompts(prompts, make, partial(check_context, self.parts), self.config, num_given)
 
     def _begin(self, prompts: list[Prompt] | None) -> None:
         """Do once what needs the run's prompts, as far as they are known."""
         if self._has_begun:
             return
-        self._has_begun = True
         tokenizer, ends = self.parts.tokenizer, self.ppo.collector.eos_ids
         self.ppo.resets = make_resets(self.config, self._run, tokenizer, prompts, ends)
         inside = [] if self.ppo.resets is None else [each.prompt for each in self.ppo.resets.pool()]
@@ -251,41 +289,13 @@ class PPOTrainer:
         if begun:
             check_context(self.parts, begun)
         compile_parts(self.parts, self._run, begun)
+        self._has_begun = True  # not earlier: after a refusal everything is looked at again
 
     def _measuring(self, evaluation: Evaluation | None) -> Callable[[], dict[str, float]]:
         if evaluation is None:
             return dict
         if callable(evaluation):
-            return lambda: dict(evaluation(self))
+            return lambda: measured_by_user(evaluation(self))
         ready = self._encoded(evaluation)
         check_context(self.parts, ready)
         return lambda: held_out_metrics(self.ppo, ready)
-
-    @contextmanager
-    def _directory(self, source: PromptSource) -> Iterator[Frame]:
-        """Enter the run directory, or one that is gone afterwards."""
-        if self.output_dir is None:
-            with tempfile.TemporaryDirectory(prefix="rlhf-") as path:
-                directory = RunDirectory(Path(path) / "run", fingerprint="", is_main=self.processes.is_main)
-                with self._unsaved(), entered(replace(self._run, directory=directory), "ppo") as run:
-                    yield run
-            return
-        mark = fingerprint_with(self.config, [*self._digests, source.digest()])
-        if is_complete(self.output_dir, mark):
-            raise CheckpointError(
-                f"{self.output_dir}: holds the complete result of this very run - its policy is in "
-                f"{self.output_dir / 'policy'}; choose another output_dir to train again"
-            )
-        resume, is_main = self.config.checkpoints.resume, self.processes.is_main
-        directory = RunDirectory(self.output_dir, fingerprint=mark, resume=resume, is_main=is_main)
-        with entered(replace(self._run, directory=directory)) as run:
-            yield run
-
-    @contextmanager
-    def _unsaved(self) -> Iterator[None]:
-        try:
-            yield
-        except Terminated as stop:
-            stopped = Terminated("stopped by a signal; without output_dir nothing was saved")
-            stopped.exit_status = stop.exit_status
-            raise stopped from None

@@ -71,7 +71,7 @@ def _train(config: PPOConfig, run: Frame, directory: Path) -> None:
     finally:
         parts.trainer.collector.scorer.close()
     if run.processes.is_main:
-        save_parts(parts, directory)
+        save_parts(parts, directory, directory.with_name("critic"))
 
 
 def _prompts(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:

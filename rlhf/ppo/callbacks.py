@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from rlhf.errors import ConfigError
+
 if TYPE_CHECKING:
     from rlhf.ppo.api import PPOTrainer
 
@@ -24,6 +26,24 @@ class Callback(Protocol):
         """An evaluation after PPO step `step` found `metrics`."""
 
 
+def checked_callbacks(given: object) -> list[Callback]:
+    """Return the callbacks as a list.
+
+    Raises:
+        ConfigError: it is no sequence, or one of them is a class or lacks a method.
+    """
+    if not isinstance(given, Sequence):
+        raise ConfigError(f"callbacks: expected a list of them, found {type(given).__name__}")
+    for place, one in enumerate(given):
+        missing = [name for name in ("on_step", "on_save", "on_evaluate") if not callable(getattr(one, name, None))]
+        if isinstance(one, type) or missing:
+            found = (
+                f"the class {one.__name__}" if isinstance(one, type) else f"{type(one).__name__}, without {missing[0]}"
+            )
+            raise ConfigError(f"callbacks[{place}]: expected an object of a subclass of rlhf.Callback, found {found}")
+    return list(given)
+
+
 class Announcer:
     """Tells the callbacks what the loop does, and keeps the metrics of all steps."""
 
@@ -41,7 +61,8 @@ class Announcer:
 
     def evaluated(self, step: int, metrics: dict[str, float]) -> None:
         """Keep the metrics of an evaluation with those of its step."""
-        self.history[-1] |= metrics
+        if self.history:  # none where a run went on from a checkpoint and nothing was left to do
+            self.history[-1] |= metrics
         for callback in self._callbacks:
             callback.on_evaluate(self._trainer, step, metrics)
 

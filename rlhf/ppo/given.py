@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import PPOSettings
@@ -69,13 +70,21 @@ def given_policy(policy: Model, config: PPOSettings, language: Language) -> Trai
         source = resolve(policy)
         return tuned(load_causal_lm(source), config.model, language.tokenizer, source)
     name = name_of_model(policy)
+    if not any(parameter.requires_grad for parameter in policy.parameters()):
+        raise ConfigError(
+            "policy: none of its weights requires gradients - call requires_grad_(True), or load an adapter with "
+            "PeftModel.from_pretrained(..., is_trainable=True)"
+        )
     if not isinstance(policy, PeftModel):
+        if any(isinstance(module, BaseTunerLayer) for module in policy.modules()):
+            raise ConfigError("policy: it has layers of an adapter already - load it anew, or give the peft model")
         check_logits(_plain(policy), name)
         return tuned(policy, config.model, language.tokenizer, name)
     if config.model.lora is not None or config.model.trainable_layers is not None:
         raise ConfigError("model.lora, model.trainable_layers: the policy has an adapter already - leave them out")
     model = policy.get_base_model()
-    if not isinstance(model, PreTrainedModel) or not hasattr(policy, "disable_adapter"):
+    is_prompt = policy.active_peft_config.is_prompt_learning
+    if is_prompt or not isinstance(model, PreTrainedModel) or not hasattr(policy, "disable_adapter"):
         raise ConfigError("policy: of peft's adapters only those on a causal language model are known")
     check_logits(_plain(model), name)
     fit_vocabulary(model, language.tokenizer, name)
@@ -97,6 +106,11 @@ def given_reference(
         raise ConfigError("reference: it is the policy itself, which is trained - give None for a frozen copy of it")
     if isinstance(reference, PeftModel):
         raise ConfigError("reference: an adapter - merge it first (merge_and_unload), or give its directory")
+    if not isinstance(reference, str | None) and not isinstance(policy, str) and _share_weights(reference, policy):
+        raise ConfigError(
+            "reference: it has weights in common with the policy, which is trained - give None, which is the policy as "
+            "it is now and the model below an adapter, or a model that was loaded apart"
+        )
     model = load_causal_lm(resolve(reference)) if isinstance(reference, str) else reference
     name = reference if isinstance(reference, str) else name_of_model(reference)
     check_logits(_plain(model), name)
@@ -118,6 +132,11 @@ def name_of_model(model: Any) -> str:
     """Return where a model was loaded from, as far as it knows."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     return str(getattr(inner, "name_or_path", "") or "")
+
+
+def _share_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    known = {id(parameter) for parameter in one.parameters()}
+    return any(id(parameter) in known for parameter in other.parameters())
 
 
 def _plain(model: PreTrainedModel) -> PreTrainedModel:

@@ -4,8 +4,10 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,7 +24,7 @@ from rlhf.rewards.model import Loaded
 from rlhf.rewards.user_code import name_of
 from rlhf.training.fingerprint import content_digest
 
-OneReward = Callable[..., object] | PreTrainedModel | RewardOptions | Mapping[str, Any] | str
+OneReward = Callable[..., object] | PreTrainedModel | RewardOptions | Mapping[str, Any] | str | Path
 """A function or class, a classifier, a section of a config or a mapping like one, the name of a reward model."""
 
 
@@ -77,9 +79,9 @@ def given_rewards(reward: OneReward | Sequence[OneReward], config: PPOSettings, 
 def _parsed(one: OneReward, place: int, language: Language) -> tuple[RewardSection, Given | None]:
     if isinstance(one, RewardOptions):
         return _section(one.model_dump(), place), None
-    if isinstance(one, str):
-        return _section({"kind": "model", "path": one}, place), None
-    if isinstance(one, PreTrainedModel):
+    if isinstance(one, str | Path):
+        return _section({"kind": "model", "path": str(one)}, place), None
+    if isinstance(one, PreTrainedModel | PeftModel):
         one = {"model": one}
     options: dict[str, Any] = dict(one) if isinstance(one, Mapping) else {"function": one}
     if "function" in options:
@@ -89,13 +91,24 @@ def _parsed(one: OneReward, place: int, language: Language) -> tuple[RewardSecti
         path = f"{getattr(function, '__module__', '')}:{name_of(function).strip('<>')}"
         return _section({"kind": "function", "path": path, **options}, place), function
     if "model" in options:
-        model, tokenizer = options.pop("model"), options.pop("tokenizer", None)
-        if isinstance(model, str):
-            return _section({"kind": "model", "path": model, **options}, place), None
-        path = name_of_model(model) or type(model).__name__
-        loaded = Loaded(model, _classifier_tokenizer(model, tokenizer, language, place))
-        return _section({"kind": "model", "path": path, **options}, place), loaded
+        return _model(options.pop("model"), options.pop("tokenizer", None), options, place, language)
     return _section(options, place), None
+
+
+def _model(
+    model: object, tokenizer: Any, options: Mapping[str, Any], place: int, language: Language
+) -> tuple[RewardSection, Given | None]:
+    if isinstance(model, str | Path):
+        return _section({"kind": "model", "path": str(model), **options}, place), None
+    if not isinstance(model, PreTrainedModel):
+        raise ConfigError(
+            f"reward {place}: expected a sequence classifier of transformers, found {type(model).__name__} - merge "
+            "an adapter first (merge_and_unload)"
+        )
+    tokenizer = read_tokenizer(resolve(str(tokenizer))) if isinstance(tokenizer, str | Path) else tokenizer
+    path = name_of_model(model) or type(model).__name__
+    loaded = Loaded(model, _classifier_tokenizer(model, tokenizer, language, place))
+    return _section({"kind": "model", "path": path, **options}, place), loaded
 
 
 def _section(given: Mapping[str, Any], place: int) -> RewardSection:

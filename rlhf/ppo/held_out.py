@@ -1,6 +1,6 @@
 """The policy on held-out prompts while PPO runs: mean score, KL to the reference, how responses end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -56,3 +56,14 @@ def held_out_metrics(trainer: PPO, prompts: Sequence[Prompt]) -> dict[str, float
         "evaluation/share_ended": ended / episodes,
         "evaluation/response_length": tokens / episodes,
     }
+
+
+def measured_by_user(found: object) -> dict[str, float]:
+    """Return what a function of the user's found.
+
+    Raises:
+        ConfigError: it is no mapping of names to numbers.
+    """
+    if not isinstance(found, Mapping) or not all(isinstance(value, int | float) for value in found.values()):
+        raise ConfigError(f"evaluation: expected a mapping of names to numbers, the function returned {found!r:.100}")
+    return {str(name): float(value) for name, value in found.items()}

@@ -26,6 +26,9 @@ from rlhf.training.optimizer import MasterWeights, Optimizer, ParameterGroup
 from rlhf.training.processes import Processes
 from rlhf.training.randomness import generator
 
+VALUE_HEAD = "value_head.safetensors"
+"""Lies beside the weights of every policy that PPO saves."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
@@ -144,18 +147,25 @@ def check_shares(config: PPOSettings, processes: Processes, num_episodes: int | 
         )
 
 
-def save_parts(parts: Parts, directory: Path) -> None:
-    """Save the policy with its value head, and a separate critic next to it in `critic/`; on one process only."""
+def holds_something_else(directory: Path) -> bool:
+    """Whether a path is taken by anything but a policy that PPO saved, which may be replaced."""
+    if not directory.is_dir():
+        return directory.exists()
+    return any(directory.iterdir()) and not (directory / VALUE_HEAD).is_file()
+
+
+def save_parts(parts: Parts, directory: Path, critic: Path) -> None:
+    """Save the policy with its value head, and a separate critic in a directory of its own; on one process only."""
     trainer = parts.trainer
     policy, weights, tokenizer = trainer.policy, trainer.optimizer.weights, trainer.collector.tokenizer
 
     def value_head(target: Path) -> None:
         state = {name: tensor.detach().cpu() for name, tensor in policy.value_head.state_dict().items()}
-        save_file(state, target / "value_head.safetensors")
+        save_file(state, target / VALUE_HEAD)
 
     export(parts.trained, weights, tokenizer, directory, value_head)
     if parts.critic is not None:
-        export(parts.critic, weights, tokenizer, directory.with_name("critic"))
+        export(parts.critic, weights, tokenizer, critic)
 
 
 def _critic(config: PPOSettings, tokenizer: PreTrainedTokenizerBase) -> Trainable | None:

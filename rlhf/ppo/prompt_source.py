@@ -57,13 +57,17 @@ class StreamedPrompts:
         make: Callable[[Row], Outcome[Prompt]],
         check: Callable[[Sequence[Prompt]], None],
         config: PPOSettings,
+        num_given: int = 0,
     ) -> None:
-        """Take the iterable, what turns a row into token ids, and what refuses the prompts of a batch."""
+        """Take the iterable, what turns a row into token ids, and what refuses the prompts of a batch.
+
+        The iterable begins with the prompts of step `num_given`.
+        """
         self._rows = rows_of(given)
         self._make = make
         self._check = check
         self._size = config.prompts_per_step
-        self._num_given = 0
+        self._num_given = num_given
 
     def batch(self, step: int) -> list[Prompt] | None:
         """Return the next prompts; a run that goes on from a checkpoint passes over those of the steps before."""
@@ -99,9 +103,9 @@ def rows_of(given: Iterable[GivenPrompt]) -> Iterator[Row]:
     """Yield prompts as rows.
 
     Raises:
-        DataError: one of them is something else; says which.
+        DataError: they are one prompt or a table, or one of them is something else; says which.
     """
-    for number, prompt in enumerate(given, start=1):
+    for number, prompt in enumerate(several(given), start=1):
         location = f"prompt {number}"
         if isinstance(prompt, Mapping):
             yield Row(dict(prompt), location)
@@ -112,3 +116,17 @@ def rows_of(given: Iterable[GivenPrompt]) -> Iterator[Row]:
                 f"{location}: expected text, a list of messages, or a mapping with prompt, found "
                 f"{type(prompt).__name__}"
             )
+
+
+def several(given: object) -> Iterable[Any]:
+    """Return what was given, when it can be gone through prompt by prompt.
+
+    Raises:
+        DataError: it is a single prompt, a table that yields the names of its columns, or no iterable.
+    """
+    if isinstance(given, str | Mapping) or hasattr(given, "iloc") or not isinstance(given, Iterable):
+        raise DataError(
+            f"prompts: expected a list of texts, messages or mappings, found {type(given).__name__} - put a single "
+            "prompt into a list, and turn a table into its rows"
+        )
+    return given

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from rlhf.errors import CheckpointError, Terminated
+from rlhf.errors import CheckpointError, DataError, Terminated
 from rlhf.training.checkpoint import JSON, Checkpoint, CheckpointStore
 from rlhf.training.metrics import MetricsLog, Trackers
 from rlhf.training.processes import Processes
@@ -102,6 +102,8 @@ class Loop:
         self.profile = profile
         self._config = config
         self._observer: Observer | None = None
+        self._last: dict[str, float] = {}  # of the last step that this process has done
+        self._evaluated_at = 0
         self._store = CheckpointStore(
             directory.checkpoints,
             keep=settings.checkpoints_kept,
@@ -126,6 +128,7 @@ class Loop:
 
         Raises:
             Terminated: a signal came; a checkpoint was saved.
+            DataError: there was nothing to do the first step with.
         """
         self._observer = observer
         metrics_log = MetricsLog(self.directory.metrics, enabled=self.processes.is_main)
@@ -139,6 +142,7 @@ class Loop:
                 self.profile.start()
                 for index in range(start, self.settings.num_steps):
                     if not self._one(index, metrics_log, trackers, bar):
+                        self._ended_early(index, metrics_log, trackers)
                         break
                     if self.processes.any(stop.requested):
                         self._stop(index + 1, stop)
@@ -160,6 +164,7 @@ class Loop:
         is_evaluated = is_last or _is_due(done, self.settings.eval_every)
         if is_evaluated:
             metrics |= self._evaluated(done)
+        self._last = metrics
         if is_evaluated or _is_due(done, self.settings.log_every):
             metrics |= self.profile.row()
             metrics_log.write(done, metrics)
@@ -170,9 +175,21 @@ class Loop:
                 self._save(done)
         return True
 
+    def _ended_early(self, done: int, metrics_log: MetricsLog, trackers: Trackers) -> None:
+        """Make up for what is due after the last step, which nobody knew to be the last."""
+        if done == 0:
+            raise DataError("the prompts ended before there was a whole batch of them for the first step")
+        self.processes.say(f"nothing left after step {done} of {self.settings.num_steps}")
+        if self._last and self._evaluated_at != done:
+            metrics = self._last | self._evaluated(done)
+            metrics_log.cut_back(done - 1)  # the row of this step, if it has one, is written again
+            metrics_log.write(done, metrics)
+            trackers.log(done, metrics)
+
     def _evaluated(self, done: int) -> dict[str, float]:
         with self.profile.phases("evaluation"):
             metrics = self.steps.evaluate()
+        self._evaluated_at = done
         if self._observer is not None and metrics:
             self._observer.evaluated(done, metrics)
         return metrics

@@ -17,5 +17,5 @@ def learning_rate_factor(
         return (step + 1) / (warmup + 1)
     if shape == "constant":
         return 1.0
-    progress = (step - warmup) / max(num_steps - warmup, 1)
+    progress = min((step - warmup) / max(num_steps - warmup, 1), 1.0)
     return 1.0 - progress if shape == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))

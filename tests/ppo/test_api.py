@@ -117,7 +117,7 @@ def test_what_makes_no_sense_is_refused(lab: ModuleType, workshop: Path) -> None
     made = lab.ppo_trainer(workshop, steps=1)
     with pytest.raises(ConfigError, match="there is no evaluation"):
         made.train(lab.BEGINNINGS, evaluate_every=1)
-    with pytest.raises(DataError, match="expected several, found one str"):
+    with pytest.raises(DataError, match="expected a list of texts, messages or mappings, found str"):
         made.train("The film")
     with pytest.raises(DataError, match="prompt 2: expected text, a list of messages, or a mapping"):
         made.train(["A", 7])  # type: ignore[list-item]

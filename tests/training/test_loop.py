@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 
-from rlhf.errors import CheckpointError, Terminated
+from rlhf.errors import CheckpointError, DataError, Terminated
 from rlhf.training.loop import Loop, LoopSettings, NothingLeft
 from rlhf.training.phases import Phases
 from rlhf.training.processes import Processes
@@ -202,4 +202,13 @@ def test_a_stage_with_nothing_left_ends_before_its_last_step(tmp_path):
             raise NothingLeft
 
     run(tmp_path / "run", Counting(on_step))
-    assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4]
+    found = rows(tmp_path / "run")
+    assert [row["step"] for row in found] == [1, 2, 3, 4] and found[-1].keys() > found[-2].keys()  # it is evaluated too
+
+
+def test_a_stage_with_nothing_for_its_first_step_is_refused(tmp_path):
+    def on_step(index):
+        raise NothingLeft
+
+    with pytest.raises(DataError, match="before there was a whole batch"):
+        run(tmp_path / "run", Counting(on_step))
