@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import torch
 
 from options import Parser, finish, one_line_errors
+from rlhf.training.machine import processor_name
 from sides import Figures
 
 Row = dict[str, Any]
@@ -44,7 +45,7 @@ def comparison(benchmark: str, name: str, theirs: Figures, ours: Figures, **more
 def circumstances() -> Row:
     """Return machine and date."""
     return {
-        "machine": f"{_processor()}, {torch.get_num_threads()} threads, {platform.system()} {platform.machine()}",
+        "machine": f"{processor_name()}, {torch.get_num_threads()} threads, {platform.system()} {platform.machine()}",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
@@ -115,15 +116,6 @@ def _phases(row: Row) -> str:
         if phases:
             shown.append(f"{side} " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in phases.items()))
     return "; ".join(shown)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else "unknown processor"
 
 
 def main(paths: Sequence[str]) -> None:

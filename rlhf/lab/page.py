@@ -13,6 +13,7 @@ import torch
 from rlhf.lab.paint import svg
 from rlhf.lab.section import Section, Settings, Table
 from rlhf.training.atomic import write_atomic
+from rlhf.training.machine import processor_name
 
 PAGE, FIGURES, RESULTS = "lab.md", "figures", "results.json"
 _LIBRARIES = ("rlhf-ppo", "torch", "transformers", "matplotlib")
@@ -50,7 +51,7 @@ def circumstances() -> dict[str, str]:
     """Return machine, versions and date."""
     threads = torch.get_num_threads()
     return {
-        "machine": f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}, "
+        "machine": f"{processor_name()}, {threads} thread{'s' if threads > 1 else ''}, "
         f"{platform.system()} {platform.machine()}",
         "versions": ", ".join([f"python {platform.python_version()}", *(_version(name) for name in _LIBRARIES)]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -95,15 +96,6 @@ def _section(number: int, section: Section) -> str:
     parts += [f"![{figure.title}]({FIGURES}/{figure.name}.svg)" for figure in section.figures]
     parts.append(f"**Finding.** {section.finding}")
     return "\n\n".join(parts)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else "unknown processor"
 
 
 def _version(library: str) -> str:

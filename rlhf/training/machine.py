@@ -1,6 +1,8 @@
 """How fast this machine multiplies matrices, measured: what a utilisation is a share of."""
 
+import platform
 import time
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -51,3 +53,13 @@ def _seconds(tokens: Tensor, weight: Tensor) -> float:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def processor_name() -> str:
+    """Return what the operating system calls the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else "unknown processor"
