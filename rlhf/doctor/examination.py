@@ -5,7 +5,6 @@ Left out: several processes, and compiled blocks, which would take longer than e
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from rlhf.config import PPOConfig
 from rlhf.doctor.finding import Finding
@@ -15,15 +14,10 @@ from rlhf.doctor.sampler import sampler_agrees
 from rlhf.doctor.start import critic_is_finite, dropout_is_off, kl_is_zero, ratio_is_one, responses_end
 from rlhf.doctor.tokens import pad_is_not_eos, template_is_prefix, tokenizers_agree
 from rlhf.doctor.trial import run_trial
-from rlhf.errors import ConfigError, GuardStop
-from rlhf.ppo.assembly import assemble
+from rlhf.errors import GuardStop
+from rlhf.ppo.assembly import assemble_alone
 from rlhf.ppo.parts import Parts
-from rlhf.stage import Frame
 from rlhf.training.memory import available_memory_bytes
-from rlhf.training.precision import compute_dtype
-from rlhf.training.processes import Processes
-from rlhf.training.randomness import seed_everything
-from rlhf.training.run_directory import RunDirectory
 
 
 def examine(config: PPOConfig) -> None:
@@ -58,15 +52,7 @@ def assembled(config: PPOConfig) -> Parts:
     Raises:
         RlhfError: bad config, data, model or reward.
     """
-    processes = Processes()
-    if processes.num > 1:
-        raise ConfigError(f"doctor examines one process, {processes.num} started - call it without a launcher")
-    seed_everything(config.seed)
-    # A directory that is not entered is neither made nor locked.
-    directory = RunDirectory(Path(config.output_dir), fingerprint="")
-    dtype = compute_dtype(config.model.precision, processes.device)
-    plain = config.model_copy(update={"compile": "off"})
-    return assemble(plain, Frame(plain, processes, directory, dtype))
+    return assemble_alone(config, "doctor examines one process")
 
 
 def checked(parts: Parts) -> Iterator[Finding]:

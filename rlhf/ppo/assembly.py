@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from rlhf.config import PPOConfig
 from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts
+from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.loading import load_causal_lm
 from rlhf.models.tokenizer import eos_ids, load_tokenizer
@@ -18,6 +19,10 @@ from rlhf.ppo.reset_assembly import make_resets, reset_inputs
 from rlhf.ppo.reward_assembly import components, reward_inputs
 from rlhf.ppo.steps import SHOWN, PPOSteps
 from rlhf.stage import Frame, completed, describe_rows, fingerprint, frame, load_rows, trainable
+from rlhf.training.precision import compute_dtype
+from rlhf.training.processes import Processes
+from rlhf.training.randomness import seed_everything
+from rlhf.training.run_directory import RunDirectory
 
 
 def train_ppo(config: PPOConfig, *, profile: bool = False) -> Path:
@@ -59,6 +64,27 @@ def assemble(config: PPOConfig, run: Frame) -> Parts:
     check_context(parts, begun)
     compile_parts(parts, run, begun)
     return replace(parts, prompts=prompts)
+
+
+def assemble_alone(config: PPOConfig, purpose: str) -> Parts:
+    """Put a run together in memory: in one process, without a run directory, and with blocks that are not compiled.
+
+    Args:
+        config: of the run.
+        purpose: begins the refusal of several processes, such as "doctor examines one process".
+
+    Raises:
+        RlhfError: several processes, or bad config, data, model or reward.
+    """
+    processes = Processes()
+    if processes.num > 1:
+        raise ConfigError(f"{purpose}, {processes.num} started - call it without a launcher")
+    seed_everything(config.seed)
+    # A directory that is not entered is neither made nor locked.
+    directory = RunDirectory(Path(config.output_dir), fingerprint="")
+    dtype = compute_dtype(config.model.precision, processes.device)
+    plain = config.model_copy(update={"compile": "off"})
+    return assemble(plain, Frame(plain, processes, directory, dtype))
 
 
 def _train(config: PPOConfig, run: Frame, directory: Path) -> None:

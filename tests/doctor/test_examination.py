@@ -8,6 +8,7 @@ import yaml
 from rlhf.cli import main
 from rlhf.doctor import examination
 from rlhf.errors import ConfigError
+from rlhf.training.processes import Processes
 
 NAMES = [
     "pad token",
@@ -70,7 +71,7 @@ def test_what_is_broken_otherwise_has_its_own_status(override, status, written) 
 
 
 def test_several_processes_are_refused(config, monkeypatch) -> None:
-    monkeypatch.setattr(examination.Processes, "num", property(lambda self: 2))
+    monkeypatch.setattr(Processes, "num", property(lambda self: 2))
     with pytest.raises(ConfigError, match="one process, 2 started"):
         examination.assembled(config())
 
