@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+
+from intervals import mean_and_half
 
 KEYS = ("objective/scores", "objective/kl")
 Curves = NDArray[np.float64]
@@ -29,9 +30,7 @@ def read(runs: Sequence[Path], key: str) -> Curves:
 
 def interval(curves: Curves) -> tuple[float, float]:
     """Return the mean over steps and seeds, and half of its 95 % interval over seeds."""
-    means = curves.mean(axis=1)
-    half = student.ppf(0.975, len(means) - 1) * means.std(ddof=1) / len(means) ** 0.5
-    return float(means.mean()), float(half)
+    return mean_and_half(curves.mean(axis=1))
 
 
 def table(settings: dict[str, list[Path]], width: int) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+
+from intervals import mean_and_half
 
 Row = dict[str, Any]
 Curve = list[Row]
@@ -40,10 +41,9 @@ def at_equal(curves: dict[float, Curve], key: str) -> dict[float, float]:
 
 def interval(values: Sequence[float]) -> str:
     """Return mean and Student's 95 % interval of the mean."""
-    mean = float(np.mean(values))
     if len(values) < 2:
-        return f"{mean:.2f}"
-    half = float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
+        return f"{np.mean(values):.2f}"
+    mean, half = mean_and_half(values)
     return f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
 
 

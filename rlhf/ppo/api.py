@@ -19,7 +19,7 @@ from rlhf.ppo.callbacks import Announcer, Callback, checked_callbacks
 from rlhf.ppo.given import Model
 from rlhf.ppo.given_parts import make_ready
 from rlhf.ppo.given_rewards import OneReward
-from rlhf.ppo.held_out import held_out_metrics, measured_by_user
+from rlhf.ppo.held_out import check_evaluation, held_out_metrics, measured_by_user
 from rlhf.ppo.parts import (
     check_context,
     check_shares,
@@ -131,10 +131,7 @@ class PPOTrainer:
         """
         if self.ppo.num_steps:
             raise ConfigError(f"train: this trainer has done {self.ppo.num_steps} steps already - make another one")
-        if evaluate_every is not None and evaluation is None:
-            raise ConfigError("evaluate_every: there is no evaluation - give held-out prompts or a function")
-        if evaluate_every is not None and evaluate_every < 1:
-            raise ConfigError(f"evaluate_every: expected at least 1, found {evaluate_every}")
+        check_evaluation(evaluation, evaluate_every)
         source = self._source(prompts)
         measure = self._measuring(evaluation)
         announcer = Announcer(self, self.callbacks)

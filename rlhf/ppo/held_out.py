@@ -67,3 +67,15 @@ def measured_by_user(found: object) -> dict[str, float]:
     if not isinstance(found, Mapping) or not all(isinstance(value, int | float) for value in found.values()):
         raise ConfigError(f"evaluation: expected a mapping of names to numbers, the function returned {found!r:.100}")
     return {str(name): float(value) for name, value in found.items()}
+
+
+def check_evaluation(evaluation: object, every: int | None) -> None:
+    """Refuse steps between evaluations where there is no evaluation, or that are no number of steps.
+
+    Raises:
+        ConfigError: says what was found.
+    """
+    if every is not None and evaluation is None:
+        raise ConfigError("evaluate_every: there is no evaluation - give held-out prompts or a function")
+    if every is not None and every < 1:
+        raise ConfigError(f"evaluate_every: expected at least 1, found {every}")

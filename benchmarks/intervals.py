@@ -1,0 +1,13 @@
+"""Student's interval of a mean over a few seeds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+
+def mean_and_half(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
+    """Return the mean of at least two values, and half of its 95 % interval."""
+    half = student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    return float(np.mean(values)), float(half)
