@@ -1,6 +1,7 @@
-"""The two tasks of `resets.py`: what is rewarded, what is begun from, and how a held-out response is judged."""
+"""The tasks of `resets.py`: what is rewarded, what is begun from, and how a held-out response is judged."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ LONGEST = 24
 RARE = 100
 """One in so many reviews of the supervised stage ends with the verdict."""
 SFT_STEPS = 20
+SENTENCES = 5
+"""Sentences of two words or more that the third task asks for, in 44 tokens."""
 
 Judge = Callable[[Sequence[Prompt], Sequence[Response]], list[float]]
 
@@ -44,6 +47,11 @@ class Task:
 def verdict(completions: Sequence[str], **_: object) -> list[float]:
     """Return 1 for a review that goes on for 14 words and then ends with the verdict, 0 for any other."""
     return [float(_has_verdict(text)) for text in completions]
+
+
+def five_sentences(completions: Sequence[str], **_: object) -> list[float]:
+    """Return 1 for a review of five sentences or more, each of at least two words, 0 for any other."""
+    return [float(_num_sentences(text) >= SENTENCES) for text in completions]
 
 
 def quickstart(start: Path, directory: Path) -> Task:
@@ -102,12 +110,38 @@ def late_verdict(start: Path, directory: Path) -> Task:
     )
 
 
-TASKS: dict[str, Callable[[Path, Path], Task]] = {"quickstart": quickstart, "late_verdict": late_verdict}
+def short_sentences(start: Path, directory: Path) -> Task:
+    """Return a task whose reward lies behind a chain of steps, each of them likely enough: several short sentences."""
+    rows = [row for row in _reviews() if five_sentences([row["completion"]])[0] and len(row["completion"].split()) < 32]
+    return Task(
+        policy=str(start / "sft" / "policy"),
+        settings={
+            "steps": 16,
+            "model": {"path": str(start / "sft" / "policy"), "trainable_layers": 6},
+            "rewards": [{"kind": "function", "path": f"{Path(__file__)}:five_sentences"}],
+            "sampling": {"max_new_tokens": 44},
+        },
+        demonstrations=_written(directory / "five_sentences.jsonl", rows),
+        judge=lambda _, responses: five_sentences([response.text for response in responses]),
+    )
+
+
+TASKS: dict[str, Callable[[Path, Path], Task]] = {
+    "quickstart": quickstart,
+    "late_verdict": late_verdict,
+    "short_sentences": short_sentences,
+}
 
 
 def _has_verdict(text: str) -> bool:
     review, found, rest = text.rstrip().partition(VERDICT)
     return bool(found) and not rest and len(review.split()) >= WORDS_BEFORE
+
+
+def _num_sentences(text: str) -> int:
+    """Return how many parts of two words or more end with a full stop, or a mark like it, before a space or the end."""
+    *ended, _ = re.split(r"[.!?]+(?=\s|$)", text)
+    return sum(len(sentence.split()) >= 2 for sentence in ended)
 
 
 def _reviews() -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ SETTINGS: dict[str, Any] = {
     "optimizer": {"learning_rate": 2e-4, "schedule": "linear"},
     "value_optimizer": {"learning_rate": 1e-3, "schedule": "constant"},
 }
-"""Those of the quickstart; both tasks and all fractions share them."""
+"""Those of the quickstart; all tasks and all fractions share them."""
 
 
 def arguments() -> Parser:

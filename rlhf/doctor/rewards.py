@@ -60,7 +60,7 @@ def scale_fits(parts: Parts, trial: Trial) -> Finding:
         f"scores have mean {statistics.fmean(scores):.3g} and standard deviation {shaped:.3g}, kl_coef x {typical:g} "
         f"nats is {penalty:.3g}",
         failing=f"all {len(raw)} scores are equal: there is nothing to learn from - look at the reward and at what it "
-        "is given"
+        "is given; a reward that the policy has yet to meet needs demonstrations, see docs/resets.md"
         if are_equal
         else "",
         warning=warning,

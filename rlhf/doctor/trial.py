@@ -11,6 +11,7 @@ from torch import Tensor
 from rlhf.batches import Experience, Samples
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.parts import Parts
+from rlhf.ppo.resets import Resets
 from rlhf.ppo.rollout import Collected
 from rlhf.ppo.start_states import PromptOrder, StartStates, draw_start_states
 from rlhf.ppo.trainer import PPO
@@ -41,11 +42,13 @@ class Trial:
 def run_trial(parts: Parts) -> Trial:
     """Collect a few episodes of the run's first batch, and compute the losses on them, without a step.
 
+    With resets, some begin inside demonstrations as they do in the run.
+
     Raises:
         RlhfError: a reward failed, or the policy's logits are not finite.
     """
     trainer = parts.trainer
-    starts = start_states(parts, num_episodes(trainer))
+    starts = start_states(parts, num_episodes(trainer), trainer.resets)
     collected = trainer.collector.collect(starts, trainer.generators.rollout, trainer.processes)
     experience = make_experience(collected.rollout, trainer.kl_control.coef, trainer.config, trainer.processes)
     tokens = float(experience.rollout.response_mask.sum())
@@ -76,14 +79,14 @@ def num_episodes(trainer: PPO) -> int:
     return min(wanted // unit * unit, config.rollout_batch_size)
 
 
-def start_states(parts: Parts, num_rows: int) -> StartStates:
-    """Return the first start states of the run's first batch, `num_samples_per_prompt` at each prompt."""
+def start_states(parts: Parts, num_rows: int, resets: Resets | None = None) -> StartStates:
+    """Return the first start states of the run's first batch, `num_samples_per_prompt` at each prompt or reset."""
     trainer, config = parts.trainer, parts.trainer.config
+    num_samples = config.num_samples_per_prompt
     order = PromptOrder(len(parts.prompts), config.prompts_per_step, config.seed).batch(0)
-    prompts = [parts.prompts[prompt] for prompt in order for _ in range(config.num_samples_per_prompt)]
-    return draw_start_states(
-        prompts[:num_rows], int(trainer.collector.tokenizer.pad_token_id), trainer.processes.device
-    )
+    prompts = [parts.prompts[prompt] for prompt in order[: math.ceil(num_rows / num_samples)]]
+    pad_id = int(trainer.collector.tokenizer.pad_token_id)
+    return draw_start_states(prompts, pad_id, trainer.processes.device, resets, num_samples)
 
 
 def sampled(parts: Parts) -> tuple[StartStates, Samples]:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import reset_tables
-from reset_tasks import VERDICT, verdict
+from reset_tasks import VERDICT, five_sentences, verdict
 
 
 def _row(task, seed, fraction, step, score, kl, tokens):
@@ -60,3 +60,18 @@ def test_differences_are_taken_within_a_seed(tmp_path):
 )
 def test_the_verdict_counts_at_the_end_of_a_long_review_alone(text, score):
     assert verdict(prompts=["p"], completions=[text], label=[1]) == [score]
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("It is. It was! Was it? It will be... It ends.", 1.0),
+        ("It is. It was! Was it? It will be... It ends. And more", 1.0),
+        ("It is. It was! Was it? It will be... It ends", 0.0),
+        ("It is. It was! Was it? It will be... Ends.", 0.0),
+        (". . . . . . .", 0.0),
+        ("It cost 1.5 and 2.5 and 3.5 and 4.5 and 5.5 more.", 0.0),
+    ],
+)
+def test_sentences_of_two_words_count(text, score):
+    assert five_sentences(prompts=["p"], completions=[text], label=[1]) == [score]

@@ -22,6 +22,7 @@ NAMES = [
     "end of response",
     "same score, rewards[0] (model)",
     "reward scale",
+    "exploration",
     "memory",
 ]
 
@@ -43,7 +44,7 @@ def test_a_healthy_config_passes_every_check_and_leaves_nothing_behind(written, 
     assert main(written(model_reward=workshop / "reward_model", logging__trackers=["tensorboard"])) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[0] for line in lines[1:-1]] == [f"ok       {name}" for name in NAMES]
-    assert lines[-1].startswith("12 checks: 12 ok, 0 warning, 0 failing; ")
+    assert lines[-1].startswith("13 checks: 13 ok, 0 warning, 0 failing; ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ppo.yaml"]
 
 
