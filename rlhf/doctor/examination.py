@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from rlhf.config import PPOConfig
-from rlhf.doctor.exploration import reward_is_met
+from rlhf.doctor.exploration import rewards_are_met
 from rlhf.doctor.finding import Finding
 from rlhf.doctor.memory import memory_suffices
 from rlhf.doctor.rewards import same_score, scale_fits
@@ -75,5 +75,5 @@ def checked(parts: Parts) -> Iterator[Finding]:
     yield responses_end(parts, trial)
     yield from same_score(parts, trial)
     yield scale_fits(parts, trial)
-    yield reward_is_met(parts, trial)
+    yield from rewards_are_met(parts, trial)
     yield memory_suffices(parts, trial, available)

@@ -1,41 +1,59 @@
-"""Check of exploration: whether the policy meets the reward at all, from the prompts and from resets."""
+"""Check of exploration: whether the policy meets each reward at all, from the prompts and from resets."""
 
 from collections.abc import Sequence
-from statistics import mode
+from statistics import median_low
 
 from rlhf.doctor.finding import Finding, graded
+from rlhf.doctor.rewards import each_reward, totals
 from rlhf.doctor.trial import Trial
+from rlhf.errors import RewardError
 from rlhf.ppo.parts import Parts
 from rlhf.ppo.running_scale import EQUAL_SHARE
 
-NAME = "exploration"
 SELDOM = 0.1
-"""PPO learns from differences: when fewer episodes than this differ from the usual one, it has little to go by."""
+"""PPO learns from differences: when fewer episodes than this are better than the usual one, it has little to go by."""
+BETTER = 0.1
+"""Share of the way from the usual score to the best one that a better episode has gone; noise goes less."""
+FINETUNE = "finetune the policy on demonstrations first"
 
 
-def reward_is_met(parts: Parts, trial: Trial) -> Finding:
-    """Count the episodes that get another score than the usual one, at the prompts and at resets."""
+def rewards_are_met(parts: Parts, trial: Trial) -> list[Finding]:
+    """Count, for each reward, the episodes that are better than the usual one at the prompts; one finding a reward."""
     rollout = trial.experience.rollout
-    raw, is_reset = trial.collected.raw_scores, rollout.forced.any(1).tolist()
-    kept = rollout.response_mask.any(1).nonzero().flatten().tolist()
-    at_prompts = [raw[row] for row in kept if not is_reset[row]]
-    at_resets = [raw[row] for row in kept if is_reset[row]]
-    usual = mode(at_prompts or at_resets)
-    if not _others(at_prompts + at_resets, usual):
-        return Finding(NAME, "skipped", f"all scores are {usual:.3g}", "see reward scale")
-    places = {"at prompts": at_prompts, "at resets": at_resets}
-    counts = [f"{_others(scores, usual)} of {len(scores)} {place}" for place, scores in places.items() if scores]
-    share = _others(at_prompts, usual) / len(at_prompts) if at_prompts else 1.0
-    is_best = usual >= max(at_prompts + at_resets)
+    kept, is_reset = rollout.response_mask.any(1).tolist(), rollout.forced.any(1).tolist()
+    findings = []
+    for name, reward in each_reward(parts):
+        try:
+            scores = totals(reward.score(trial.collected.episodes))
+        except RewardError:  # the check of the same score has said it
+            continue
+        at_prompts, at_resets = (
+            [score for score, keep, reset in zip(scores, kept, is_reset, strict=True) if keep and reset == kind]
+            for kind in (False, True)
+        )
+        findings.append(
+            _is_met(f"exploration, {name}", at_prompts, at_resets, has_resets=parts.trainer.resets is not None)
+        )
+    return findings
+
+
+def _is_met(name: str, at_prompts: Sequence[float], at_resets: Sequence[float], *, has_resets: bool) -> Finding:
+    everywhere = [*at_prompts, *at_resets]
+    usual, best = median_low(at_prompts or everywhere), max(everywhere)
+    if best - usual <= EQUAL_SHARE * max(abs(usual), 1.0):
+        advice = f"well for a rule that is kept; if the policy never meets it, {FINETUNE}, or see docs/resets.md"
+        return Finding(name, "ok", f"no episode is better than the usual {usual:.3g}", advice)
+    places = {"prompts": at_prompts, "resets": at_resets}
+    found = {place: sum(score > usual + BETTER * (best - usual) for score in at) for place, at in places.items()}
+    seldom = {place: found[place] < SELDOM * max(len(at), 1) for place, at in places.items()}
+    counts = ", ".join(f"{found[place]} of {len(at)} at {place}" for place, at in places.items() if at)
+    advice = f"{FINETUNE}, or begin episodes inside them: reset.fraction (docs/resets.md)"
+    if has_resets:
+        advice = f"nor do resets: {FINETUNE}, or cut later and other demonstrations (own_best has none at first)"
     return graded(
-        NAME,
-        f"episodes with another score than the usual {usual:.3g}: {', '.join(counts)}",
-        warning="the policy seldom meets the reward, and learns only from what it samples - finetune it on "
-        "demonstrations first, or begin episodes inside them: reset.fraction (docs/resets.md)"
-        if share < SELDOM and not is_best and parts.trainer.resets is None
+        name,
+        f"better than the usual {usual:.3g}: {counts}",
+        warning=f"the policy seldom meets it, and learns only from what it samples - {advice}"
+        if all(seldom.values())
         else "",
     )
-
-
-def _others(scores: Sequence[float], usual: float) -> int:
-    return sum(abs(score - usual) > EQUAL_SHARE * max(abs(usual), 1.0) for score in scores)

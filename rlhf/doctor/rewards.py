@@ -31,13 +31,17 @@ FLOOR = 1e-4
 
 def same_score(parts: Parts, trial: Trial) -> list[Finding]:
     """Score episodes alone, in a batch, in the batch turned round, and with other padding; one finding a reward."""
-    findings = []
+    return [_same_score(f"same score, {name}", reward, trial.collected.episodes) for name, reward in each_reward(parts)]
+
+
+def each_reward(parts: Parts) -> list[tuple[str, Reward]]:
+    """Return what the config calls each reward, and the reward."""
     config = parts.trainer.config
     assert isinstance(config, PPOConfig)  # a run that the doctor examines comes from a file
-    for place, item in enumerate(parts.trainer.collector.scorer.rewards):
-        kind = config.rewards[place].kind
-        findings.append(_same_score(f"same score, rewards[{place}] ({kind})", item[0], trial.collected.episodes))
-    return findings
+    return [
+        (f"rewards[{place}] ({config.rewards[place].kind})", item[0])
+        for place, item in enumerate(parts.trainer.collector.scorer.rewards)
+    ]
 
 
 def scale_fits(parts: Parts, trial: Trial) -> Finding:
@@ -49,7 +53,8 @@ def scale_fits(parts: Parts, trial: Trial) -> Finding:
     raw, scores = [trial.collected.raw_scores[row] for row in kept], episode_scores(rollout)[kept].tolist()
     spread, shaped = statistics.pstdev(raw), statistics.pstdev(scores)
     typical = config.kl_control.target if config.kl_control.controller == "adaptive" else TYPICAL_KL
-    penalty, are_equal = config.kl_coef * typical, spread <= EQUAL_SHARE * max(abs(statistics.fmean(raw)), 1.0)
+    penalty = config.kl_coef * typical
+    are_equal = min(spread, shaped) <= EQUAL_SHARE * max(abs(statistics.fmean(raw)), 1.0)
     warning = ""
     if penalty > DROWNS * shaped:
         warning = "the penalty drowns the scores: the policy will stay where it is - lower kl_coef, or scale the reward"
@@ -59,8 +64,8 @@ def scale_fits(parts: Parts, trial: Trial) -> Finding:
         "reward scale",
         f"scores have mean {statistics.fmean(scores):.3g} and standard deviation {shaped:.3g}, kl_coef x {typical:g} "
         f"nats is {penalty:.3g}",
-        failing=f"all {len(raw)} scores are equal: there is nothing to learn from - look at the reward and at what it "
-        "is given; a reward that the policy has yet to meet needs demonstrations, see docs/resets.md"
+        failing=f"all {len(raw)} scores are equal: there is nothing to learn from - look at the reward, at what it "
+        "is given, and at score.clip; one that the policy has yet to meet needs demonstrations, see docs/resets.md"
         if are_equal
         else "",
         warning=warning,

@@ -22,7 +22,7 @@ NAMES = [
     "end of response",
     "same score, rewards[0] (model)",
     "reward scale",
-    "exploration",
+    "exploration, rewards[0] (model)",
     "memory",
 ]
 

@@ -86,7 +86,7 @@ def test_each_reward_is_asked_on_its_own(config, workshop, functions, examined, 
 
 def test_equal_scores_fail(config, examined, troubles) -> None:
     findings = examined(config(reward="constant"))
-    assert troubles(findings) == {"reward scale": "failing", "exploration": "skipped"}
+    assert troubles(findings) == {"reward scale": "failing"}
     assert "all 8 scores are equal" in findings["reward scale"].advice
 
 
