@@ -1,6 +1,8 @@
 """Check of exploration: whether the policy meets each reward at all, from the prompts and from resets."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from statistics import median_low
 
 from rlhf.doctor.finding import Finding, graded
@@ -12,16 +14,74 @@ from rlhf.ppo.running_scale import EQUAL_SHARE
 
 SELDOM = 0.1
 """PPO learns from differences: when fewer episodes than this are better than the usual one, it has little to go by."""
+OFTEN = 0.25
+"""When more episodes than this are better, nothing has to be explored; measured on a dense reward (about 0.4)."""
 BETTER = 0.1
 """Share of the way from the usual score to the best one that a better episode has gone; noise goes less."""
 FINETUNE = "finetune the policy on demonstrations first"
 
 
+@dataclass(frozen=True)
+class Reach:
+    """How often one reward is met."""
+
+    name: str
+    at_prompts: Sequence[float]
+    """Scores of the episodes that began at their prompts."""
+    at_resets: Sequence[float]
+    """Scores of those that began inside demonstrations."""
+
+    @cached_property
+    def usual(self) -> float:
+        """The median at prompts."""
+        return median_low(self.at_prompts or self.at_resets)
+
+    @cached_property
+    def best(self) -> float:
+        """The best score of all."""
+        return max([*self.at_prompts, *self.at_resets])
+
+    @property
+    def has_better(self) -> bool:
+        """Whether any episode is better than the usual one."""
+        return self.best - self.usual > EQUAL_SHARE * max(abs(self.usual), 1.0)
+
+    @property
+    def counts(self) -> str:
+        """How many episodes are better than the usual one, and where they began."""
+        places = {"prompts": self.at_prompts, "resets": self.at_resets}
+        return ", ".join(f"{self._num_better(at)} of {len(at)} at {place}" for place, at in places.items() if at)
+
+    def share(self, scores: Sequence[float]) -> float:
+        """Return the share of better episodes among some; 0 of none."""
+        return self._num_better(scores) / max(len(scores), 1)
+
+    def _num_better(self, scores: Sequence[float]) -> int:
+        return sum(score > self.usual + BETTER * (self.best - self.usual) for score in scores)
+
+
 def rewards_are_met(parts: Parts, trial: Trial) -> list[Finding]:
-    """Count, for each reward, the episodes that are better than the usual one at the prompts; one finding a reward."""
+    """Count, for each reward, the episodes that are better than the usual one; one finding a reward, one of resets."""
+    has_resets = parts.trainer.resets is not None
+    reaches = _reaches(parts, trial)
+    findings = [_is_met(reach, has_resets=has_resets) for reach in reaches]
+    if has_resets and reaches and all(reach.share(reach.at_prompts) >= OFTEN for reach in reaches):
+        findings.append(
+            Finding(
+                "resets",
+                "warning",
+                f"every reward is met at {OFTEN:.0%} of the prompts and more without them",
+                "nothing has to be explored, and resets take episodes from the states that count: measured, they cost "
+                "score then (docs/resets.md) - compare with reset.fraction=0",
+            )
+        )
+    return findings
+
+
+def _reaches(parts: Parts, trial: Trial) -> list[Reach]:
     rollout = trial.experience.rollout
     kept, is_reset = rollout.response_mask.any(1).tolist(), rollout.forced.any(1).tolist()
-    findings = []
+    reaches = []
     for name, reward in each_reward(parts):
         try:
             scores = totals(reward.score(trial.collected.episodes))
@@ -31,29 +91,22 @@ def rewards_are_met(parts: Parts, trial: Trial) -> list[Finding]:
             [score for score, keep, reset in zip(scores, kept, is_reset, strict=True) if keep and reset == kind]
             for kind in (False, True)
         )
-        findings.append(
-            _is_met(f"exploration, {name}", at_prompts, at_resets, has_resets=parts.trainer.resets is not None)
-        )
-    return findings
+        reaches.append(Reach(name, at_prompts, at_resets))
+    return reaches
 
 
-def _is_met(name: str, at_prompts: Sequence[float], at_resets: Sequence[float], *, has_resets: bool) -> Finding:
-    everywhere = [*at_prompts, *at_resets]
-    usual, best = median_low(at_prompts or everywhere), max(everywhere)
-    if best - usual <= EQUAL_SHARE * max(abs(usual), 1.0):
+def _is_met(reach: Reach, *, has_resets: bool) -> Finding:
+    name = f"exploration, {reach.name}"
+    if not reach.has_better:
         advice = f"well for a rule that is kept; if the policy never meets it, {FINETUNE}, or see docs/resets.md"
-        return Finding(name, "ok", f"no episode is better than the usual {usual:.3g}", advice)
-    places = {"prompts": at_prompts, "resets": at_resets}
-    found = {place: sum(score > usual + BETTER * (best - usual) for score in at) for place, at in places.items()}
-    seldom = {place: found[place] < SELDOM * max(len(at), 1) for place, at in places.items()}
-    counts = ", ".join(f"{found[place]} of {len(at)} at {place}" for place, at in places.items() if at)
+        return Finding(name, "ok", f"no episode is better than the usual {reach.usual:.3g}", advice)
     advice = f"{FINETUNE}, or begin episodes inside them: reset.fraction (docs/resets.md)"
     if has_resets:
         advice = f"nor do resets: {FINETUNE}, or cut later and other demonstrations (own_best has none at first)"
     return graded(
         name,
-        f"better than the usual {usual:.3g}: {counts}",
+        f"better than the usual {reach.usual:.3g}: {reach.counts}",
         warning=f"the policy seldom meets it, and learns only from what it samples - {advice}"
-        if all(seldom.values())
+        if max(reach.share(reach.at_prompts), reach.share(reach.at_resets)) < SELDOM
         else "",
     )

@@ -88,8 +88,17 @@ def test_episodes_that_all_begin_at_resets_are_held_against_their_own_usual_scor
     assert found([], [0.0, 0.0, 1.0], resets=True)[0].measured == "better than the usual 0: 1 of 3 at resets"
 
 
+def test_resets_are_warned_of_where_every_reward_is_met_at_the_prompts(found) -> None:
+    exploration, resets = found(DENSE, [0.5], resets=True)
+    assert (exploration.state, resets.name, resets.state) == ("ok", "resets", "warning")
+    assert len(found(DENSE)) == 1
+    assert len(found([0.0] * 16 + [1.0] * 4, [1.0], resets=True)) == 1  # 20 %
+    assert len(found([], [0.0, 1.0], resets=True)) == 1  # nothing is known of the prompts
+
+
 def test_a_reward_that_fails_has_been_told_of(found) -> None:
     assert found([0.0], error=RewardError("no")) == []
+    assert found([0.0], error=RewardError("no"), resets=True) == []
 
 
 def test_a_reward_that_only_resets_meet_is_well_with_them_and_fails_without(
