@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.batches import PromptBatch, Samples
-from rlhf.sampling import kernels, sampler
+from rlhf.functional.attention import grouped_attention
+from rlhf.sampling import kernels, packed, sampler
 from rlhf.sampling.decoder import Decoder
 from rlhf.sampling.packed import PackedDecoder, PackedLinear, PackedModel, is_packable
 from rlhf.sampling.sampler import make_decoder, sample
@@ -94,6 +95,44 @@ def _compare_steps(found: PackedDecoder, plain: Decoder, leaving: list[list[int]
         ids = torch.randint(3, 128, (len(ours),), generator=generator)
         ours, theirs = found.read_tokens(ids), plain.read_tokens(ids)
     assert not leaving
+
+
+@pytest.mark.parametrize("variant", ["llama", "one key head", "wide heads"])
+@torch.no_grad()
+def test_prompts_beyond_the_limit_are_read_one_by_one_with_the_same_logits(
+    build: Factory, monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
+    """Torch's attention of each prompt, the products of all of them, and the plain decoder."""
+    family, changes, _ = VARIANTS[variant]
+    model, prompts = build(family, **changes), _repeated(_prompts(3, 11, 6), 0, 1, 0, 2)
+    products: list[Tensor] = []
+
+    def noted(queries: Tensor, *given: Any) -> Tensor:
+        products.append(queries)
+        return grouped_attention(queries, *given)
+
+    monkeypatch.setattr(packed, "grouped_attention", noted)
+    together = PackedDecoder(PackedModel(model, 4), prompts, 8)
+    expected = together.read_prompts()
+    assert len(products) == 2, "one a layer"
+    monkeypatch.setattr(packed, "LONGEST", 10)
+    alone = PackedDecoder(PackedModel(model, 4), prompts, 8)
+    atol = ROUNDINGS * 2.0**-24 * float(expected.abs().max())
+    torch.testing.assert_close(alone.read_prompts(), expected, rtol=0, atol=atol)
+    assert len(products) == 2, "none of a prompt beyond the limit"
+    _compare_steps(PackedDecoder(PackedModel(model, 4), prompts, 8), Decoder(model, prompts, 8), [[3, 0], [1]])
+
+
+@torch.no_grad()
+def test_the_memory_for_long_prompts_does_not_grow_with_their_square(build: Factory) -> None:
+    """4 heads of scores of 2 prompts of 1,200 tokens are 46 MB in float32; a token's widest states are 128 numbers."""
+    model = build("llama", max_position_embeddings=1300)
+    prompts = _prompts(1200, 1100)
+    decoder = PackedDecoder(PackedModel(model, 2), prompts, 2)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        decoder.read_prompts()
+    largest = max(event.cpu_memory_usage for event in seen.events())
+    assert largest <= 2 * 1200 * 128 * 4
 
 
 @torch.no_grad()
