@@ -71,7 +71,12 @@ def test_options_that_leave_nothing_or_contradict_each_other_are_refused(module,
 
 @pytest.mark.parametrize(
     ("given", "pairs", "minibatches"),
-    [([], 3, 1), (["--quick"], 1, 1), (["--pairs", "5", "--minibatches", "4"], 5, 4), (["--quick", "--pairs", "1"], 1, 1)],
+    [
+        ([], 3, 1),
+        (["--quick"], 1, 1),
+        (["--pairs", "5", "--minibatches", "4"], 5, 4),
+        (["--quick", "--pairs", "1"], 1, 1),
+    ],
 )
 def test_sizes_that_are_not_given_are_smaller_with_quick(given, pairs, minibatches):
     made = ppo_vs_trl.arguments()
