@@ -11,7 +11,6 @@ from materials import DEFAULT_MODEL
 from rlhf.config.overrides import parse_overrides
 from rlhf.errors import ConfigError, RlhfError
 
-
 PAIRS = (3, 1)
 """How often the sides of a comparison run in turn: in full, and with `--quick`."""
 

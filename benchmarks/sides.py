@@ -62,7 +62,7 @@ class Figures:
             "phases": {name: median(phases.get(name, 0.0) for phases in rounds) for name in names},
             "peak_gb": max(run["peak_bytes"] for run in self.runs) / 1e9,
             "versions": self.runs[0]["versions"],
-            **{"compute": name for name in computes},
+            **({"compute": computes[0]} if computes else {}),
         }
 
 
