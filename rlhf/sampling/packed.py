@@ -149,13 +149,13 @@ class PackedDecoder:
         def attention(layer: int, qkv: Tensor) -> Tensor:
             rotated, values = split_rotated(qkv, self._model.heads, self._model.key_heads, rotation)
             queries, keys = rotated.split((self._model.heads, self._model.key_heads), dim=1)
-            padded = [self._padded(states, rows, columns) for states in (keys, values)]
-            for memory, states in zip((self._keys, self._values), padded, strict=True):
-                memory[layer, :, :, : self._column] = states[self._sources]
+            padded_keys, padded_values = (self._padded(states, rows, columns) for states in (keys, values))
+            self._keys[layer, :, :, : self._column] = padded_keys[self._sources]
+            self._values[layer, :, :, : self._column] = padded_values[self._sources]
             if invisible is None:
                 return self._each_alone(queries, keys, values).reshape(len(rows), -1)
             queries = self._padded(queries, rows, columns)
-            mixed = grouped_attention(queries, *padded, invisible, self._model.scale)
+            mixed = grouped_attention(queries, padded_keys, padded_values, invisible, self._model.scale)
             return mixed[rows, :, columns].reshape(len(rows), -1)
 
         hidden = self._model.hidden_states(self._ids[rows, columns], attention)
@@ -189,13 +189,15 @@ class PackedDecoder:
         """Return [B, 1, 1, P, P], True where a token of a prompt does not look at another."""
         return ~self._mask[:, None, None, None] | torch.ones(self._column, self._column).triu(1).bool()
 
-    def _each_alone(self, *states: Tensor) -> Tensor:
-        """Return the attention [N, heads, D] of the prompts one after the other, from queries, keys and values."""
+    def _each_alone(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Return the attention [N, heads, D] of the prompts one after the other, from states [N, heads, D] of all."""
         lengths = self._mask.sum(1).tolist()
-        prompts = zip(*(each.transpose(0, 1).split(lengths, dim=1) for each in states), strict=True)
-        options = {"is_causal": True, "scale": self._model.scale, "enable_gqa": True}
+        prompts = zip(*(each.transpose(0, 1).split(lengths, dim=1) for each in (queries, keys, values)), strict=True)
         # With four dimensions torch takes its fused kernel.
-        mixed = [sdpa(*(each[None] for each in prompt), **options)[0] for prompt in prompts]
+        mixed = [
+            sdpa(query[None], key[None], value[None], is_causal=True, scale=self._model.scale, enable_gqa=True)[0]
+            for query, key, value in prompts
+        ]
         return torch.cat(mixed, dim=1).transpose(0, 1)
 
     def _padded(self, states: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
