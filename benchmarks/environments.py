@@ -44,7 +44,9 @@ def python_of(name: str) -> Path:
             print(f"making the environment {place} from {pins.name} (once) ...", file=sys.stderr, flush=True)
             shutil.rmtree(place, ignore_errors=True)
             _run([sys.executable, "-m", "venv", str(place)])
-            _run([str(_python_in(place)), "-m", "pip", "install", "--quiet", "--requirement", str(pins)])
+            # A failure is told by the last line, which must not be pip's notice that there is a newer pip.
+            quiet = ["--quiet", "--disable-pip-version-check"]
+            _run([str(_python_in(place)), "-m", "pip", "install", *quiet, "--requirement", str(pins)])
             (place / MARK).write_text(digest, encoding="utf-8")
     return _python_in(place)
 

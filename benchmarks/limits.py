@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from arithmetic import Limits
-from options import finish, parser
+from options import Parser, finish, parser_without_model
 from rows import Row, circumstances, markdown, save
 
 HIDDEN, INTERMEDIATE, VOCABULARY, BLOCKS = 576, 1536, 49152, 30
@@ -103,10 +103,14 @@ def _row(use: str, dtype: torch.dtype, limits: Limits, shape: tuple[int, int, in
     }
 
 
+def arguments() -> Parser:
+    """Return the command line of this benchmark."""
+    return parser_without_model(__doc__)
+
+
 def main() -> None:
     """Measure, print the table, write the JSON."""
-    made = parser(__doc__)
-    options = made.parse_args()
+    options = arguments().parse_args()
     budget = QUICK_BUDGET if options.quick else BUDGET
     rows: list[Row] = []
     for dtype in (torch.float32, torch.bfloat16):

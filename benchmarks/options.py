@@ -5,11 +5,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from materials import DEFAULT_MODEL
 from rlhf.config.overrides import parse_overrides
 from rlhf.errors import ConfigError, RlhfError
+
+PAIRS = (3, 1)
+"""How often the sides of a comparison run in turn: in full, and with `--quick`."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,23 +23,58 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
-def parser(description: str | None) -> Parser:
-    """Return a parser with the common options."""
+def parser_without_model(description: str | None) -> Parser:
+    """Return a parser with the options that every benchmark has."""
     made = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     made.add_argument("--json", type=_writable, metavar="FILE", help="write the rows there, as a JSON list")
     made.add_argument("--quick", action="store_true", help="less work, a few rows: under a minute on 2 cores")
+    return made
+
+
+def parser(description: str | None) -> Parser:
+    """Return a parser with the options of a benchmark that runs a model."""
+    made = parser_without_model(description)
     made.add_argument("--model", default=DEFAULT_MODEL, help="a local model directory or fetch:NAME")
     return made
 
 
 def add_turns(made: Parser) -> None:
     """Add the options of benchmarks whose sides are processes."""
-    made.add_argument("--pairs", type=positive, default=3, help="how often the sides run in turn")
+    add_size(made, "--pairs", "how often the sides run in turn", PAIRS)
     made.add_argument("--timeout", type=positive, default=900, help="seconds that one process may take")
     made.add_argument("--only", default="", metavar="TEXT", help="only comparisons whose name contains this")
     made.add_argument(
         "--set", action="append", default=[], type=_override, metavar="KEY=VALUE", help="a key of our configuration"
     )
+
+
+def add_size(made: Parser, option: str, what: str, sizes: tuple[int, int], **more: Any) -> None:
+    """Add an option that `--quick` has a smaller default for; `settle` fills it in."""
+    full, quick = sizes
+    text = f"{what} (default: {full}; with --quick {quick}, and no more)"
+    made.add_argument(option, type=positive, default=argparse.SUPPRESS, help=text, **more)
+
+
+def settle(made: Parser, options: Any, **sizes: tuple[int, int]) -> None:
+    """Fill in sizes (in full, with `--quick`) that were not given; refuse one that `--quick` would override."""
+    for name, (full, quick) in sizes.items():
+        given = getattr(options, name, None)
+        if given is None:
+            setattr(options, name, quick if options.quick else full)
+        elif options.quick and given > quick:
+            made.error(f"argument --{name.replace('_', '-')}: --quick takes at most {quick}, found {given}")
+
+
+def refuse_only(made: Parser, options: Any) -> NoReturn:
+    """Refuse an `--only` that no comparison fits."""
+    among = " of --quick" if options.quick else ""
+    made.error(f"argument --only: no comparison{among} contains {options.only!r}")
+
+
+def has_goals(options: Any) -> bool:
+    """Whether goals apply: they were set at full size for the default model, in our own precision and settings."""
+    is_ours = options.dtype == "auto" and not getattr(options, "set", [])
+    return is_ours and options.model == DEFAULT_MODEL and not options.quick
 
 
 @contextmanager

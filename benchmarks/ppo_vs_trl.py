@@ -11,7 +11,7 @@ import torch
 from arithmetic import shape_of, update_seconds
 from limits import BUDGET, QUICK_BUDGET, measure_limits
 from materials import Texts, make_reward_model, model_directory, write_rows
-from options import Parser, add_turns, parser, positive
+from options import PAIRS, Parser, add_size, add_turns, has_goals, parser, positive, refuse_only, settle
 from rlhf.training.precision import compute_dtype
 from rows import Row, collect, comparison
 from sides import Side, in_turn
@@ -55,14 +55,15 @@ class Size:
     minibatches: int = 1
 
 
-QUICK = Size(rows=8, prompt_tokens=16, new_tokens=16, epochs=1)
+MINIBATCHES = (1, 1)
+FULL, QUICK = Size(), Size(rows=8, prompt_tokens=16, new_tokens=16, epochs=1)
 
 
 def arguments() -> Parser:
     """Return the command line of this benchmark."""
     made = parser(__doc__)
     add_turns(made)
-    made.add_argument("--minibatches", type=positive, default=1, choices=(1, 2, 4, 8), help="optimizer steps an epoch")
+    add_size(made, "--minibatches", "optimizer steps an epoch", MINIBATCHES, choices=(1, 2, 4, 8))
     made.add_argument("--updates", type=positive, default=1, help="timed updates of each process, after one to warm up")
     made.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="what ours computes in")
     made.add_argument("--seed", type=positive, default=1, help="of prompts, reward model and sampling")
@@ -128,12 +129,13 @@ def measured(work: dict[str, Any], size: Size, options: Any) -> Iterator[Row]:
 
 
 def _completed(row: Row, goal: tuple[float, float] | None, least: float, size: Size, options: Any) -> Row:
-    row["work"] = {name: getattr(size, name) for name in Size.__slots__} | {"ours_computes_in": options.dtype}
+    row["work"] = {name: getattr(size, name) for name in Size.__slots__}
     row["least_seconds"] = least
-    if goal is not None and not options.quick:
+    if goal is not None and size == FULL and has_goals(options):
         row["goal"] = {"at_least": goal[0], "aim": goal[1]}
     if "ours" in row:
         row["share_of_limit"] = least / row["ours"]["seconds"]
+        row["work"]["ours_computes_in"] = row["ours"]["compute"]
     return row
 
 
@@ -158,9 +160,9 @@ def main() -> None:
     made = arguments()
     options = made.parse_args()
     if not _chosen(options):
-        made.error(f"argument --only: no comparison contains {options.only!r}")
+        refuse_only(made, options)
+    settle(made, options, pairs=PAIRS, minibatches=MINIBATCHES)
     size = QUICK if options.quick else Size(minibatches=options.minibatches)
-    options.pairs = 1 if options.quick else options.pairs
     collect(comparisons(size, options), made, options.json)
 
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from arithmetic import sampling_seconds, shape_of
 from limits import BUDGET, QUICK_BUDGET, measure_limits
 from materials import Texts, model_directory
-from options import Parser, parser, positive
+from options import PAIRS, Parser, add_size, has_goals, parser, positive, settle
 from rlhf.batches import PromptBatch, Samples
 from rlhf.models.loading import frozen_in, load_causal_lm
 from rlhf.sampling.sampler import sample
@@ -30,6 +30,8 @@ EARLY_SHARE = 1 / 3
 """Of the rows that end before their last token, with early EOS."""
 ROWS = (16, 64, 128)
 GOALS = {16: (2, 3.5), 64: (2, 3.5)}
+PROMPT_TOKENS, NEW_TOKENS = 32, (64, 24)
+"""Of each row; new ones in full, and with `--quick`."""
 PAD_ID = 0
 CPU = torch.device("cpu")
 
@@ -38,9 +40,9 @@ def arguments() -> Parser:
     """Return the command line of this benchmark."""
     made = parser(__doc__)
     made.add_argument("--rows", type=positive, action="append", help=f"rows of a batch, may be repeated; else {ROWS}")
-    made.add_argument("--pairs", type=positive, default=3, help="how often the sides run in turn")
-    made.add_argument("--prompt-tokens", type=positive, default=32, help="tokens of each prompt")
-    made.add_argument("--new-tokens", type=positive, default=64, help="tokens sampled at most")
+    add_size(made, "--pairs", "how often the sides run in turn", PAIRS)
+    made.add_argument("--prompt-tokens", type=positive, default=PROMPT_TOKENS, help="tokens of each prompt")
+    add_size(made, "--new-tokens", "tokens sampled at most", NEW_TOKENS)
     made.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="of both sides")
     made.add_argument("--seed", type=positive, default=1, help="of prompts and sampling")
     return made
@@ -149,7 +151,8 @@ def comparisons(options: Any) -> Iterator[Row]:
             if not early:  # with early EOS the least work depends on where rows end
                 least = sampling_seconds(shape, limits, **sizes, bytes_per_weight=dtype.itemsize)
                 row |= {"least_seconds": least, "share_of_limit": least / row["ours"]["seconds"]}
-            if num_rows in GOALS and dtype == torch.bfloat16 and not options.quick:
+            has_full_size = (options.prompt_tokens, options.new_tokens) == (PROMPT_TOKENS, NEW_TOKENS[0])
+            if num_rows in GOALS and dtype == torch.bfloat16 and has_full_size and has_goals(options):
                 row["goal"] = dict(zip(("at_least", "aim"), GOALS[num_rows], strict=True))
             yield row
 
@@ -172,8 +175,9 @@ def main() -> None:
     """Measure, print the table, write the JSON."""
     made = arguments()
     options = made.parse_args()
+    settle(made, options, pairs=PAIRS, new_tokens=NEW_TOKENS)
     if options.quick:
-        options.rows, options.pairs, options.new_tokens = options.rows or [16], 1, min(options.new_tokens, 24)
+        options.rows = options.rows or [16]
     collect(comparisons(options), made, options.json)
 
 

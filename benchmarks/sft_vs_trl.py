@@ -12,7 +12,7 @@ import torch
 from arithmetic import shape_of, training_seconds
 from limits import BUDGET, QUICK_BUDGET, measure_limits
 from materials import Texts, model_directory, write_rows
-from options import Parser, add_turns, parser, positive
+from options import PAIRS, Parser, add_turns, has_goals, parser, positive, refuse_only, settle
 from rlhf.training.precision import compute_dtype
 from rows import Row, collect, comparison
 from sides import Side, in_turn
@@ -99,7 +99,7 @@ def measured(case: Case, directory: Path, options: Any) -> Iterator[Row]:
 def _completed(row: Row, case: Case, tokens: int, least: float, options: Any) -> Row:
     row["work"] = {"real_tokens": tokens, "batch_size": BATCH_SIZE, "ours_computes_in": options.dtype}
     row["least_seconds"] = least
-    if not options.quick:
+    if has_goals(options):
         row["goal"] = {"at_least": case.goal[0], "aim": case.goal[1]}
     for side in ("theirs", "ours"):
         if side in row:
@@ -127,8 +127,8 @@ def main() -> None:
     options = made.parse_args()
     cases = [case for case in (QUICK_CASES if options.quick else CASES) if _packings(case, options)]
     if not cases:
-        made.error(f"argument --only: no comparison contains {options.only!r}")
-    options.pairs = 1 if options.quick else options.pairs
+        refuse_only(made, options)
+    settle(made, options, pairs=PAIRS)
     collect(comparisons(cases, options), made, options.json)
 
 

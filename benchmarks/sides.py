@@ -44,7 +44,16 @@ class Figures:
         return [seconds for run in self.runs for seconds in run["seconds"][1:]]
 
     def summary(self) -> dict[str, Any]:
-        """Return the medians of the timed rounds and of their phases, the largest peak memory, and the versions."""
+        """Return the medians of the timed rounds and of their phases, the largest peak memory, and the versions.
+
+        `compute`, where the worker says it, is the number type that all processes have computed in.
+
+        Raises:
+            ValueError: they computed in different types.
+        """
+        computes = sorted({run["compute"] for run in self.runs if "compute" in run})
+        if len(computes) > 1:
+            raise ValueError(f"one side computed in {' and in '.join(computes)} in turn; name the type with --dtype")
         rounds = [phases for run in self.runs for phases in run["phases"][1:]]
         names = sorted({name for phases in rounds for name in phases})
         return {
@@ -53,6 +62,7 @@ class Figures:
             "phases": {name: median(phases.get(name, 0.0) for phases in rounds) for name in names},
             "peak_gb": max(run["peak_bytes"] for run in self.runs) / 1e9,
             "versions": self.runs[0]["versions"],
+            **({"compute": computes[0]} if computes else {}),
         }
 
 

@@ -37,8 +37,8 @@ from rlhf.training.randomness import seed_everything
 from rlhf.training.run_directory import RunDirectory, is_complete
 from rlhf.training.supervised import Objective, SupervisedSteps
 
-UNIMPORTANT = ("output_dir", "logging", "checkpoints", "expected_processes", "compile")
-"""Keys of a stage's config that do not change its result."""
+UNIMPORTANT = ("output_dir", "logging", "checkpoints", "expected_processes")
+"""Keys of a stage's config that do not change its result; `compile` does, as `precision` does: it rounds otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,10 +98,19 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
+def roundings() -> ModuleType:
+    """The module `roundings.py`: tolerances."""
+    return _module("roundings", Path(__file__).parent / "roundings.py")
+
+
+@pytest.fixture(scope="session")
 def lab() -> ModuleType:
     """The module `ppo/laboratory.py`."""
-    path = Path(__file__).parent / "ppo" / "laboratory.py"
-    spec = importlib.util.spec_from_file_location("ppo_laboratory", path)
+    return _module("ppo_laboratory", Path(__file__).parent / "ppo" / "laboratory.py")
+
+
+def _module(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

@@ -54,7 +54,7 @@ def test_the_fingerprint_ignores_what_does_not_change_the_result(override):
     assert mark(sft("here", override)) == mark(sft("here"))
 
 
-@pytest.mark.parametrize("override", ["seed=1", "optimizer.learning_rate=0.5", "loss_on=all", "steps=4"])
+@pytest.mark.parametrize("override", ["seed=1", "optimizer.learning_rate=0.5", "loss_on=all", "steps=4", "compile=off"])
 def test_the_fingerprint_follows_the_config(override):
     assert mark(sft("here", override)) != mark(sft("here"))
 
@@ -92,6 +92,19 @@ def test_another_config_in_the_directory_of_an_incomplete_run_is_refused_and_lea
         train_sft(run("optimizer.learning_rate=0.5"))
     assert error.value.exit_status == 4
     assert {name: (directory / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("compile=off", r"compile \(saved 'auto', now 'off'\)"),
+        ("model.precision=bfloat16", r"model.precision \(saved 'float32', now 'bfloat16'\)"),
+    ],
+)
+def test_a_run_is_not_resumed_with_another_rounding(run, override, told):
+    (Path(run().output_dir) / "complete.json").unlink()
+    with pytest.raises(CheckpointError, match=told):
+        train_sft(run(override))
 
 
 def test_changed_data_in_the_same_file_is_refused(run, finished, tmp_path):

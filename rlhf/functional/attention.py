@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+LONGEST = 512
+"""Keys up to which the products are worth it: faster at 33 to 640 keys, but their memory grows with the square."""
+
 
 def grouped_attention(
     queries: Tensor, keys: Tensor, values: Tensor, invisible: Tensor | None, scaling: float

@@ -103,26 +103,6 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
     return centred * torch.rsqrt(masked_mean(centred.square(), mask) + _VARIANCE_EPS)
 
 
-def scale_to_unit_variance(values: Tensor, mask: Tensor) -> Tensor:
-    """Scale to variance 1 over all positions that count, and leave the mean where it is.
-
-    y = (x - mean) / sqrt(var + 1e-8) + mean, var biased
-
-    Source: lm-human-preferences, lm_human_preferences/utils/core.py, `whiten` with `shift_mean=False`.
-
-    Args:
-        values: any shape.
-        mask: same shape, bool, True on positions that count.
-
-    Returns:
-        Same shape, 0 where the mask is False; the values themselves where all that count are equal.
-
-    Raises:
-        ValueError: the shapes differ, or the mask is not bool.
-    """
-    return keep(whiten(values, mask) + masked_mean(values, mask), mask)
-
-
 def _centred(values: Tensor, mask: Tensor) -> Tensor:
     """Subtract the mean of the positions that count; 0 elsewhere."""
     kept = keep(values, mask)

@@ -8,12 +8,10 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from rlhf.functional.attention import grouped_attention
+from rlhf.functional.attention import LONGEST, grouped_attention
 
 NAME = "rlhf_short_rows"
 """What this attention is registered under in transformers."""
-LONGEST = 512
-"""Keys up to which the products are taken: faster at 33 to 640 keys, but their memory grows with the square."""
 EXTRAS = ("position_bias", "cache", "softcap", "s_aux")
 """Arguments of transformers that the products know nothing of."""
 

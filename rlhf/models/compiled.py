@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def compiles(choice: Literal["auto", "on", "off"], num_tokens: int, device: torch.device) -> bool:
-    """Say whether blocks are compiled: `auto` does it for long runs, where there is a compiler.
+    """Say whether blocks are compiled: `auto` does it for long runs, and without a compiler logs that it does not.
 
     Args:
         choice: the config's `compile`.
@@ -31,7 +31,10 @@ def compiles(choice: Literal["auto", "on", "off"], num_tokens: int, device: torc
     has_compiler = device.type != "cpu" or shutil.which("g++") is not None
     if choice == "on" and not has_compiler:
         raise ConfigError("compile: on needs a C++ compiler, and no g++ was found - install one, or set compile: off")
-    return choice == "on" or (choice == "auto" and has_compiler and num_tokens >= LONG_RUN)
+    is_wanted = choice == "on" or (choice == "auto" and num_tokens >= LONG_RUN)
+    if is_wanted and not has_compiler:
+        log.warning("transformer blocks run as they are, not compiled: no g++ found")
+    return is_wanted and has_compiler
 
 
 def compile_blocks(*models: nn.Module) -> None:

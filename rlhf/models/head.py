@@ -93,7 +93,9 @@ class _LinearHead(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, normaliser, spread, *kept = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        # Sums over many chunks would lose digits in bfloat16.
+        sum_type = weight.dtype if len(kept) < 2 else torch.promote_types(weight.dtype, torch.float32)
+        grad_weight = torch.zeros_like(weight, dtype=sum_type) if ctx.needs_input_grad[1] else None
         for index, products in enumerate(kept):
             start = index * LOGIT_CHUNK
             grad_products = torch.empty_like(products)
@@ -110,6 +112,8 @@ class _LinearHead(Function):
             rows = slice(start, start + len(products))
             if grad_hidden is not None:
                 grad_hidden[rows] = grad_products @ weight
-            if grad_weight is not None:
+            if grad_weight is not None and sum_type == products.dtype:
                 grad_weight.addmm_(grad_products.T, hidden[rows])
-        return grad_hidden, grad_weight, None, None, None, None
+            elif grad_weight is not None:
+                grad_weight += grad_products.T @ hidden[rows]
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None, None

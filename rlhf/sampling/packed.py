@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention as sdpa
 from transformers.activations import ACT2FN
 
 from rlhf.batches import PromptBatch
-from rlhf.functional.attention import grouped_attention
+from rlhf.functional.attention import LONGEST, grouped_attention
 from rlhf.sampling.decoder import distinct_prompts, left_padded
 from rlhf.sampling.kernels import SUFFIXES, Kernels, LayerCache, split_rotated
 
@@ -121,7 +122,8 @@ class PackedModel:
 class PackedDecoder:
     """Reads prompts once and then one token a row at a time; `Decoder` is its plain twin.
 
-    Prompts are read without their padding, and equal prompts once. Rows that are over leave without a copy.
+    Prompts are read without their padding, and equal prompts once; where one is longer than `LONGEST`, the attention of
+    each is torch's, which keeps no scores. Rows that are over leave without a copy.
     """
 
     def __init__(self, model: PackedModel, prompts: PromptBatch, max_new_tokens: int) -> None:
@@ -142,15 +144,18 @@ class PackedDecoder:
         rows, columns = self._mask.nonzero(as_tuple=True)
         positions = columns - self._padding[rows]
         rotation = (self._rotation[0][positions], self._rotation[1][positions])
-        invisible = ~self._mask[:, None, None, None] | torch.ones(self._column, self._column).triu(1).bool()
+        invisible = None if self._column > LONGEST else self._invisible()
 
         def attention(layer: int, qkv: Tensor) -> Tensor:
             rotated, values = split_rotated(qkv, self._model.heads, self._model.key_heads, rotation)
             queries, keys = rotated.split((self._model.heads, self._model.key_heads), dim=1)
-            queries, keys, values = (self._padded(states, rows, columns) for states in (queries, keys, values))
-            self._keys[layer, :, :, : self._column] = keys[self._sources]
-            self._values[layer, :, :, : self._column] = values[self._sources]
-            mixed = grouped_attention(queries, keys, values, invisible, self._model.scale)
+            padded_keys, padded_values = (self._padded(states, rows, columns) for states in (keys, values))
+            self._keys[layer, :, :, : self._column] = padded_keys[self._sources]
+            self._values[layer, :, :, : self._column] = padded_values[self._sources]
+            if invisible is None:
+                return self._each_alone(queries, keys, values).reshape(len(rows), -1)
+            queries = self._padded(queries, rows, columns)
+            mixed = grouped_attention(queries, padded_keys, padded_values, invisible, self._model.scale)
             return mixed[rows, :, columns].reshape(len(rows), -1)
 
         hidden = self._model.hidden_states(self._ids[rows, columns], attention)
@@ -179,6 +184,21 @@ class PackedDecoder:
         if len(index.unique()) < len(index):
             raise ValueError(f"a row can be kept once, found {index.tolist()}")
         self._slots, self._first = self._slots[index], self._first[index]
+
+    def _invisible(self) -> Tensor:
+        """Return [B, 1, 1, P, P], True where a token of a prompt does not look at another."""
+        return ~self._mask[:, None, None, None] | torch.ones(self._column, self._column).triu(1).bool()
+
+    def _each_alone(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Return the attention [N, heads, D] of the prompts one after the other, from states [N, heads, D] of all."""
+        lengths = self._mask.sum(1).tolist()
+        prompts = zip(*(each.transpose(0, 1).split(lengths, dim=1) for each in (queries, keys, values)), strict=True)
+        # With four dimensions torch takes its fused kernel.
+        mixed = [
+            sdpa(query[None], key[None], value[None], is_causal=True, scale=self._model.scale, enable_gqa=True)[0]
+            for query, key, value in prompts
+        ]
+        return torch.cat(mixed, dim=1).transpose(0, 1)
 
     def _padded(self, states: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Return [B, heads, P, D] of tokens [N, heads, D], 0 where padded."""

@@ -101,15 +101,6 @@ class MetricsLog:
             raise CheckpointError(f"{self.path}: cannot be written: {error}") from error
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a metrics file; a last line that is still being written is left out.
-
-    Raises:
-        CheckpointError: a line before the last is not a row; names file and line.
-    """
-    return [row for row, _ in _parse(path, path.read_text(encoding="utf-8", errors="replace"))]
-
-
 class Trackers:
     """Sends metrics to the trackers that the accelerator was made with (`log_with`); without any it does nothing."""
 

@@ -35,6 +35,13 @@ def test_an_environment_is_made_once(commands, tmp_path):
     assert python_of("peer") == python and len(commands) == 2
 
 
+def test_pip_ends_a_failure_with_its_reason_not_with_a_notice(commands, monkeypatch):
+    whole, fake = [], environments._run
+    monkeypatch.setattr(environments, "_run", lambda command: (whole.append(command), fake(command)))
+    python_of("peer")
+    assert "--disable-pip-version-check" in whole[1]
+
+
 def test_other_pins_make_it_anew(commands, tmp_path):
     python_of("peer")
     (tmp_path / "peer.txt").write_text("torch==2.12.0\n")

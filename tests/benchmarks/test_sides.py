@@ -62,6 +62,18 @@ def test_a_side_that_fails_is_left_out_and_the_others_go_on(monkeypatch):
     assert asked == ["broken", "good", "good"]
 
 
+def _run(compute):
+    return {"seconds": [1.0, 2.0], "phases": [{}, {}], "peak_bytes": 1, "versions": {}, **compute}
+
+
+def test_a_summary_says_what_was_computed_in_and_refuses_processes_that_differ():
+    low, full = {"compute": "bfloat16"}, {"compute": "float32"}
+    assert Figures(runs=[_run(low), _run(low)]).summary()["compute"] == "bfloat16"
+    assert "compute" not in Figures(runs=[_run({})]).summary()
+    with pytest.raises(ValueError, match="computed in bfloat16 and in float32 in turn; name the type with --dtype"):
+        Figures(runs=[_run(low), _run(full), _run(low)]).summary()
+
+
 def test_a_process_gets_its_work_and_variables_and_reports(worker):
     found = run(Side(name="x", worker=worker, work={}, variables={"VARIABLE": "v"}), 60)
     assert len(found["seconds"]) == 2

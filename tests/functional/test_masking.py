@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from rlhf.functional.masking import keep, masked_mean, masked_sum, masked_variance, scale_to_unit_variance, whiten
+from rlhf.functional.masking import keep, masked_mean, masked_sum, masked_variance, whiten
 
 NAN, INF = float("nan"), float("inf")
 MASK = torch.tensor([[True, True, False], [False, True, True]])
@@ -22,8 +22,6 @@ def test_whitening_by_hand():
     # mean 3, biased var 2.5, std 1.5811388: -2 / 1.5811388 = -1.2649111, -1 / 1.5811388 = -0.6324555
     expected = torch.tensor([[-1.2649111, -0.6324555, 0.0], [0.0, 0.6324555, 1.2649111]])
     torch.testing.assert_close(whiten(values, MASK), expected)
-    # The same plus the mean of 3, where the mask is True.
-    torch.testing.assert_close(scale_to_unit_variance(values, MASK), keep(expected + 3.0, MASK))
 
 
 def test_whitening_agrees_with_a_loop():
@@ -48,21 +46,11 @@ def test_whitened_values_have_mean_0_and_biased_variance_1():
     assert kept.var(unbiased=False).item() == pytest.approx(1.0, abs=1e-5)
 
 
-def test_scaling_keeps_the_mean_where_whitening_removes_it():
-    # The two meanings that another library once swapped behind one flag.
-    values, mask = torch.tensor([[10.0, 12.0, 20.0]]), torch.ones(1, 3, dtype=torch.bool)
-    assert whiten(values, mask).mean().item() == pytest.approx(0.0, abs=1e-6)
-    scaled = scale_to_unit_variance(values, mask)
-    assert scaled.mean().item() == pytest.approx(14.0, abs=1e-5)
-    assert scaled.var(unbiased=False).item() == pytest.approx(1.0, abs=1e-5)
-
-
 @pytest.mark.parametrize("constant", [0.0, 0.1, -3.3, 1e6 + 0.3])
-def test_equal_values_whiten_to_exactly_0_and_scale_to_themselves(constant):
+def test_equal_values_whiten_to_exactly_0(constant):
     # Odd sizes, so that the rounded sum of many equal numbers is no multiple of the number.
     values, mask = torch.full((67, 53), constant), torch.arange(53).expand(67, 53) < 47
     assert torch.equal(whiten(values, mask), torch.zeros(67, 53))
-    torch.testing.assert_close(scale_to_unit_variance(values, mask), keep(values, mask))
 
 
 def test_a_single_kept_value_whitens_to_0():
@@ -75,10 +63,9 @@ def test_nothing_kept_gives_0_and_not_nan(shape):
     assert masked_mean(values, mask).item() == 0.0
     assert masked_variance(values, mask).item() == 0.0
     assert torch.equal(whiten(values, mask), torch.zeros(shape))
-    assert torch.equal(scale_to_unit_variance(values, mask), torch.zeros(shape))
 
 
-@pytest.mark.parametrize("function", [keep, masked_sum, masked_mean, masked_variance, whiten, scale_to_unit_variance])
+@pytest.mark.parametrize("function", [keep, masked_sum, masked_mean, masked_variance, whiten])
 @pytest.mark.parametrize("padding", [0.0, 1e30, INF, -INF, NAN])
 def test_padding_content_changes_neither_result_nor_gradient(function, padding):
     weights = torch.tensor([[1.0, -2.0, 5.0], [5.0, 3.0, 0.5]])
@@ -96,7 +83,7 @@ def test_padding_content_changes_neither_result_nor_gradient(function, padding):
     assert torch.equal(gradient[MASK.logical_not()], torch.zeros(2))
 
 
-@pytest.mark.parametrize("function", [masked_variance, whiten, scale_to_unit_variance])
+@pytest.mark.parametrize("function", [masked_variance, whiten])
 def test_gradients_agree_with_finite_differences(function):
     values = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
     assert torch.autograd.gradcheck(lambda v: function(v, MASK), (values,))
@@ -110,11 +97,11 @@ def test_half_precision_is_averaged_in_float32():
 def test_arguments_are_left_as_they_were():
     values = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
     before = values.clone()
-    whiten(values, MASK), scale_to_unit_variance(values, MASK), keep(values, MASK)
+    whiten(values, MASK), keep(values, MASK)
     assert torch.equal(values, before)
 
 
-@pytest.mark.parametrize("function", [keep, masked_sum, masked_mean, masked_variance, whiten, scale_to_unit_variance])
+@pytest.mark.parametrize("function", [keep, masked_sum, masked_mean, masked_variance, whiten])
 def test_shapes_that_differ_and_masks_of_numbers_are_refused(function):
     with pytest.raises(ValueError, match=r"mask must have the shape of values \[2, 3\], found \[3\]"):
         function(torch.ones(2, 3), torch.ones(3, dtype=torch.bool))

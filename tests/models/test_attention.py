@@ -1,6 +1,6 @@
 """Tests of rlhf.models.attention."""
 
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -165,8 +165,9 @@ def test_rows_beyond_the_limit_go_to_torch(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "qwen3", "gemma", "gemma3"])
-def test_a_model_says_the_same_with_it_with_and_without_padding(tiny_model: Any, family: str) -> None:
-    """Two layers in float32, logits up to some tens: the tolerance of the other equivalences of whole models."""
+def test_a_model_says_the_same_with_it_with_and_without_padding(
+    tiny_model: Any, roundings: ModuleType, family: str
+) -> None:
     model = tiny_model(family, attn_implementation="sdpa")
     ids = torch.randint(3, 128, (2, 12), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids)
@@ -178,8 +179,9 @@ def test_a_model_says_the_same_with_it_with_and_without_padding(tiny_model: Any,
         use_short_row_attention(model)
         assert model.config._attn_implementation == NAME
         found = [model(**kwargs).logits for kwargs in given]
-    torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(found[1][mask.bool()], expected[1][mask.bool()], rtol=1e-4, atol=1e-3)
+    atol = roundings.apart(float(expected[0].abs().max()), roundings.of_a_pass(model.config, 12))
+    torch.testing.assert_close(found[0], expected[0], rtol=0, atol=atol)
+    torch.testing.assert_close(found[1][mask.bool()], expected[1][mask.bool()], rtol=0, atol=atol)
     assert not torch.equal(found[0], expected[0]), "the products round otherwise: they were taken"
 
 

@@ -233,6 +233,11 @@ def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def logged(directory: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics."""
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
 def without_time(metrics: dict[str, float]) -> dict[str, float]:
     """Metrics that two runs have alike."""
     return {name: value for name, value in metrics.items() if name not in ("seconds", "step")}

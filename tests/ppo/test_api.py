@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from rlhf import Callback, PPOTrainer
 from rlhf.errors import CheckpointError, ConfigError, DataError, RewardError
 from rlhf.ppo import train_ppo
-from rlhf.training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +48,7 @@ def test_a_loop_of_ones_own_and_train_and_the_stage_give_the_same_bytes(
     stage = load_file(train_ppo(config) / "model.safetensors")
     whole.save(tmp_path / "policy")
     lab.assert_equal(load_file(tmp_path / "policy" / "model.safetensors"), stage)
-    logged = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    logged = lab.logged(tmp_path / "run")
     assert [lab.without_time(row) for row in logged] == [lab.without_time(row) for row in history]
 
 

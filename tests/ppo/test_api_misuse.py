@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from rlhf import Callback
 from rlhf.errors import CheckpointError, ConfigError, DataError
-from rlhf.training.metrics import read_metrics
 
 
 def _model(workshop: Path) -> Any:
@@ -98,7 +97,7 @@ def test_a_stream_that_ends_early_is_evaluated_and_logged(lab: ModuleType, works
     made = lab.ppo_trainer(workshop, steps=5, logging__every=4, output_dir=tmp_path / "run")
     history = made.train(iter(["A", "B"] * 8), evaluation=lambda trainer: {"steps_seen": trainer.ppo.num_steps})
     assert len(history) == 2 and history[-1]["steps_seen"] == 2.0
-    assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [2]
+    assert [row["step"] for row in lab.logged(tmp_path / "run")] == [2]
 
 
 def test_batches_begin_with_what_the_iterator_has_next(lab: ModuleType, workshop: Path) -> None:

@@ -6,7 +6,6 @@ from types import ModuleType
 from transformers import AutoModelForCausalLM
 
 from rlhf import Callback, PPOTrainer
-from rlhf.training.metrics import read_metrics
 
 
 class Heard(Callback):
@@ -39,5 +38,5 @@ def test_callbacks_hear_of_steps_saves_and_evaluations(lab: ModuleType, workshop
         "evaluation/scores", "evaluation/kl", "evaluation/share_ended", "evaluation/response_length"
     }  # fmt: skip
     assert history[1]["evaluation/kl"] != 0.0 and "evaluation/kl" not in history[0]
-    assert read_metrics(tmp_path / "run" / "metrics.jsonl") == [{**row, "step": int(row["step"])} for row in history]
+    assert lab.logged(tmp_path / "run") == [{**row, "step": int(row["step"])} for row in history]
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "policy") is not None

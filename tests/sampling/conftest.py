@@ -1,13 +1,34 @@
 """A factory of tiny models that also knows Mistral."""
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig, PreTrainedModel
 
+from rlhf.batches import PromptBatch, Samples
+
 Factory = Callable[..., PreTrainedModel]
+Tolerance = Callable[[Any, PromptBatch, Samples], float]
+
+
+@pytest.fixture(scope="session")
+def logprob_tolerance(roundings: ModuleType) -> Tolerance:
+    """A function: how far logprobs of samples (temperature 0 or 1) may be from those of another way to sample them."""
+
+    def found(model: Any, prompts: PromptBatch, samples: Samples) -> float:
+        largest, longest = 0.0, 0
+        for row in range(len(prompts.prompt_ids)):
+            prompt, response = prompts.prompt_ids[row], samples.response_ids[row]
+            ids = torch.cat([prompt[prompts.prompt_mask[row]], response[samples.response_mask[row]]])
+            with torch.no_grad():
+                largest = max(largest, float(model(input_ids=ids[None], use_cache=False).logits.abs().max()))
+            longest = max(longest, len(ids))
+        return roundings.LOGPROB * float(roundings.apart(largest, roundings.of_a_pass(model.config, longest)))
+
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,15 +13,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.batches import PromptBatch, Samples
-from rlhf.sampling import kernels, sampler
+from rlhf.functional.attention import grouped_attention
+from rlhf.sampling import kernels, packed, sampler
 from rlhf.sampling.decoder import Decoder
 from rlhf.sampling.packed import PackedDecoder, PackedLinear, PackedModel, is_packable
 from rlhf.sampling.sampler import make_decoder, sample
 
 FAMILIES = ["llama", "mistral", "qwen2"]
-ROUNDINGS = 15 * 64
-"""Seven matrix products in each of two layers and the head, of at most 64 terms: float32 units of the largest logit."""
 Factory = Callable[..., PreTrainedModel]
+Tolerance = Callable[[Any, PromptBatch, Samples], float]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -65,7 +66,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], Callable[[Any], Any]]] = {
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
-def test_the_packed_decoder_gives_the_logits_of_the_plain_one(build: Factory, variant: str, compiled: bool) -> None:
+def test_the_packed_decoder_gives_the_logits_of_the_plain_one(
+    build: Factory, roundings: ModuleType, variant: str, compiled: bool
+) -> None:
     if compiled and kernels.library() is None:
         pytest.skip("no g++ here")
     family, changes, change = VARIANTS[variant]
@@ -75,17 +78,28 @@ def test_the_packed_decoder_gives_the_logits_of_the_plain_one(build: Factory, va
     found = PackedDecoder(PackedModel(model, 6, compiled_kernels=compiled), prompts, 8)
     plain = Decoder(model, prompts, 8)
     assert found._model.kernels.is_compiled == compiled
-    _compare_steps(found, plain, [[4, 0, 2, 5, 1], [3, 0], [1]])
+    _compare_steps(found, plain, [[4, 0, 2, 5, 1], [3, 0], [1]], _near(roundings, model))
 
 
-def _compare_steps(found: PackedDecoder, plain: Decoder, leaving: list[list[int]]) -> None:
+def _near(roundings: ModuleType, model: PreTrainedModel) -> Callable[[Tensor, Tensor], None]:
+    """A comparison of logits of at most 19 tokens by two decoders."""
+
+    def compare(found: Tensor, expected: Tensor) -> None:
+        atol = roundings.apart(float(expected.abs().max()), roundings.of_a_pass(model.config, 19))
+        torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+    return compare
+
+
+def _compare_steps(
+    found: PackedDecoder, plain: Decoder, leaving: list[list[int]], compare: Callable[[Tensor, Tensor], None]
+) -> None:
     """Compare eight steps, in which the rows of `leaving` stay after steps 1, 3 and 5, in that order."""
     generator = torch.Generator().manual_seed(2)
     ours, theirs = found.read_prompts(), plain.read_prompts()
     for step in range(8):
         assert ours.shape == theirs.shape
-        atol = ROUNDINGS * 2.0**-24 * float(theirs.abs().max())
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
+        compare(ours, theirs)
         if step % 2 and leaving:
             index = torch.tensor(leaving.pop(0))
             found.keep_rows(index)
@@ -96,9 +110,54 @@ def _compare_steps(found: PackedDecoder, plain: Decoder, leaving: list[list[int]
     assert not leaving
 
 
+@pytest.mark.parametrize("variant", ["llama", "one key head", "wide heads"])
+@torch.no_grad()
+def test_prompts_beyond_the_limit_are_read_one_by_one_with_the_same_logits(
+    build: Factory, roundings: ModuleType, monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
+    """Torch's attention of each prompt, the products of all of them, and the plain decoder."""
+    family, changes, _ = VARIANTS[variant]
+    model, prompts = build(family, **changes), _repeated(_prompts(3, 11, 6), 0, 1, 0, 2)
+    products: list[Tensor] = []
+
+    def noted(queries: Tensor, *given: Any) -> Tensor:
+        products.append(queries)
+        return grouped_attention(queries, *given)
+
+    monkeypatch.setattr(packed, "grouped_attention", noted)
+    together = PackedDecoder(PackedModel(model, 4), prompts, 8)
+    expected = together.read_prompts()
+    assert len(products) == 2, "one a layer"
+    monkeypatch.setattr(packed, "LONGEST", 10)
+    alone = PackedDecoder(PackedModel(model, 4), prompts, 8)
+    compare = _near(roundings, model)
+    compare(alone.read_prompts(), expected)
+    assert len(products) == 2, "none of a prompt beyond the limit"
+    again = PackedDecoder(PackedModel(model, 4), prompts, 8)
+    _compare_steps(again, Decoder(model, prompts, 8), [[3, 0], [1]], compare)
+
+
+@torch.no_grad()
+def test_the_memory_for_long_prompts_does_not_grow_with_their_square(build: Factory) -> None:
+    """4 heads of scores of 2 prompts of 1,200 tokens are 46 MB in float32; a token's widest states are 128 numbers."""
+    model = build("llama", max_position_embeddings=1300)
+    prompts = _prompts(1200, 1100)
+    decoder = PackedDecoder(PackedModel(model, 2), prompts, 2)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        decoder.read_prompts()
+    largest = max(event.cpu_memory_usage for event in seen.events())
+    assert largest <= 2 * 1200 * 128 * 4
+
+
 @torch.no_grad()
 def test_bfloat16_stays_near_float32(build: Factory) -> None:
-    """Both decoders in bfloat16 are as far from float32 as each other: neither loses more than the type does."""
+    """Against float32, as root mean squares over the logits.
+
+    Sums are float32; what passes from one step to the next is rounded, by at most u = 2^-8: in a layer two norms of two
+    steps, four products with their weights (8), rotation (2), scores, weights, mix, the gate's two steps, two
+    residuals, 21 in all. Two layers, the embedding and its weights, the last norm and the head with its weights: 48,
+    which add up in quadrature.
+    """
     model, prompts = build("llama", initializer_range=0.1), _prompts(3, 11, 6)
     exact = Decoder(model, prompts, 2)
     low = copy.deepcopy(model).bfloat16()
@@ -108,7 +167,8 @@ def test_bfloat16_stays_near_float32(build: Factory) -> None:
         expected, packed, plain = (each.float() for each in logits)
         assert logits[1].dtype == torch.bfloat16
         packed_error, plain_error = (float((each - expected).norm()) for each in (packed, plain))
-        assert 0 < packed_error < 2 * plain_error < 0.1 * float(expected.norm())
+        most = 48**0.5 * 2**-8 * float(expected.norm())
+        assert 0 < packed_error < most and 0 < plain_error < most
 
 
 def _sampled(model: Any, prompts: PromptBatch, **changes: Any) -> Samples:
@@ -119,7 +179,7 @@ def _sampled(model: Any, prompts: PromptBatch, **changes: Any) -> Samples:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_sampled_ids_are_those_of_the_plain_decoder(
-    build: Factory, monkeypatch: pytest.MonkeyPatch, family: str, temperature: float
+    build: Factory, logprob_tolerance: Tolerance, monkeypatch: pytest.MonkeyPatch, family: str, temperature: float
 ) -> None:
     model, prompts = build(family), _repeated(_prompts(3, 12, 7, 5), 0, 1, 2, 3, 1, 1, 0, 2)
     assert isinstance(make_decoder(model, prompts, 4), PackedDecoder)
@@ -128,7 +188,8 @@ def test_sampled_ids_are_those_of_the_plain_decoder(
     assert isinstance(make_decoder(model, prompts, 4), Decoder)
     expected = _sampled(model, prompts, temperature=temperature)
     assert torch.equal(found.response_ids, expected.response_ids) and torch.equal(found.ended, expected.ended)
-    torch.testing.assert_close(found.logprobs, expected.logprobs, rtol=0, atol=1e-3)
+    atol = logprob_tolerance(model, prompts, expected)
+    torch.testing.assert_close(found.logprobs, expected.logprobs, rtol=0, atol=atol)
     assert bool(found.ended.any())
 
 

@@ -1,6 +1,7 @@
 """Tests of rlhf.sampling.sampler."""
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,9 +14,8 @@ from rlhf.sampling import sampler
 from rlhf.sampling.sampler import sample
 
 FAMILIES = ["gpt2", "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3"]
-MATRIX_PRODUCTS, WIDTH = 15, 64
-"""Of a tiny model: seven in each of two layers, and the head; none sums more than 64 products."""
 Factory = Callable[..., PreTrainedModel]
+Tolerance = Callable[[Any, PromptBatch, Samples], float]
 
 
 def _prompts(*lengths: int, width: int | None = None) -> PromptBatch:
@@ -79,7 +79,9 @@ def test_greedy_equals_generate_with_several_eos_ids_and_a_minimum_length(tiny_m
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
-def test_logprobs_equal_those_of_a_fresh_forward(tiny_model: Factory, family: str, temperature: float) -> None:
+def test_logprobs_equal_those_of_a_fresh_forward(
+    tiny_model: Factory, roundings: ModuleType, family: str, temperature: float
+) -> None:
     model, prompts = tiny_model(family), _prompts(3, 12, 7, 20)
     found = _sample(model, prompts, temperature=temperature, eos_ids=(5, 9, 30, 31, 77, 101, 102))
     for row in range(4):
@@ -89,20 +91,21 @@ def test_logprobs_equal_those_of_a_fresh_forward(tiny_model: Factory, family: st
             logits = model(input_ids=torch.cat([prompt, response])[None], use_cache=False).logits[0]
         scaled = logits[len(prompt) - 1 : -1].double() / (temperature or 1.0)
         expected = scaled.log_softmax(-1).gather(-1, response[:, None])[:, 0]
-        # Each product rounds a sum of at most WIDTH terms: WIDTH * eps of its size at worst, one after the other.
-        tolerance = MATRIX_PRODUCTS * WIDTH * torch.finfo(torch.float32).eps * float(scaled.abs().max())
+        num_roundings = roundings.of_a_pass(model.config, len(prompt) + len(response))
+        tolerance = roundings.LOGPROB * roundings.apart(float(scaled.abs().max()), num_roundings)
         torch.testing.assert_close(found.logprobs[row, : len(response)].double(), expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3"])
 def test_a_row_depends_on_its_own_numbers_only(
-    tiny_model: Factory, family: str, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Factory, logprob_tolerance: Tolerance, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, prompts, eos = tiny_model(family), _prompts(3, 12, 7, 5, 12, 20), tuple(range(3, 13))
     table = torch.rand(6, 16, dtype=torch.float64, generator=_generator(3))
     _set_uniforms(monkeypatch, table)
     together = _sample(model, prompts, eos_ids=eos)
     assert len(set(together.response_mask.sum(-1).tolist())) > 2
+    atol = logprob_tolerance(model, prompts, together)
     order = torch.tensor([4, 0, 5, 2, 1, 3])
     wide = PromptBatch(
         prompt_ids=torch.nn.functional.pad(prompts.prompt_ids, (0, 9)),
@@ -117,12 +120,12 @@ def test_a_row_depends_on_its_own_numbers_only(
         alone = _sample(model, prompts.rows(torch.tensor([row])), eos_ids=eos)
         length = int(together.response_mask[row].sum())
         assert torch.equal(alone.response_ids[0], together.response_ids[row, :length])
-        torch.testing.assert_close(alone.logprobs[0], together.logprobs[row, :length], rtol=0, atol=1e-3)
+        torch.testing.assert_close(alone.logprobs[0], together.logprobs[row, :length], rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "gemma3"])
 def test_leaving_rows_change_nothing_but_the_work(
-    tiny_model: Factory, family: str, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Factory, logprob_tolerance: Tolerance, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, prompts = tiny_model(family), _prompts(3, 12, 7, 5, 12, 20, 4, 4)
     results, work = [], []
@@ -137,7 +140,8 @@ def test_leaving_rows_change_nothing_but_the_work(
         work.append(sum(shapes))
     assert torch.equal(results[0].response_ids, results[1].response_ids)
     assert torch.equal(results[0].ended, results[1].ended)
-    torch.testing.assert_close(results[0].logprobs, results[1].logprobs, rtol=0, atol=1e-3)
+    atol = logprob_tolerance(model, prompts, results[0])
+    torch.testing.assert_close(results[0].logprobs, results[1].logprobs, rtol=0, atol=atol)
     assert work[1] < 0.8 * work[0]
 
 
@@ -192,14 +196,17 @@ def test_a_response_that_ends_on_its_last_token_is_ended(tiny_model: Factory) ->
     assert bool(found.response_mask.all()) and found.ended.tolist() == [False, True]
 
 
-def test_a_minimum_length_takes_the_eos_out_of_the_distribution(tiny_model: Factory) -> None:
+def test_a_minimum_length_takes_the_eos_out_of_the_distribution(
+    tiny_model: Factory, logprob_tolerance: Tolerance
+) -> None:
     model, prompts, eos = tiny_model("llama"), _prompts(3, 5), tuple(range(64))
     found = _sample(model, prompts, eos_ids=eos, min_new_tokens=3, max_new_tokens=3)
     assert bool((found.response_ids >= 64).all()) and not bool(found.ended.any())
     with torch.no_grad():
         logits = model(input_ids=prompts.prompt_ids[0, :3][None]).logits[0, -1]
     expected = logits[64:].log_softmax(-1)[found.response_ids[0, 0] - 64]
-    torch.testing.assert_close(found.logprobs[0, 0], expected, rtol=0, atol=1e-3)
+    atol = logprob_tolerance(model, prompts, found)
+    torch.testing.assert_close(found.logprobs[0, 0], expected, rtol=0, atol=atol)
 
 
 def test_a_stop_string_ends_a_row_with_the_token_that_completed_it(
@@ -270,7 +277,7 @@ def test_prompts_that_are_not_right_padded_are_refused(tiny_model: Factory, mask
 @pytest.mark.parametrize("share", [2.0, 1 / 8])
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3"])
 def test_forced_tokens_leave_a_row_fewer_to_write_and_change_nothing_else(
-    tiny_model: Factory, family: str, share: float, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Factory, logprob_tolerance: Tolerance, family: str, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows that are over leave never, or as soon as one of eight is: one at its limit must not end afterwards."""
     monkeypatch.setattr(sampler, "LEAVE_SHARE", share)
@@ -286,7 +293,8 @@ def test_forced_tokens_leave_a_row_fewer_to_write_and_change_nothing_else(
     assert bool((free.ended & (lengths > most)).any()), "a row that would have ended later is cut"
     width = found.response_ids.shape[1]
     assert torch.equal(found.response_ids, free.response_ids[:, :width] * found.response_mask)
-    torch.testing.assert_close(found.logprobs, free.logprobs[:, :width] * found.response_mask, rtol=0, atol=1e-3)
+    atol = logprob_tolerance(model, prompts, free)
+    torch.testing.assert_close(found.logprobs, free.logprobs[:, :width] * found.response_mask, rtol=0, atol=atol)
 
 
 def test_without_forced_tokens_every_byte_is_as_without_the_argument(tiny_model: Factory) -> None:
