@@ -10,6 +10,7 @@ from rlhf.config import SftConfig
 from rlhf.config.overrides import apply_overrides, parse_overrides
 from rlhf.sft import NextTokenObjective, train_sft
 from rlhf.training.optimizer import Optimizer
+from rlhf.training.precision import compute_dtype
 from rlhf.training.supervised import SupervisedSteps
 from stopwatch import Stopwatch, serve
 
@@ -40,7 +41,8 @@ def measure(work: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
         train_sft(_config(work, num_steps, directory))
     if learned != work["passes"] * sum(len(row) - 1 for row in work["rows"]):
         raise SystemExit("the texts did not become the token ids that the other side reads")
-    return {"steps_per_pass": steps_per_pass}
+    compute = compute_dtype(work["dtype"], torch.device("cpu"))
+    return {"steps_per_pass": steps_per_pass, "compute": str(compute).removeprefix("torch.")}
 
 
 def _config(work: dict[str, Any], num_steps: int, directory: str) -> SftConfig:

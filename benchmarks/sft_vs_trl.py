@@ -105,6 +105,7 @@ def _completed(row: Row, case: Case, tokens: int, least: float, options: Any) ->
         if side in row:
             row[side]["tokens_per_second"] = tokens / row[side]["seconds"]
     if "ours" in row:
+        row["work"]["ours_computes_in"] = row["ours"]["compute"]
         row["share_of_limit"] = least / row["ours"]["seconds"]
     return row
 
