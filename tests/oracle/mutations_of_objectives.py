@@ -13,6 +13,7 @@ from proofs import (
     REGULARISED,
     RESETS,
     RETURNS,
+    ROLL_IN,
     SEQUENCE_KL,
     UNBIASED,
     UPDATE,
@@ -140,9 +141,9 @@ OBJECTIVES = [
         (ENTROPY,),
     ),
     Mutation(
-        "forced tokens are not read",
+        "other tokens are read than were forced",
         PPO.loss,
-        {"rollout.forced)": "torch.zeros_like(rollout.forced))"},
-        (RESETS,),
+        {"rollout.response_ids, mask,": "rollout.response_ids.masked_fill(rollout.forced, 0), mask,"},
+        (RESETS, ROLL_IN),
     ),
 ]  # fmt: skip

@@ -46,8 +46,9 @@ def mutated(mutation: Mutation) -> Iterator[None]:
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_a_broken_formula_is_noticed(mutation: Mutation) -> None:
+    """By an assertion of the proof: a mutation that input validation refuses would say nothing about the proof."""
     for proof in mutation.noticed_by:
-        with mutated(mutation), pytest.raises((AssertionError, RuntimeError, ValueError, IndexError)):
+        with mutated(mutation), pytest.raises(AssertionError):
             proof()
 
 
