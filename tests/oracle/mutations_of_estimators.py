@@ -19,6 +19,7 @@ from proofs import (
     UNBIASED,
     UPDATE,
     WHITEN_BOTH,
+    WHITEN_RESETS,
     Mutation,
 )
 from rlhf.functional import advantages, groups, losses, masking
@@ -71,6 +72,33 @@ ESTIMATORS = [
             "experience.returns, mask,": "experience.returns, mask | rollout.forced,",
         },
         (ROLL_IN,),
+    ),
+    Mutation(
+        "roll-in tokens enter the policy loss",
+        PPO.loss,
+        {
+            "rollout.response_ids, mask, rollout.forced)": "rollout.response_ids, mask | rollout.forced)",
+            "experience.advantages, mask,": "experience.advantages, mask | rollout.forced,",
+        },
+        (RESETS,),
+        elsewhere=(
+            (experience.make_experience, {"values, mask, config)": "values, mask | rollout.forced, config)"}),
+        ),
+    ),
+    Mutation(
+        "roll-in tokens enter the whitening",
+        experience.make_experience,
+        {"(advantages, mask, processes)": "(advantages, mask | rollout.forced, processes)"},
+        (WHITEN_RESETS,),
+    ),
+    Mutation(
+        "roll-in tokens enter the KL",
+        experience.make_experience,
+        {
+            "config.kl_estimator), mask)": "config.kl_estimator), mask | rollout.forced)",
+            "kl, mask, kl_coef)": "kl, mask | rollout.forced, kl_coef)",
+        },
+        (RESETS, SEQUENCE_KL),
     ),
     Mutation(
         "num_tokens is that of this process alone",
@@ -150,13 +178,13 @@ ESTIMATORS = [
         "RLOO counts a response among the others",
         groups.rloo,
         {"(returns.sum(1, keepdim=True) - returns) / (num_samples - 1)": "returns.mean(1, keepdim=True)"},
-        (RLOO,),
+        (RLOO, UPDATE, RESETS),
     ),
     Mutation(
         "RLOO takes the rows of a prompt to stand apart",
         groups._grouped,
         {"view(-1, num_samples)": "view(num_samples, -1).T"},
-        (RLOO, GROUP),
+        (RLOO, GROUP, RESETS),
     ),
     Mutation(
         "group normalisation forgets the spread",

@@ -30,6 +30,7 @@ EXACT_KL = DIVERGENCE.test_the_sum_over_the_vocabulary_at_sampled_states_is_unbi
 LOGPROBS = DIVERGENCE.test_logprobs_and_entropy_are_those_of_the_distribution_that_samples
 UPDATE = STAGE.test_an_update_follows_the_exact_gradient_of_reward_less_kl_however_it_is_cut
 RESETS = STAGE.test_with_resets_an_update_follows_the_exact_gradient_of_the_objective_from_those_starts
+WHITEN_RESETS = STAGE.test_with_resets_whitening_reads_no_forced_token
 ROLL_IN = STAGE.test_with_resets_the_value_loss_reads_no_forced_token
 TWO_PROCESSES = STAGE.test_two_processes_have_the_gradient_of_one
 WHITEN_BOTH = STAGE.test_two_processes_whiten_over_the_batch_of_both
@@ -43,9 +44,11 @@ MODULES = (FORMULAS, OBJECTIVES, DIVERGENCE, STAGE)
 
 @dataclass(frozen=True)
 class Mutation:
-    """One way to break one function."""
+    """One error, and the text of the functions that make it."""
 
     name: str
     function: FunctionType
     replaced: dict[str, str]
     noticed_by: tuple[FunctionType, ...]
+    elsewhere: tuple[tuple[FunctionType, dict[str, str]], ...] = ()
+    """Other functions that the same error breaks."""

@@ -35,13 +35,18 @@ def broken(function: FunctionType, replaced: dict[str, str]) -> CodeType:
 @contextmanager
 def mutated(mutation: Mutation) -> Iterator[None]:
     """Run the broken code wherever the function was imported, and the sound code afterwards."""
-    function = inspect.unwrap(mutation.function)
-    sound = function.__code__
-    function.__code__ = broken(mutation.function, mutation.replaced)
+    swaps = [
+        (inspect.unwrap(function), broken(function, replaced))
+        for function, replaced in ((mutation.function, mutation.replaced), *mutation.elsewhere)
+    ]
+    sound = [function.__code__ for function, _ in swaps]
+    for function, code in swaps:
+        function.__code__ = code
     try:
         yield
     finally:
-        function.__code__ = sound
+        for (function, _), code in zip(swaps, sound, strict=True):
+            function.__code__ = code
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
