@@ -1,19 +1,24 @@
-"""Ways to break the formulas: errors found in other implementations, and broken estimators."""
+"""Ways to break the formulas: errors found in other implementations, broken estimators, second moments and starts."""
 
 from proofs import (
     AT_OLD,
     BASELINE,
     BIAS,
+    CONVERGENCE,
     DISCOUNT,
     GROUP,
     LAMBDA_1,
+    LECTURE,
     MEANS,
     MICROBATCHES,
+    MIXTURE,
     PADDING,
     REGULARISED,
+    RESET_OBJECTIVE,
     RESETS,
     RLOO,
     ROLL_IN,
+    SECOND_MOMENTS,
     SEQUENCE_KL,
     TWO_PROCESSES,
     UNBIASED,
@@ -23,7 +28,9 @@ from proofs import (
     Mutation,
 )
 from rlhf.functional import advantages, groups, losses, masking
+from rlhf.oracle import second_moments
 from rlhf.ppo import experience, ladder
+from rlhf.ppo.resets import Resets
 from rlhf.ppo.trainer import PPO
 
 ESTIMATORS = [
@@ -56,7 +63,7 @@ ESTIMATORS = [
         "the score lands one position past EOS",
         advantages.shaped_rewards,
         {"at_last = keep(": "is_last = is_last.roll(1, 1)\n    at_last = keep("},
-        (REGULARISED, UPDATE, RESETS),
+        (REGULARISED, UPDATE, RESETS, RESET_OBJECTIVE),
     ),
     Mutation(
         "the adaptive coefficient is fed the mean per token",
@@ -117,13 +124,13 @@ ESTIMATORS = [
         "the KL is rewarded",
         advantages.shaped_rewards,
         {"as_float(token_scores) - kl_coef": "as_float(token_scores) + kl_coef"},
-        (REGULARISED, UPDATE, RESETS),
+        (REGULARISED, UPDATE, RESETS, RESET_OBJECTIVE, CONVERGENCE),
     ),
     Mutation(
         "the whole return is a mean over the tokens",
         advantages.trajectory_return,
         {"keep(response_return(": "keep(1 / mask.sum(1, keepdim=True) * response_return("},
-        (UNBIASED, UPDATE),
+        (UNBIASED, UPDATE, SECOND_MOMENTS),
     ),
     Mutation(
         "the reward to go leaves out the token's own reward",
@@ -166,7 +173,7 @@ ESTIMATORS = [
         "GAE squares its decay",
         advantages.gae,
         {"gamma * gae_lambda * next_advantage": "gamma * gae_lambda**2 * next_advantage"},
-        (BIAS,),
+        (BIAS, SECOND_MOMENTS),
     ),
     Mutation(
         "GAE discounts by lambda alone",
@@ -197,5 +204,31 @@ ESTIMATORS = [
         ladder.estimated_advantages,
         {"return reward_to_go(": "return -reward_to_go("},
         (UPDATE,),
+    ),
+    # Second moments.
+    Mutation(
+        "the whole return is said to scatter as H^2",
+        second_moments.whole_trajectory,
+        {"horizon**3": "horizon**2"},
+        (SECOND_MOMENTS, LECTURE),
+    ),
+    Mutation(
+        "the reward to go is said to scatter half as much as the whole return",
+        second_moments.reward_to_go,
+        {"/ 6 + noise": "/ 4 + noise"},
+        (SECOND_MOMENTS, LECTURE),
+    ),
+    Mutation(
+        "GAE is said to see every TD error from every step",
+        second_moments.gae,
+        {"sum((horizon - k) *": "sum(horizon *"},
+        (SECOND_MOMENTS, LECTURE),
+    ),
+    # Starts.
+    Mutation(
+        "a whole demonstration is forced, and nothing left to the policy",
+        Resets.__init__,
+        {"max_new_tokens - 1": "max_new_tokens"},
+        (MIXTURE,),
     ),
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from proofs import (
     AT_OLD,
     AWAY,
     CLIP,
+    CONVERGENCE,
     ENTROPY,
     EXACT_KL,
     K1_K3,
@@ -11,6 +12,7 @@ from proofs import (
     K3_IN_REWARDS,
     LOGPROBS,
     REGULARISED,
+    RESET_OBJECTIVE,
     RESETS,
     RETURNS,
     ROLL_IN,
@@ -36,7 +38,7 @@ OBJECTIVES = [
         "the larger of the two products is taken",
         losses.policy_loss,
         {"torch.maximum": "torch.minimum"},
-        (CLIP, AWAY),
+        (CLIP, AWAY, CONVERGENCE),
     ),
     Mutation(
         "the clip stands alone, without the min",
@@ -67,7 +69,7 @@ OBJECTIVES = [
         "k1 is upside down",
         kl.kl_estimate,
         {"return difference\n": "return -difference\n"},
-        (K1_K3, REGULARISED, UPDATE),
+        (K1_K3, REGULARISED, UPDATE, RESET_OBJECTIVE),
     ),
     Mutation("k2 is not halved", kl.kl_estimate, {"0.5 * difference": "1.0 * difference"}, (K2,)),
     Mutation(

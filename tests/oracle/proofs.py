@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from types import FunctionType
 
+import test_ascent as ASCENT
 import test_expectation as FORMULAS
 import test_kl as DIVERGENCE
 import test_objectives as OBJECTIVES
 import test_ppo_stage as STAGE
+import test_reset_objective as FROM_RESETS
+import test_second_moments as MOMENTS
 
 UNBIASED = FORMULAS.test_the_whole_return_and_the_reward_to_go_are_unbiased
 BASELINE = FORMULAS.test_a_baseline_of_the_state_leaves_the_expected_gradient_unchanged
@@ -38,8 +41,13 @@ RETURNS = STAGE.test_returns_are_taken_before_whitening_and_are_targets_of_the_e
 SEQUENCE_KL = STAGE.test_the_sequence_kl_is_the_exact_kl_and_holds_an_adaptive_coefficient_at_its_target
 PADDING = STAGE.test_padding_enters_no_mean_of_an_update
 ENTROPY = STAGE.test_the_entropy_bonus_pushes_towards_entropy
+SECOND_MOMENTS = MOMENTS.test_second_moments_are_what_the_derivation_says
+LECTURE = MOMENTS.test_the_lectures_numbers
+MIXTURE = FROM_RESETS.test_the_starts_are_the_mixture_worked_out_by_hand
+RESET_OBJECTIVE = FROM_RESETS.test_the_expected_gradient_is_that_of_the_reset_objective
+CONVERGENCE = ASCENT.test_ppo_converges_to_the_best_policy_near_the_reference
 
-MODULES = (FORMULAS, OBJECTIVES, DIVERGENCE, STAGE)
+MODULES = (FORMULAS, OBJECTIVES, DIVERGENCE, STAGE, MOMENTS, FROM_RESETS, ASCENT)
 
 
 @dataclass(frozen=True)
