@@ -22,7 +22,9 @@ class OwnBestDemonstrations(Section):
 
     kind: Literal["own_best"] = Field(description="own_best: the policy's own best responses so far")
     size: Count = Field(
-        256, description="prompts whose best response is kept, those with the highest raw scores (own_best)"
+        256,
+        description="prompts whose best response is kept, those with the highest raw scores of the whole text, forced "
+        "tokens included (own_best)",
     )
 
 

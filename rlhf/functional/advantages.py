@@ -1,8 +1,9 @@
 """From scores, KL and values to per-token rewards, and from rewards to what each token's score function is weighed by.
 
-The ladder of the policy gradient, each rung the same gradient in expectation (discount 1) with less variance: the
-return of the whole response, the reward to go, the reward to go less a baseline, and GAE. `groups.py` holds the
-relatives that need no critic.
+The ladder of the policy gradient, made to scatter less from rung to rung: the return of the whole response, the reward
+to go, the reward to go less a baseline, and GAE. With discount 1 the expected gradient is the same on every rung,
+except that GAE with lambda below 1 is biased unless the critic is exact. `groups.py` holds the relatives that need no
+critic.
 """
 
 import torch

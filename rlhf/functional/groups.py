@@ -44,7 +44,8 @@ def group_normalised(rewards: Tensor, mask: Tensor, gamma: float, num_samples: i
     Psi_t = (R_i - mean_j R_j) / sqrt(var_j R_j + 1e-8), var biased
 
     Not the policy gradient of the return: dividing by the spread makes hard and easy prompts count alike. With K = 2
-    it is the sign of R_1 - R_2, whose expected gradient is that of the probability of beating oneself.
+    it is the sign of R_1 - R_2, whose expected gradient is that of the probability of beating oneself less that of
+    losing.
 
     Source: Shao et al. 2024, arXiv:2402.03300, section 4.1.2. There the KL enters the loss; here it is part of R.
 

@@ -13,6 +13,7 @@ from rlhf.fetch import resolve
 from rlhf.models.loading import check_positions, frozen_in, load_causal_lm
 from rlhf.models.tokenizer import eos_ids, load_tokenizer, tokenizer_fingerprint
 from rlhf.models.vocabulary import fit_vocabulary
+from rlhf.ppo.demonstrations import Ends
 from rlhf.sampling.sampler import sample
 from rlhf.stage import Frame
 from rlhf.training.randomness import generator
@@ -40,6 +41,8 @@ def sample_guide(
     model = frozen_in(model, run.dtype).to(run.device)  # type: ignore[arg-type]  # decorated without types
     places = list(range(len(asked)))[run.processes.rank :: run.processes.num]
     numbers = generator(config.seed, "guide", run.processes.rank)
+    ending = eos_ids(source, tokenizer)
+    ends = Ends(ending, (), tokenizer)  # the policy may not know what ends the guide's responses
     settings = config.sampling
     own: list[Numbered] = []
     for start in range(0, len(places), settings.batch_rows):
@@ -49,7 +52,7 @@ def sample_guide(
             collate_prompts([asked[row] for row in rows], int(tokenizer.pad_token_id)),
             max_new_tokens=settings.max_new_tokens,
             temperature=section.temperature,
-            eos_ids=eos_ids(source, tokenizer),
+            eos_ids=ending,
             generator=numbers,
             stop_strings=tuple(settings.stop_strings),
             tokenizer=tokenizer,
@@ -58,7 +61,7 @@ def sample_guide(
         own += [(row, tuple(each[:length])) for row, each, length in zip(rows, ids, lengths, strict=True)]
     everyone: dict[int, tuple[int, ...]] = dict(run.processes.gathered(own))
     run.processes.say(f"demonstrations: {len(asked)} responses sampled from {section.path}")
-    return [Demonstration(prompt, everyone[place]) for place, prompt in enumerate(asked)]
+    return [Demonstration(prompt, ends.open_part(everyone[place])) for place, prompt in enumerate(asked)]
 
 
 def _load(

@@ -1,28 +1,36 @@
-"""Ways to break the formulas: errors found in other implementations, and broken estimators."""
+"""Ways to break the formulas: errors found in other implementations, broken estimators, second moments and starts."""
 
 from proofs import (
     AT_OLD,
     BASELINE,
     BIAS,
+    CONVERGENCE,
     DISCOUNT,
     GROUP,
     LAMBDA_1,
+    LECTURE,
     MEANS,
     MICROBATCHES,
+    MIXTURE,
     PADDING,
     REGULARISED,
+    RESET_OBJECTIVE,
     RESETS,
     RLOO,
     ROLL_IN,
+    SECOND_MOMENTS,
     SEQUENCE_KL,
     TWO_PROCESSES,
     UNBIASED,
     UPDATE,
     WHITEN_BOTH,
+    WHITEN_RESETS,
     Mutation,
 )
 from rlhf.functional import advantages, groups, losses, masking
+from rlhf.oracle import second_moments
 from rlhf.ppo import experience, ladder
+from rlhf.ppo.resets import Resets
 from rlhf.ppo.trainer import PPO
 
 ESTIMATORS = [
@@ -55,7 +63,7 @@ ESTIMATORS = [
         "the score lands one position past EOS",
         advantages.shaped_rewards,
         {"at_last = keep(": "is_last = is_last.roll(1, 1)\n    at_last = keep("},
-        (REGULARISED, UPDATE, RESETS),
+        (REGULARISED, UPDATE, RESETS, RESET_OBJECTIVE),
     ),
     Mutation(
         "the adaptive coefficient is fed the mean per token",
@@ -71,6 +79,33 @@ ESTIMATORS = [
             "experience.returns, mask,": "experience.returns, mask | rollout.forced,",
         },
         (ROLL_IN,),
+    ),
+    Mutation(
+        "roll-in tokens enter the policy loss",
+        PPO.loss,
+        {
+            "rollout.response_ids, mask, rollout.forced)": "rollout.response_ids, mask | rollout.forced)",
+            "experience.advantages, mask,": "experience.advantages, mask | rollout.forced,",
+        },
+        (RESETS,),
+        elsewhere=(
+            (experience.make_experience, {"values, mask, config)": "values, mask | rollout.forced, config)"}),
+        ),
+    ),
+    Mutation(
+        "roll-in tokens enter the whitening",
+        experience.make_experience,
+        {"(advantages, mask, processes)": "(advantages, mask | rollout.forced, processes)"},
+        (WHITEN_RESETS,),
+    ),
+    Mutation(
+        "roll-in tokens enter the KL",
+        experience.make_experience,
+        {
+            "config.kl_estimator), mask)": "config.kl_estimator), mask | rollout.forced)",
+            "kl, mask, kl_coef)": "kl, mask | rollout.forced, kl_coef)",
+        },
+        (RESETS, SEQUENCE_KL),
     ),
     Mutation(
         "num_tokens is that of this process alone",
@@ -89,13 +124,13 @@ ESTIMATORS = [
         "the KL is rewarded",
         advantages.shaped_rewards,
         {"as_float(token_scores) - kl_coef": "as_float(token_scores) + kl_coef"},
-        (REGULARISED, UPDATE, RESETS),
+        (REGULARISED, UPDATE, RESETS, RESET_OBJECTIVE, CONVERGENCE),
     ),
     Mutation(
         "the whole return is a mean over the tokens",
         advantages.trajectory_return,
         {"keep(response_return(": "keep(1 / mask.sum(1, keepdim=True) * response_return("},
-        (UNBIASED, UPDATE),
+        (UNBIASED, UPDATE, SECOND_MOMENTS),
     ),
     Mutation(
         "the reward to go leaves out the token's own reward",
@@ -138,7 +173,7 @@ ESTIMATORS = [
         "GAE squares its decay",
         advantages.gae,
         {"gamma * gae_lambda * next_advantage": "gamma * gae_lambda**2 * next_advantage"},
-        (BIAS,),
+        (BIAS, SECOND_MOMENTS),
     ),
     Mutation(
         "GAE discounts by lambda alone",
@@ -150,13 +185,13 @@ ESTIMATORS = [
         "RLOO counts a response among the others",
         groups.rloo,
         {"(returns.sum(1, keepdim=True) - returns) / (num_samples - 1)": "returns.mean(1, keepdim=True)"},
-        (RLOO,),
+        (RLOO, UPDATE, RESETS),
     ),
     Mutation(
         "RLOO takes the rows of a prompt to stand apart",
         groups._grouped,
         {"view(-1, num_samples)": "view(num_samples, -1).T"},
-        (RLOO, GROUP),
+        (RLOO, GROUP, RESETS),
     ),
     Mutation(
         "group normalisation forgets the spread",
@@ -169,5 +204,31 @@ ESTIMATORS = [
         ladder.estimated_advantages,
         {"return reward_to_go(": "return -reward_to_go("},
         (UPDATE,),
+    ),
+    # Second moments.
+    Mutation(
+        "the whole return is said to scatter as H^2",
+        second_moments.whole_trajectory,
+        {"horizon**3": "horizon**2"},
+        (SECOND_MOMENTS, LECTURE),
+    ),
+    Mutation(
+        "the reward to go is said to scatter half as much as the whole return",
+        second_moments.reward_to_go,
+        {"/ 6 + noise": "/ 4 + noise"},
+        (SECOND_MOMENTS, LECTURE),
+    ),
+    Mutation(
+        "GAE is said to see every TD error from every step",
+        second_moments.gae,
+        {"sum((horizon - k) *": "sum(horizon *"},
+        (SECOND_MOMENTS, LECTURE),
+    ),
+    # Starts.
+    Mutation(
+        "a whole demonstration is forced, and nothing left to the policy",
+        Resets.__init__,
+        {"max_new_tokens - 1": "max_new_tokens"},
+        (MIXTURE,),
     ),
 ]  # fmt: skip

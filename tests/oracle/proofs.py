@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from types import FunctionType
 
+import test_ascent as ASCENT
 import test_expectation as FORMULAS
 import test_kl as DIVERGENCE
 import test_objectives as OBJECTIVES
 import test_ppo_stage as STAGE
+import test_reset_objective as FROM_RESETS
+import test_second_moments as MOMENTS
 
 UNBIASED = FORMULAS.test_the_whole_return_and_the_reward_to_go_are_unbiased
 BASELINE = FORMULAS.test_a_baseline_of_the_state_leaves_the_expected_gradient_unchanged
@@ -30,6 +33,7 @@ EXACT_KL = DIVERGENCE.test_the_sum_over_the_vocabulary_at_sampled_states_is_unbi
 LOGPROBS = DIVERGENCE.test_logprobs_and_entropy_are_those_of_the_distribution_that_samples
 UPDATE = STAGE.test_an_update_follows_the_exact_gradient_of_reward_less_kl_however_it_is_cut
 RESETS = STAGE.test_with_resets_an_update_follows_the_exact_gradient_of_the_objective_from_those_starts
+WHITEN_RESETS = STAGE.test_with_resets_whitening_reads_no_forced_token
 ROLL_IN = STAGE.test_with_resets_the_value_loss_reads_no_forced_token
 TWO_PROCESSES = STAGE.test_two_processes_have_the_gradient_of_one
 WHITEN_BOTH = STAGE.test_two_processes_whiten_over_the_batch_of_both
@@ -37,15 +41,22 @@ RETURNS = STAGE.test_returns_are_taken_before_whitening_and_are_targets_of_the_e
 SEQUENCE_KL = STAGE.test_the_sequence_kl_is_the_exact_kl_and_holds_an_adaptive_coefficient_at_its_target
 PADDING = STAGE.test_padding_enters_no_mean_of_an_update
 ENTROPY = STAGE.test_the_entropy_bonus_pushes_towards_entropy
+SECOND_MOMENTS = MOMENTS.test_second_moments_are_what_the_derivation_says
+LECTURE = MOMENTS.test_the_lectures_numbers
+MIXTURE = FROM_RESETS.test_the_starts_are_the_mixture_worked_out_by_hand
+RESET_OBJECTIVE = FROM_RESETS.test_the_expected_gradient_is_that_of_the_reset_objective
+CONVERGENCE = ASCENT.test_ppo_converges_to_the_best_policy_near_the_reference
 
-MODULES = (FORMULAS, OBJECTIVES, DIVERGENCE, STAGE)
+MODULES = (FORMULAS, OBJECTIVES, DIVERGENCE, STAGE, MOMENTS, FROM_RESETS, ASCENT)
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """One way to break one function."""
+    """One error, and the text of the functions that make it."""
 
     name: str
     function: FunctionType
     replaced: dict[str, str]
     noticed_by: tuple[FunctionType, ...]
+    elsewhere: tuple[tuple[FunctionType, dict[str, str]], ...] = ()
+    """Other functions that the same error breaks."""

@@ -24,7 +24,7 @@ from rlhf.ppo.trainer import PPO
 from rlhf.training.phases import NO_PHASES
 
 ACCURACY = 2e-6
-"""A few hundred float32 terms of size below 1, whose sum is below 1: some tens of eps (6e-8)."""
+"""A few thousand float32 terms of size below 1, whose sum is below 1: some tens of eps (6e-8)."""
 KL_COEF = 0.3
 PROMPT = 7
 """The id of the one prompt token, outside the tiny vocabulary."""
@@ -133,7 +133,10 @@ class Scene:
         return PPO(policy, SimpleNamespace(phases=NO_PHASES), NoStep(), config, processes or Alone(), None)
 
     def rollout(self, values=None, num_padding=2):
-        """All responses, forced prefixes included, with padding after the longest."""
+        """All responses, forced prefixes included, with padding after the longest.
+
+        The stage leaves 0 at forced tokens; here stands what the models say of them, so that nothing may read it.
+        """
         rows = []
         for states, actions, mask in zip(self.listed.states, self.listed.actions, self.listed.mask, strict=True):
             prefix = self.language.prefixes[int(states[0])]
@@ -141,14 +144,15 @@ class Scene:
         num, width = len(rows), max(len(prefix) + len(said) for prefix, _, said in rows) + num_padding
         ids, places = torch.zeros(num, width, dtype=torch.int64), torch.zeros(num, width, dtype=torch.int64)
         mask, forced = torch.zeros(num, width, dtype=torch.bool), torch.zeros(num, width, dtype=torch.bool)
-        for row, (prefix, states, said) in enumerate(rows):
-            first, end = len(prefix), len(prefix) + len(said)
-            ids[row, :end] = torch.tensor([*prefix, *said])
-            places[row, first:end] = torch.tensor(states)
+        state_of = self.language.prefixes.index
+        for row, (prefix, states, words) in enumerate(rows):
+            first, end = len(prefix), len(prefix) + len(words)
+            ids[row, :end] = torch.tensor([*prefix, *words])
+            places[row, :end] = torch.tensor([*(state_of(prefix[:said]) for said in range(first)), *states])
             forced[row, :first], mask[row, first:end] = True, True
 
         def looked_up(table):
-            return torch.where(mask, table, 0.0).float()
+            return torch.where(mask | forced, table, 0.0).float()
 
         of_tokens = [logits.log_softmax(-1)[places].gather(2, ids[..., None])[..., 0] for logits in self.tables]
         return Rollout(
@@ -164,11 +168,25 @@ class Scene:
     def tables(self):
         return self.logits, self.ref_logits
 
-    def weighed(self, experience):
-        """The experience with probabilities in its advantages, so that the loss, a mean, is an expectation."""
-        num_tokens = float(experience.rollout.response_mask.sum())
-        factor = (self.weights * num_tokens).float().unsqueeze(1)
+    def expected(self, trainer):
+        """The experience of all responses, or of all groups of two, with probabilities in its advantages.
+
+        So the loss, a mean, is an expectation.
+        """
+        rollout, weights = self.rollout(), self.weights
+        if trainer.config.num_samples_per_prompt == 2:
+            members, weights = self.pairs()
+            rollout = rollout.rows(members)
+        experience = experience_of(trainer, rollout)
+        factor = (weights * float(rollout.response_mask.sum())).float().unsqueeze(1)
         return dataclasses.replace(experience, advantages=experience.advantages * factor)
+
+    def pairs(self):
+        """Rows of every two responses from one start, next to each other; of each row half its pair's probability."""
+        starts = self.listed.states[:, 0]
+        one, other = (starts[:, None] == starts).nonzero(as_tuple=True)
+        together = self.weights[one] * self.weights[other] / self.process.start[starts[one]]
+        return torch.stack([one, other], 1).flatten(), (together / 2).repeat_interleave(2)
 
     def exact_gradient(self):
         policy = self.logits.clone().requires_grad_()
@@ -178,6 +196,10 @@ class Scene:
 
 def experience_of(trainer, rollout):
     return make_experience(rollout, trainer.kl_control.coef, trainer.config, trainer.processes)
+
+
+def all_rows(experience):
+    return torch.arange(len(experience.rollout.scores))
 
 
 def assert_equal(found, expected, accuracy=ACCURACY):

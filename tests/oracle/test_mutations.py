@@ -35,19 +35,25 @@ def broken(function: FunctionType, replaced: dict[str, str]) -> CodeType:
 @contextmanager
 def mutated(mutation: Mutation) -> Iterator[None]:
     """Run the broken code wherever the function was imported, and the sound code afterwards."""
-    function = inspect.unwrap(mutation.function)
-    sound = function.__code__
-    function.__code__ = broken(mutation.function, mutation.replaced)
+    swaps = [
+        (inspect.unwrap(function), broken(function, replaced))
+        for function, replaced in ((mutation.function, mutation.replaced), *mutation.elsewhere)
+    ]
+    sound = [function.__code__ for function, _ in swaps]
+    for function, code in swaps:
+        function.__code__ = code
     try:
         yield
     finally:
-        function.__code__ = sound
+        for (function, _), code in zip(swaps, sound, strict=True):
+            function.__code__ = code
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_a_broken_formula_is_noticed(mutation: Mutation) -> None:
+    """By an assertion of the proof: a mutation that input validation refuses would say nothing about the proof."""
     for proof in mutation.noticed_by:
-        with mutated(mutation), pytest.raises((AssertionError, RuntimeError, ValueError, IndexError)):
+        with mutated(mutation), pytest.raises(AssertionError):
             proof()
 
 
@@ -63,6 +69,7 @@ def test_every_proof_notices_something() -> None:
     idle = {
         "test_the_exact_advantage_has_the_exact_gradient",  # of the oracle itself
         "test_k3_is_never_negative_and_k1_is",
+        "test_forced_tokens_as_actions_would_give_another_gradient",  # is itself a mutation of the proof beside it
     }
     everything = {name for module in MODULES for name in vars(module) if name.startswith("test_")}
     assert everything - used == idle

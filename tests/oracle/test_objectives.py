@@ -78,27 +78,22 @@ def test_clip_and_min_stop_exactly_the_updates_that_have_gone_far_enough():
         expected = advantage * ratio if moves else 0.0
         assert abs(gradient_of_the_clip(advantage, ratio, 0.2) - expected) < 1e-12, (advantage, ratio)
         assert abs(gradient_of_the_clip(advantage, ratio, None) - advantage * ratio) < 1e-12, (advantage, ratio)
-    # The clip alone, without the min, would also leave alone the two kinds that went the wrong way.
-    wrong_way = [(1.0, 0.5), (-1.0, 3.0)]
-    assert all(table[place] and not 0.8 < place[1] < 1.2 for place in wrong_way)
 
 
 def test_the_value_loss_rests_at_the_exact_values():
-    """Its expected gradient is 0 at V, and moves a critic that is too high down: with the clip and without."""
+    """Its expected gradient is 0 at V, and moves a critic that is too high down; the clip is none of this proof's."""
     for process, logits, _, listed in cases():
         exact = solve(process, logits).values
         visits = solve(process, logits).occupancy
         root = listed.probabilities(logits).sqrt().unsqueeze(1)  # a squared error takes its weight as a root
-        for clip_range in (None, 0.5):
-            for offset in (0.0, 0.25):
-                critic = (exact + offset).requires_grad_()
-                values = critic[listed.states]
-                returns = gae(listed.rewards, values.detach(), listed.mask, 1.0, 1.0) + values.detach()
-                loss = value_loss(
-                    root * values, root * values.detach(), root * returns, listed.mask, clip_range, num_tokens=1.0
-                ).loss
-                (gradient,) = torch.autograd.grad(loss, critic)
-                assert float((gradient - offset * visits).abs().max()) < ACCURACY
+        for offset in (0.0, 0.25):
+            critic = (exact + offset).requires_grad_()
+            values = critic[listed.states]
+            returns = gae(listed.rewards, values.detach(), listed.mask, 1.0, 1.0) + values.detach()
+            old = root * values.detach()
+            loss = value_loss(root * values, old, root * returns, listed.mask, None, num_tokens=1.0).loss
+            (gradient,) = torch.autograd.grad(loss, critic)
+            assert float((gradient - offset * visits).abs().max()) < ACCURACY
 
 
 def test_the_value_clip_holds_a_value_that_has_moved_far_enough_and_no_other():

@@ -44,6 +44,20 @@ def test_the_same_seed_samples_the_same_demonstrations(lab: ModuleType, workshop
     assert max(map(len, by_prompt.values())) == 2, "another sample of the same prompt"
 
 
+def test_what_ends_the_guides_responses_alone_is_cut_off_too(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+    """An id that its own generation config lists, and the policy's does not."""
+    plain = guided(lab, workshop, workshop / "policy", temperature=1e-4).pool()
+    end = next(each.response_ids[1] for each in plain if len(set(each.response_ids[:2])) == 2)
+    shutil.copytree(workshop / "policy", tmp_path / "guide")
+    (tmp_path / "guide" / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, end]}))
+    cut = [(each.prompt.text, each.response_ids) for each in plain if end not in each.response_ids]
+    for each in plain:
+        place = each.response_ids.index(end) if end in each.response_ids else 0
+        cut += [(each.prompt.text, each.response_ids[:place])] if place else []
+    found = guided(lab, workshop, tmp_path / "guide", temperature=1e-4).pool()
+    assert sorted((each.prompt.text, each.response_ids) for each in found) == sorted(cut)
+
+
 def test_a_guide_with_another_tokenizer_is_refused_with_the_way_round(
     lab: ModuleType, workshop: Path, tmp_path: Path
 ) -> None:
