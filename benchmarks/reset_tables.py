@@ -48,7 +48,7 @@ def interval(values: Sequence[float]) -> str:
 
 
 def table(runs: Runs) -> str:
-    """Return one line a fraction: the end of the run, and differences to fraction 0."""
+    """Return one line a fraction: the end of the run, and differences to fraction 0; of the seeds that have it."""
     header = (
         "fraction",
         "score",
@@ -65,9 +65,9 @@ def table(runs: Runs) -> str:
     }
     by_kl = {seed: at_equal(curves, "kl") for seed, curves in runs.items()}
     by_tokens = {seed: at_equal(curves, "decode_tokens") for seed, curves in runs.items()}
-    for fraction in sorted(next(iter(runs.values()))):
-        scores = [end[fraction] for end in ends.values()]
-        last = [curves[fraction][-1] for curves in runs.values()]
+    for fraction in sorted({fraction for curves in runs.values() for fraction in curves}):
+        scores = [end[fraction] for end in ends.values() if fraction in end]
+        last = [curves[fraction][-1] for curves in runs.values() if fraction in curves]
         cells = [
             f"{fraction:g}",
             interval(scores),
@@ -92,7 +92,7 @@ def _score_at(curve: Curve, key: str, place: float) -> float:
 def _gain(found: dict[int, dict[float, float]], fraction: float) -> str:
     if fraction == 0:
         return "0"
-    return interval([scores[fraction] - scores[0.0] for scores in found.values()])
+    return interval([scores[fraction] - scores[0.0] for scores in found.values() if fraction in scores])
 
 
 def main(paths: Sequence[str], show: Callable[[str], None] = print) -> None:

@@ -47,6 +47,16 @@ def test_differences_are_taken_within_a_seed(tmp_path):
     assert shown[0].count("2.00 [2.00, 2.00]") == 3
 
 
+def test_a_fraction_that_a_seed_lacks_is_told_of_the_others(tmp_path):
+    rows = [_row("t", seed, 0.0, step, float(seed), step, step) for seed in (0, 1) for step in (0, 2)]
+    rows += [_row("t", 1, 0.5, step, 4.0, step, step) for step in (0, 2)]
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(rows))
+    shown = []
+    reset_tables.main([str(path)], shown.append)
+    assert "| 0.5 | 4.00 | 4.00 | 2.0 | 2 | 3.00 | 3.00 | 3.00 |" in shown[0]
+
+
 @pytest.mark.parametrize(
     ("text", "score"),
     [
