@@ -97,7 +97,7 @@ def measured(case: Case, directory: Path, options: Any) -> Iterator[Row]:
 
 
 def _completed(row: Row, case: Case, tokens: int, least: float, options: Any) -> Row:
-    row["work"] = {"real_tokens": tokens, "batch_size": BATCH_SIZE, "ours_computes_in": options.dtype}
+    row["work"] = {"real_tokens": tokens, "batch_size": BATCH_SIZE}
     row["least_seconds"] = least
     if has_goals(options):
         row["goal"] = {"at_least": case.goal[0], "aim": case.goal[1]}

@@ -66,15 +66,15 @@ def names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()}
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/someone")
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RLHF_HOME", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cache_home() == Path("/home/someone/.cache/rlhf")
+    assert cache_home() == tmp_path / ".cache/rlhf"
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
     assert cache_home() == Path("/caches/rlhf")
     monkeypatch.setenv("RLHF_HOME", "~/elsewhere")
-    assert cache_home() == Path("/home/someone/elsewhere")
+    assert cache_home() == tmp_path / "elsewhere"
 
 
 def test_an_artifact_is_built_once_with_a_manifest_of_its_files(index):
