@@ -25,18 +25,18 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from rlhf.batches import Experience
 from rlhf.config import PPOConfig, PPOSettings
-from rlhf.models.quiet import quiet_transformers
+from rlhf.models.pretrained.quiet import quiet_transformers
 from rlhf.models.sequences import join
-from rlhf.ppo.assembly import assemble
 from rlhf.ppo.experience import make_experience
-from rlhf.ppo.parts import Parts
 from rlhf.ppo.rollout import Collected
-from rlhf.ppo.start_states import draw_start_states
+from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.stage import assemble
+from rlhf.ppo.starts.start_states import draw_start_states
 from rlhf.sampling.decoder import left_padded
 from rlhf.sampling.sampler import sample
 from rlhf.stage import Frame
 from rlhf.training.processes import Processes
-from rlhf.training.run_directory import RunDirectory
+from rlhf.training.storage.run_directory import RunDirectory
 
 TINY = Path(__file__).resolve().parents[1] / "data" / "tiny_model"
 TEXT = "the film was long and the end of it came as no surprise to any of us"

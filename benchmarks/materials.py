@@ -9,9 +9,9 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.fetch import resolve
-from rlhf.models.loading import load_scalar_lm
-from rlhf.models.quiet import quiet_transformers
-from rlhf.models.tokenizer import load_tokenizer
+from rlhf.models.pretrained.loading import load_scalar_lm
+from rlhf.models.pretrained.quiet import quiet_transformers
+from rlhf.models.pretrained.tokenizer import load_tokenizer
 
 DEFAULT_MODEL = "fetch:smollm2-135m-instruct"
 WORDS = (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from materials import DEFAULT_MODEL
-from rlhf.config.overrides import parse_overrides
+from rlhf.config.reading.overrides import parse_overrides
 from rlhf.errors import ConfigError, RlhfError
 
 PAIRS = (3, 1)

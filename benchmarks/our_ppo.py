@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from rlhf.config import PPOConfig
-from rlhf.config.overrides import apply_overrides, parse_overrides
-from rlhf.ppo.assembly import assemble
+from rlhf.config.reading.overrides import apply_overrides, parse_overrides
+from rlhf.ppo.run.stage import assemble
 from rlhf.ppo.trainer import PPO
 from rlhf.stage import frame
 from stopwatch import Stopwatch, serve

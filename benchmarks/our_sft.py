@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from rlhf.config import SftConfig
-from rlhf.config.overrides import apply_overrides, parse_overrides
+from rlhf.config.reading.overrides import apply_overrides, parse_overrides
 from rlhf.sft import NextTokenObjective, train_sft
 from rlhf.training.optimizer import Optimizer
 from rlhf.training.precision import compute_dtype

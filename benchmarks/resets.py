@@ -19,10 +19,10 @@ from rlhf.config.evaluate import DecodingSection
 from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.evaluation.respond import Policy, load_policy, respond, sequence_kl
-from rlhf.ppo.assembly import assemble
-from rlhf.ppo.parts import Parts
-from rlhf.ppo.prompt_source import ListedPrompts
-from rlhf.ppo.steps import PPOSteps
+from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.prompt_source import ListedPrompts
+from rlhf.ppo.run.stage import assemble
+from rlhf.ppo.run.steps import PPOSteps
 from rlhf.stage import frame, load_rows
 from rlhf.training.randomness import generator
 from rows import Row, circumstances, save

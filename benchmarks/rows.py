@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import torch
 
 from options import Parser, finish, one_line_errors
-from rlhf.training.machine import processor_name
+from rlhf.training.telemetry.machine import processor_name
 from sides import Figures
 
 Row = dict[str, Any]

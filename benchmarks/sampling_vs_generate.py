@@ -20,7 +20,7 @@ from limits import BUDGET, QUICK_BUDGET, measure_limits
 from materials import Texts, model_directory
 from options import PAIRS, Parser, add_size, has_goals, parser, positive, settle
 from rlhf.batches import PromptBatch, Samples
-from rlhf.models.loading import frozen_in, load_causal_lm
+from rlhf.models.pretrained.loading import frozen_in, load_causal_lm
 from rlhf.sampling.sampler import sample
 from rlhf.training.precision import compute_dtype
 from rows import Row, circumstances, collect

@@ -4,12 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlhf.api.callbacks import Callback
+    from rlhf.api.ppo import PPOTrainer
     from rlhf.config import PPOSettings
-    from rlhf.ppo import Callback, PPOTrainer
 
 __all__ = ["Callback", "PPOSettings", "PPOTrainer"]
 
-_HOMES = {"Callback": "rlhf.ppo", "PPOSettings": "rlhf.config", "PPOTrainer": "rlhf.ppo"}
+_HOMES = {"Callback": "rlhf.api.callbacks", "PPOSettings": "rlhf.config", "PPOTrainer": "rlhf.api.ppo"}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 from pydantic import BaseModel
 
 from rlhf.config.help import describe
-from rlhf.config.loader import config_yaml, load_config
-from rlhf.config.overrides import is_override
+from rlhf.config.reading.loader import config_yaml, load_config
+from rlhf.config.reading.overrides import is_override
 from rlhf.config.schema_files import SCHEMAS
 from rlhf.errors import ConfigError, DataError, RlhfError
 from rlhf.lab import options as lab_options

@@ -11,8 +11,8 @@ from rlhf.evaluation import evaluate
 from rlhf.ppo import train_ppo
 from rlhf.reward_model import train_reward_model
 from rlhf.sft import train_sft
-from rlhf.training.memory import peak_memory_bytes
 from rlhf.training.processes import is_main_by_launch
+from rlhf.training.telemetry.memory import peak_memory_bytes
 
 _FUNCTIONS: dict[str, Callable[..., Path]] = {
     "sft": train_sft,

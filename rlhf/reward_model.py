@@ -19,10 +19,10 @@ from rlhf.functional.calibration import expected_calibration_error
 from rlhf.functional.flops import causal_work, training_flops
 from rlhf.functional.losses import preference_loss
 from rlhf.functional.token_budget import token_budget_batches
-from rlhf.models.loading import load_scalar_lm, scalar_head
-from rlhf.models.matrices import model_matrices
+from rlhf.models.passes.matrices import model_matrices
+from rlhf.models.pretrained.loading import load_scalar_lm, scalar_head
+from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.models.scalar import ScalarModel
-from rlhf.models.tokenizer import load_tokenizer
 from rlhf.stage import (
     Frame,
     check_lengths,

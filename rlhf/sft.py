@@ -18,11 +18,11 @@ from rlhf.fetch import resolve
 from rlhf.functional.flops import causal_work, training_flops
 from rlhf.functional.losses import next_token_loss
 from rlhf.functional.token_budget import token_budget_batches
-from rlhf.models.anatomy import hidden_states
-from rlhf.models.head import head_logprobs
-from rlhf.models.loading import load_causal_lm
-from rlhf.models.matrices import model_matrices
-from rlhf.models.tokenizer import load_tokenizer
+from rlhf.models.passes.anatomy import hidden_states
+from rlhf.models.passes.head import head_logprobs
+from rlhf.models.passes.matrices import model_matrices
+from rlhf.models.pretrained.loading import load_causal_lm
+from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.stage import (
     Frame,
     check_lengths,

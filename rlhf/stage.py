@@ -11,31 +11,31 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import EvaluateConfig, RewardModelConfig, SftConfig
-from rlhf.config.loader import save_config
+from rlhf.config.reading.loader import save_config
 from rlhf.config.shared import DataSection, ModelSection, OptimizerSection, StageConfig, StageSettings, TuningSection
-from rlhf.data.dataset_type import detect_type
+from rlhf.data.reading.dataset_type import detect_type
+from rlhf.data.reading.rows import read_rows
 from rlhf.data.records import Prepared, Row
-from rlhf.data.sources import read_rows
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
-from rlhf.models.attention import use_short_row_attention
-from rlhf.models.compiled import compile_blocks, compiles
-from rlhf.models.loading import context_length
-from rlhf.models.matrices import largest_matrix
-from rlhf.models.setup import Trainable, make_trainable, save_adapter_base, save_model
-from rlhf.models.vocabulary import fit_vocabulary
-from rlhf.training.atomic import atomic_directory
+from rlhf.models.passes.attention import use_short_row_attention
+from rlhf.models.passes.compiled import compile_blocks, compiles
+from rlhf.models.passes.matrices import largest_matrix
+from rlhf.models.pretrained.loading import context_length
+from rlhf.models.pretrained.setup import Trainable, make_trainable, save_adapter_base, save_model
+from rlhf.models.pretrained.vocabulary import fit_vocabulary
 from rlhf.training.batch_plan import BatchPlan
-from rlhf.training.checkpoint import JSON
-from rlhf.training.fingerprint import content_digest, flattened, json_digest
 from rlhf.training.loop import Loop, LoopSettings, Observer, Steps
 from rlhf.training.optimizer import MasterWeights, Optimizer, OptimizerSettings, ParameterGroup
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes, is_main_by_launch
-from rlhf.training.profile import NO_PROFILE, Profile
 from rlhf.training.randomness import seed_everything
-from rlhf.training.run_directory import RunDirectory, is_complete
+from rlhf.training.storage.atomic import atomic_directory
+from rlhf.training.storage.checkpoint import JSON
+from rlhf.training.storage.fingerprint import content_digest, flattened, json_digest
+from rlhf.training.storage.run_directory import RunDirectory, is_complete
 from rlhf.training.supervised import Objective, SupervisedSteps
+from rlhf.training.telemetry.profile import NO_PROFILE, Profile
 
 UNIMPORTANT = ("output_dir", "logging", "checkpoints", "expected_processes")
 """Keys of a stage's config that do not change its result; `compile` does, as `precision` does: it rounds otherwise."""

@@ -12,8 +12,8 @@ import pytest
 
 from rlhf import errors
 from rlhf.cli import STAGES, main, verb_of
-from rlhf.config.keys import keys_of
-from rlhf.config.yaml_text import parse_yaml
+from rlhf.config.reading.keys import keys_of
+from rlhf.config.reading.yaml_text import parse_yaml
 
 SFT = "output_dir: runs/x\nmodel: {path: m}\ndata: {path: d.jsonl}\nsteps: 2\n"
 

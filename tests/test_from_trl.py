@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlhf import PPOSettings, PPOTrainer
-from rlhf.config.keys import keys_of
+from rlhf.config.reading.keys import keys_of
 
 ROOT = Path(__file__).parents[1]
 DOC = ROOT / "docs/from-trl.md"

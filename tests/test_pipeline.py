@@ -8,7 +8,7 @@ import yaml
 from rlhf import pipeline
 from rlhf.cli import main
 from rlhf.config import RunConfig
-from rlhf.config.loader import load_config
+from rlhf.config.reading.loader import load_config
 from rlhf.config.run import STAGES
 from rlhf.errors import DataError
 

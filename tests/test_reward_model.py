@@ -12,12 +12,12 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf.config import RewardModelConfig, SftConfig
-from rlhf.config.loader import load_config
+from rlhf.config.reading.loader import load_config
 from rlhf.data.records import Pair
 from rlhf.errors import Terminated
 from rlhf.functional.flops import Work, training_flops
-from rlhf.models.loading import load_scalar_lm
-from rlhf.models.matrices import model_matrices
+from rlhf.models.passes.matrices import model_matrices
+from rlhf.models.pretrained.loading import load_scalar_lm
 from rlhf.models.scalar import ScalarModel
 from rlhf.reward_model import PreferenceObjective, heldout_scores, train_reward_model
 from rlhf.sft import train_sft

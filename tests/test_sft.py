@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf.config import SftConfig
-from rlhf.config.loader import load_config
+from rlhf.config.reading.loader import load_config
 from rlhf.errors import Terminated
 from rlhf.sft import train_sft
 from rlhf.training.supervised import SupervisedSteps

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.config import SftConfig
-from rlhf.config.loader import load_config
+from rlhf.config.reading.loader import load_config
 from rlhf.errors import CheckpointError, ConfigError
 from rlhf.sft import train_sft
 from rlhf.stage import fingerprint

@@ -6,7 +6,7 @@ from enum import Enum
 
 from pydantic import BaseModel
 
-from rlhf.config.keys import Key, keys_of
+from rlhf.config.reading.keys import Key, keys_of
 
 _WIDTH = 100
 """Columns of the printed page."""

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rlhf.config import EvaluateConfig, GenerateConfig, PPOConfig, RewardModelConfig, RunConfig, SftConfig
-from rlhf.config.keys import section_keys
+from rlhf.config.reading.keys import section_keys
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     "sft": SftConfig,

@@ -10,10 +10,10 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.data import cells
-from rlhf.data.dataset_type import DatasetType, detect_type, missing_columns
 from rlhf.data.encoder import Encoder
 from rlhf.data.intake import OnEmpty, Outcome, dropped_as_empty, prepared, refused_as_empty
 from rlhf.data.over_long import OverLong, fate_of, fitted
+from rlhf.data.reading.dataset_type import DatasetType, detect_type, missing_columns
 from rlhf.data.records import Example, Pair, Prepared, Prompt, Row
 from rlhf.data.sequences import TokenSequence, prompt_ids_of, prompt_of, token_sequence
 from rlhf.errors import ConfigError

@@ -16,9 +16,9 @@ from rlhf.doctor.start import critic_is_finite, dropout_is_off, kl_is_zero, rati
 from rlhf.doctor.tokens import pad_is_not_eos, template_is_prefix, tokenizers_agree
 from rlhf.doctor.trial import run_trial
 from rlhf.errors import GuardStop
-from rlhf.ppo.assembly import assemble_alone
-from rlhf.ppo.parts import Parts
-from rlhf.training.memory import available_memory_bytes
+from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.stage import assemble_alone
+from rlhf.training.telemetry.memory import available_memory_bytes
 
 
 def examine(config: PPOConfig) -> None:

@@ -9,8 +9,8 @@ from rlhf.doctor.finding import Finding, graded
 from rlhf.doctor.rewards import each_reward, totals
 from rlhf.doctor.trial import Trial
 from rlhf.errors import RewardError
-from rlhf.ppo.parts import Parts
-from rlhf.ppo.running_scale import EQUAL_SHARE
+from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.scoring.running_scale import EQUAL_SHARE
 
 SELDOM = 0.1
 """PPO learns from differences: when fewer episodes than this are better than the usual one, it has little to go by."""

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from rlhf.doctor.finding import Finding, graded
 from rlhf.doctor.trial import Trial
-from rlhf.ppo.parts import Parts
+from rlhf.ppo.run.assembly import Parts
 from rlhf.sampling.packed import is_packable
 from rlhf.training.optimizer import MOMENTS
 

@@ -11,10 +11,10 @@ from rlhf.doctor.finding import Finding, graded
 from rlhf.doctor.rounding import rounding_unit
 from rlhf.doctor.trial import Trial
 from rlhf.errors import RewardError
-from rlhf.ppo.parts import Parts
-from rlhf.ppo.report import episode_scores
-from rlhf.ppo.running_scale import EQUAL_SHARE
-from rlhf.rewards.model import ModelReward
+from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.report import episode_scores
+from rlhf.ppo.scoring.running_scale import EQUAL_SHARE
+from rlhf.rewards.kinds.model import ModelReward
 from rlhf.rewards.protocol import Episode, Reward
 
 NUM_ALONE = 4

@@ -6,7 +6,7 @@ from rlhf.doctor.finding import Finding, graded
 from rlhf.doctor.rounding import LARGEST_UNITS, MEAN_UNITS, rounding_unit
 from rlhf.doctor.trial import sampled
 from rlhf.models.sequences import join
-from rlhf.ppo.parts import Parts
+from rlhf.ppo.run.assembly import Parts
 
 
 @torch.no_grad()

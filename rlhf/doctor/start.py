@@ -7,7 +7,7 @@ from torch import nn
 from rlhf.doctor.finding import Finding, graded
 from rlhf.doctor.rounding import LARGEST_UNITS, rounding_unit
 from rlhf.doctor.trial import Trial
-from rlhf.ppo.parts import Parts
+from rlhf.ppo.run.assembly import Parts
 
 FEW_ENDED = 0.1
 """Below this share of ended responses, an end is too rare to be learned from."""

@@ -3,9 +3,9 @@
 from rlhf.data.encoder import Encoder
 from rlhf.data.records import Message
 from rlhf.doctor.finding import Finding, graded
-from rlhf.models.tokenizer import tokenizer_fingerprint
-from rlhf.ppo.parts import Parts
-from rlhf.rewards.model import ModelReward
+from rlhf.models.pretrained.tokenizer import tokenizer_fingerprint
+from rlhf.ppo.run.assembly import Parts
+from rlhf.rewards.kinds.model import ModelReward
 from rlhf.rewards.protocol import Episode
 
 NUM_CONVERSATIONS = 8

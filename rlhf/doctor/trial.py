@@ -10,10 +10,10 @@ from torch import Tensor
 
 from rlhf.batches import Experience, Samples
 from rlhf.ppo.experience import make_experience
-from rlhf.ppo.parts import Parts
-from rlhf.ppo.resets import Resets
 from rlhf.ppo.rollout import Collected
-from rlhf.ppo.start_states import PromptOrder, StartStates, draw_start_states
+from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.starts.resets import Resets
+from rlhf.ppo.starts.start_states import PromptOrder, StartStates, draw_start_states
 from rlhf.ppo.trainer import PPO
 from rlhf.training.randomness import generator
 

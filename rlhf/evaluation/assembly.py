@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from rlhf.config import EvaluateConfig
-from rlhf.config.loader import save_config
+from rlhf.config.reading.loader import save_config
 from rlhf.config.shared import DataSection
 from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts
@@ -19,13 +19,13 @@ from rlhf.evaluation.judges import reward_scores, train_gold_judge
 from rlhf.evaluation.output import response_lines, write_output
 from rlhf.evaluation.respond import Policy, Response, load_policy, respond, sequence_kl
 from rlhf.fetch import resolve
-from rlhf.models.tokenizer import tokenizer_fingerprint
+from rlhf.models.pretrained.tokenizer import tokenizer_fingerprint
 from rlhf.printable import printable
 from rlhf.stage import completed, fingerprint, load_rows
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
 from rlhf.training.randomness import generator
-from rlhf.training.run_directory import RunDirectory
+from rlhf.training.storage.run_directory import RunDirectory
 
 
 def evaluate(config: EvaluateConfig) -> Path:

@@ -13,7 +13,7 @@ from rlhf.errors import DataError
 from rlhf.evaluation.gold import GoldJudge
 from rlhf.evaluation.respond import Policy, Response
 from rlhf.fetch import resolve
-from rlhf.rewards.model import ModelReward
+from rlhf.rewards.kinds.model import ModelReward
 from rlhf.rewards.protocol import Episode
 from rlhf.stage import load_rows
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rlhf.data.records import Prompt
 from rlhf.errors import CheckpointError
 from rlhf.evaluation.respond import Response
-from rlhf.training.atomic import write_atomic
+from rlhf.training.storage.atomic import write_atomic
 
 
 def response_lines(prompts: Sequence[Prompt], responses: Sequence[Response], *, ensure_ascii: bool = False) -> str:

@@ -11,12 +11,12 @@ from rlhf.config.evaluate import DecodingSection
 from rlhf.data.batching import collate_prompts, padded
 from rlhf.data.records import Prompt
 from rlhf.functional.token_budget import token_budget_batches
-from rlhf.models.attention import use_short_row_attention
-from rlhf.models.loading import check_positions, frozen_in, load_causal_lm
+from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.policy import sequence_logprobs
+from rlhf.models.pretrained.loading import check_positions, frozen_in, load_causal_lm
+from rlhf.models.pretrained.tokenizer import eos_ids, load_tokenizer
+from rlhf.models.pretrained.vocabulary import fit_vocabulary
 from rlhf.models.sequences import join
-from rlhf.models.tokenizer import eos_ids, load_tokenizer
-from rlhf.models.vocabulary import fit_vocabulary
 from rlhf.sampling.sampler import sample
 
 

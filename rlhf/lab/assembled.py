@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlhf.config import PPOConfig
-from rlhf.ppo.assembly import assemble_alone
-from rlhf.ppo.parts import Parts
+from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.stage import assemble_alone
 
 
 def assembled(given: Mapping[str, Any]) -> Parts:

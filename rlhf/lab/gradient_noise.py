@@ -20,11 +20,11 @@ from rlhf.lab.openers import opener_rows, write_rows
 from rlhf.lab.section import Section, Settings
 from rlhf.models.sequences import join
 from rlhf.ppo.experience import make_experience
-from rlhf.ppo.parts import Parts
-from rlhf.ppo.prompt_source import ListedPrompts
 from rlhf.ppo.rollout import Collected
-from rlhf.ppo.start_states import draw_start_states
-from rlhf.ppo.steps import PPOSteps
+from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.prompt_source import ListedPrompts
+from rlhf.ppo.run.steps import PPOSteps
+from rlhf.ppo.starts.start_states import draw_start_states
 from rlhf.ppo.trainer import PPO
 from rlhf.training.randomness import generator
 

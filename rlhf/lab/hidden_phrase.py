@@ -14,11 +14,11 @@ from rlhf.lab.phrase_report import Followed, finding, method, painted, table
 from rlhf.lab.phrase_task import Task, cloning_config, ppo_settings, reset_settings, write_task
 from rlhf.lab.section import Section, Settings
 from rlhf.models.sequences import join
-from rlhf.ppo.parts import Parts
-from rlhf.ppo.prompt_source import ListedPrompts
 from rlhf.ppo.responses import whole_responses
-from rlhf.ppo.start_states import draw_start_states
-from rlhf.ppo.steps import PPOSteps
+from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.prompt_source import ListedPrompts
+from rlhf.ppo.run.steps import PPOSteps
+from rlhf.ppo.starts.start_states import draw_start_states
 from rlhf.sft import train_sft
 from rlhf.training.randomness import generator
 

@@ -12,8 +12,8 @@ import torch
 
 from rlhf.lab.paint import svg
 from rlhf.lab.section import Section, Settings, Table
-from rlhf.training.atomic import write_atomic
-from rlhf.training.machine import processor_name
+from rlhf.training.storage.atomic import write_atomic
+from rlhf.training.telemetry.machine import processor_name
 
 PAGE, FIGURES, RESULTS = "lab.md", "figures", "results.json"
 _LIBRARIES = ("rlhf-ppo", "torch", "transformers", "matplotlib")

@@ -10,8 +10,8 @@ from rlhf.lab.experiments import EXPERIMENTS
 from rlhf.lab.options import LabOptions
 from rlhf.lab.page import PAGE, Result, write_page
 from rlhf.lab.section import Section
-from rlhf.training.fingerprint import json_digest
-from rlhf.training.run_directory import RunDirectory, is_complete
+from rlhf.training.storage.fingerprint import json_digest
+from rlhf.training.storage.run_directory import RunDirectory, is_complete
 
 
 def study(options: LabOptions) -> Path:

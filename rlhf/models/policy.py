@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlhf.models.anatomy import hidden_size, hidden_states, switch_off_dropout
-from rlhf.models.frozen import last_hidden_states, num_frozen_blocks, split_trunk
-from rlhf.models.head import head_logprobs
+from rlhf.models.passes.anatomy import hidden_size, hidden_states, switch_off_dropout
+from rlhf.models.passes.frozen import last_hidden_states, num_frozen_blocks, split_trunk
+from rlhf.models.passes.head import head_logprobs
 from rlhf.models.sequences import Sequences
 
 

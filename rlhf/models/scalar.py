@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlhf.models.anatomy import hidden_states
-from rlhf.models.loading import scalar_head
+from rlhf.models.passes.anatomy import hidden_states
+from rlhf.models.pretrained.loading import scalar_head
 
 
 class ScalarModel(nn.Module):

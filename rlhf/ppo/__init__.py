@@ -1,7 +1,9 @@
-"""The PPO stage, and PPO from Python: collect with the policy, learn from what was collected."""
+"""The PPO stage: collect with the policy, learn from what was collected. `trainer.py` shows one step.
 
-from rlhf.ppo.api import PPOTrainer
-from rlhf.ppo.assembly import train_ppo
-from rlhf.ppo.callbacks import Callback
+At home here: what a step is made of. Where episodes begin, what they score, and how a run is set up, logged and saved
+stand in the folders below; a run from Python stands in `rlhf/api/`.
+"""
 
-__all__ = ["Callback", "PPOTrainer", "train_ppo"]
+from rlhf.ppo.run.stage import train_ppo
+
+__all__ = ["train_ppo"]

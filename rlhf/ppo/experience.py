@@ -8,7 +8,7 @@ from rlhf.config import PPOSettings
 from rlhf.functional.advantages import shaped_rewards
 from rlhf.functional.kl import kl_estimate
 from rlhf.functional.masking import keep, whiten
-from rlhf.ppo.ladder import estimated_advantages
+from rlhf.ppo.estimators import estimated_advantages
 from rlhf.training.processes import Processes
 
 

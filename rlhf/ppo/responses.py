@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlhf.batches import Batch, Samples
-from rlhf.ppo.start_states import StartStates
+from rlhf.ppo.starts.start_states import StartStates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

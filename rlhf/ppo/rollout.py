@@ -10,18 +10,18 @@ from transformers import PreTrainedTokenizerBase
 from rlhf.batches import Rollout, Samples
 from rlhf.config import PPOSettings
 from rlhf.data.records import Prompt
-from rlhf.models.compiled import is_compiled
+from rlhf.models.passes.compiled import is_compiled
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.reference import Reference
 from rlhf.models.sequences import Sequences, join
 from rlhf.ppo.microbatches import Microbatches, cut_microbatches, num_strata_needed
 from rlhf.ppo.responses import Responses, decode_steps_saved, whole_responses
-from rlhf.ppo.scoring import Scored, Scorer
-from rlhf.ppo.start_states import StartStates
+from rlhf.ppo.scoring.scorer import Scored, Scorer
+from rlhf.ppo.starts.start_states import StartStates
 from rlhf.rewards.protocol import Episode
 from rlhf.sampling.sampler import sample
-from rlhf.training.phases import NO_PHASES, Phases
 from rlhf.training.processes import Processes
+from rlhf.training.telemetry.phases import NO_PHASES, Phases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

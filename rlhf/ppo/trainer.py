@@ -14,13 +14,13 @@ from rlhf.functional.losses import value_loss
 from rlhf.functional.masking import masked_sum
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.sequences import join
+from rlhf.ppo.estimators import policy_objective
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.kl_control import KLControl
-from rlhf.ppo.ladder import policy_objective
-from rlhf.ppo.resets import Resets
 from rlhf.ppo.rollout import Collected, Collector, Sampled
-from rlhf.ppo.scoring import Scored
-from rlhf.ppo.start_states import draw_start_states
+from rlhf.ppo.scoring.scorer import Scored
+from rlhf.ppo.starts.resets import Resets
+from rlhf.ppo.starts.start_states import draw_start_states
 from rlhf.training.optimizer import Optimizer
 from rlhf.training.processes import Processes
 

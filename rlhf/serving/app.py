@@ -10,9 +10,9 @@ from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from rlhf.errors import RewardError
+from rlhf.serving.access import Gate, log, named
 from rlhf.serving.batcher import Batcher
-from rlhf.serving.gate import Gate, log, named
-from rlhf.serving.sources import Refused, ScoreRequest
+from rlhf.serving.served_reward import Refused, ScoreRequest
 
 MAX_PROBLEMS = 3
 """Schema errors that an answer names."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from rlhf.rewards.checks import checked_scores
 from rlhf.rewards.protocol import Episode
-from rlhf.serving.sources import ScoreRequest, Source
+from rlhf.serving.served_reward import ScoreRequest, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

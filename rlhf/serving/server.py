@@ -10,11 +10,11 @@ import uvicorn
 
 from rlhf.errors import ConfigError
 from rlhf.printable import printable
+from rlhf.serving.access import log
 from rlhf.serving.app import Bounds, build_app
 from rlhf.serving.batcher import Batcher
-from rlhf.serving.gate import log
 from rlhf.serving.options import ServingOptions
-from rlhf.serving.sources import Source, function_source, model_source
+from rlhf.serving.served_reward import Source, function_source, model_source
 
 GRACE_SECONDS = 10
 """In which requests that are being answered may end after SIGTERM."""

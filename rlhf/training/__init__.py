@@ -1,1 +1,4 @@
-"""What the supervised stages and PPO share: checkpoints, metrics, the run directory, signals and randomness."""
+"""What the stages share below their mathematics: the loop, master weights and AdamW, processes, random numbers.
+
+At home here: how training runs, whatever is trained. Files are written in `storage/`, figures shown in `telemetry/`.
+"""

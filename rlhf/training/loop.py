@@ -9,13 +9,13 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from rlhf.errors import CheckpointError, DataError, Terminated
-from rlhf.training.checkpoint import JSON, Checkpoint, CheckpointStore
-from rlhf.training.metrics import MetricsLog, Trackers
 from rlhf.training.processes import Processes
-from rlhf.training.profile import NO_PROFILE, Profile
-from rlhf.training.progress import Progress
-from rlhf.training.run_directory import RunDirectory
 from rlhf.training.signals import StopFlag
+from rlhf.training.storage.checkpoint import JSON, Checkpoint, CheckpointStore
+from rlhf.training.storage.run_directory import RunDirectory
+from rlhf.training.telemetry.metrics import MetricsLog, Trackers
+from rlhf.training.telemetry.profile import NO_PROFILE, Profile
+from rlhf.training.telemetry.progress import Progress
 
 
 class NothingLeft(Exception):

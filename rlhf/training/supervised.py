@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from rlhf.errors import GuardStop
 from rlhf.training.batch_plan import BatchPlan
-from rlhf.training.checkpoint import Checkpoint
 from rlhf.training.optimizer import Optimizer
 from rlhf.training.processes import Processes
-from rlhf.training.profile import NO_PROFILE, Profile
 from rlhf.training.randomness import generator
+from rlhf.training.storage.checkpoint import Checkpoint
+from rlhf.training.telemetry.profile import NO_PROFILE, Profile
 
 
 class Objective(Protocol):

@@ -10,7 +10,7 @@ import our_ppo
 import our_sft
 import ppo_vs_trl
 import sft_vs_trl
-from rlhf.models.loading import load_scalar_lm
+from rlhf.models.pretrained.loading import load_scalar_lm
 from rlhf.sft import NextTokenObjective
 from rlhf.training.optimizer import Optimizer
 from rlhf.training.supervised import SupervisedSteps

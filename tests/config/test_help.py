@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from rlhf.config.help import describe
-from rlhf.config.keys import keys_of
+from rlhf.config.reading.keys import keys_of
 from rlhf.config.schema_files import SCHEMAS
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.cli import STAGES, verb_of
-from rlhf.config.loader import load_config, save_config
+from rlhf.config.reading.loader import load_config, save_config
 
 ROOT = Path(__file__).parents[2]
 OTHER_PROGRAMS = ("accelerate", "schema")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rlhf.config import PPOConfig
-from rlhf.config.loader import validate
+from rlhf.config.reading.loader import validate
 from rlhf.config.rewards import reward_names
 from rlhf.errors import ConfigError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.config import RunConfig
-from rlhf.config.loader import load_config, save_config, validate
+from rlhf.config.reading.loader import load_config, save_config, validate
 from rlhf.config.run import STAGES
 from rlhf.errors import ConfigError
 

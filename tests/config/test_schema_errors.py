@@ -7,9 +7,9 @@ import pytest
 
 from rlhf.cli import main
 from rlhf.config import EvaluateConfig, GenerateConfig, PPOConfig, RewardModelConfig, RunConfig, SftConfig
-from rlhf.config.loader import validate
-from rlhf.config.overrides import apply_overrides, parse_overrides
-from rlhf.config.yaml_text import format_yaml
+from rlhf.config.reading.loader import validate
+from rlhf.config.reading.overrides import apply_overrides, parse_overrides
+from rlhf.config.reading.yaml_text import format_yaml
 from rlhf.errors import ConfigError
 
 SFT: dict[str, object] = {"output_dir": "x", "model": {"path": "m"}, "data": {"path": "d.jsonl"}, "steps": 2}

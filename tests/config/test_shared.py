@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from rlhf.config import EvaluateConfig, PPOConfig, RewardModelConfig, SftConfig
-from rlhf.config.loader import load_config, save_config, validate
+from rlhf.config.reading.loader import load_config, save_config, validate
 from rlhf.config.shared import filled
 from rlhf.errors import ConfigError
 

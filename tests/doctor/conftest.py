@@ -10,7 +10,7 @@ import pytest
 from rlhf.config import PPOConfig
 from rlhf.doctor.examination import assembled, checked
 from rlhf.doctor.finding import Finding
-from rlhf.ppo.parts import Parts
+from rlhf.ppo.run.assembly import Parts
 
 Examine = Callable[..., dict[str, Finding]]
 

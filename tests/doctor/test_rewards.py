@@ -3,7 +3,7 @@
 import pytest
 
 from rlhf.doctor.rewards import totals
-from rlhf.models.anatomy import hidden_states
+from rlhf.models.passes.anatomy import hidden_states
 from rlhf.models.scalar import ScalarModel
 
 FUNCTIONS = """

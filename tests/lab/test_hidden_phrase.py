@@ -18,9 +18,9 @@ from rlhf.lab.hidden_phrase import (
 )
 from rlhf.lab.phrase_task import PHRASE, write_task
 from rlhf.lab.section import Settings
-from rlhf.ppo.prompt_source import ListedPrompts
-from rlhf.ppo.start_states import draw_start_states
-from rlhf.ppo.steps import PPOSteps
+from rlhf.ppo.run.prompt_source import ListedPrompts
+from rlhf.ppo.run.steps import PPOSteps
+from rlhf.ppo.starts.start_states import draw_start_states
 
 EASY = replace(QUICK, phrase="e")
 """Of which a random model says one every few tokens."""

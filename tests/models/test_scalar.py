@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from rlhf.models.loading import load_scalar_lm
+from rlhf.models.pretrained.loading import load_scalar_lm
 from rlhf.models.scalar import ScalarModel
 
 ROWS = ([5, 6, 7, 8], [9], [10, 11])

@@ -29,8 +29,8 @@ from proofs import (
 )
 from rlhf.functional import advantages, groups, losses, masking
 from rlhf.oracle import second_moments
-from rlhf.ppo import experience, ladder
-from rlhf.ppo.resets import Resets
+from rlhf.ppo import estimators, experience
+from rlhf.ppo.starts.resets import Resets
 from rlhf.ppo.trainer import PPO
 
 ESTIMATORS = [
@@ -201,7 +201,7 @@ ESTIMATORS = [
     ),
     Mutation(
         "the configured estimator is not the one that runs",
-        ladder.estimated_advantages,
+        estimators.estimated_advantages,
         {"return reward_to_go(": "return -reward_to_go("},
         (UPDATE,),
     ),

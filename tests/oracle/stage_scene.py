@@ -21,7 +21,7 @@ from rlhf.oracle.process import random_logits
 from rlhf.oracle.trajectories import enumerate_trajectories
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.trainer import PPO
-from rlhf.training.phases import NO_PHASES
+from rlhf.training.telemetry.phases import NO_PHASES
 
 ACCURACY = 2e-6
 """A few thousand float32 terms of size below 1, whose sum is below 1: some tens of eps (6e-8)."""

@@ -20,8 +20,8 @@ from rlhf.functional.advantages import gae, shaped_rewards
 from rlhf.functional.kl import kl_estimate
 from rlhf.functional.losses import policy_loss
 from rlhf.functional.masking import keep
-from rlhf.ppo.demonstrations import Ends
-from rlhf.ppo.resets import Resets
+from rlhf.ppo.starts.demonstrations import Ends
+from rlhf.ppo.starts.resets import Resets
 
 VOCABULARY, HORIZON, KL_COEF, FRACTION = 4, 3, 0.3, 0.4
 EOS = VOCABULARY - 1

@@ -6,7 +6,7 @@ from rlhf.batches import Samples
 from rlhf.data.batching import collate_prompts
 from rlhf.data.records import Prompt
 from rlhf.ppo.responses import decode_steps_saved, whole_responses
-from rlhf.ppo.start_states import StartStates
+from rlhf.ppo.starts.start_states import StartStates
 
 PREFIXES = [(11, 12, 13), (), (14,), ()]
 EMITTED = [(21,), (22, 23, 24), (25, 26), (27,)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rlhf.errors import GuardStop
-from rlhf.models.compiled import is_compiled
+from rlhf.models.passes.compiled import is_compiled
 from rlhf.models.sequences import join
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import httpx2
 import pytest
 
-from rlhf.models.loading import load_scalar_lm
-from rlhf.models.setup import make_trainable, save_model
+from rlhf.models.pretrained.loading import load_scalar_lm
+from rlhf.models.pretrained.setup import make_trainable, save_model
 from rlhf.rewards.protocol import Episode
-from rlhf.serving.sources import Source
+from rlhf.serving.served_reward import Source
 
 
 class Script:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rlhf.serving.app import Bounds, build_app
 from rlhf.serving.batcher import Batcher
-from rlhf.serving.sources import Refused
+from rlhf.serving.served_reward import Refused
 
 BOUNDS = {"timeout": 60.0, "max_body_bytes": 1000, "max_items": 3, "max_text_chars": 10}
 

@@ -5,7 +5,7 @@ import pytest
 
 from rlhf.errors import RewardError
 from rlhf.serving.batcher import Batcher
-from rlhf.serving.sources import Refused, ScoreRequest
+from rlhf.serving.served_reward import Refused, ScoreRequest
 
 PATIENT = 60
 

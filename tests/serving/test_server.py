@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from rlhf.errors import ConfigError, RewardError
-from rlhf.rewards.http import HttpReward
-from rlhf.rewards.model import ModelReward
+from rlhf.rewards.kinds.http import HttpReward
+from rlhf.rewards.kinds.model import ModelReward
 from rlhf.rewards.protocol import Episode
 from rlhf.serving import serve
 from rlhf.serving.options import ServingOptions

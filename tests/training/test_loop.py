@@ -7,10 +7,10 @@ import torch
 
 from rlhf.errors import CheckpointError, DataError, Terminated
 from rlhf.training.loop import Loop, LoopSettings, NothingLeft
-from rlhf.training.phases import Phases
 from rlhf.training.processes import Processes
-from rlhf.training.profile import NO_PROFILE, Profile
-from rlhf.training.run_directory import RunDirectory
+from rlhf.training.storage.run_directory import RunDirectory
+from rlhf.training.telemetry.phases import Phases
+from rlhf.training.telemetry.profile import NO_PROFILE, Profile
 
 
 class Counting:

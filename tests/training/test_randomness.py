@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from rlhf.errors import CheckpointError
-from rlhf.training.checkpoint import CheckpointStore
 from rlhf.training.randomness import (
     generator,
     generator_state,
@@ -16,6 +15,7 @@ from rlhf.training.randomness import (
     restore_global_rng_state,
     seed_everything,
 )
+from rlhf.training.storage.checkpoint import CheckpointStore
 
 
 def _draw() -> list[float]:

@@ -7,13 +7,13 @@ from torch import nn
 from rlhf.data.records import Example
 from rlhf.errors import GuardStop
 from rlhf.functional.flops import Work, training_flops
-from rlhf.models.matrices import model_matrices
+from rlhf.models.passes.matrices import model_matrices
 from rlhf.sft import NextTokenObjective
 from rlhf.training.batch_plan import BatchPlan
 from rlhf.training.optimizer import MasterWeights, Optimizer, OptimizerSettings, ParameterGroup
 from rlhf.training.processes import Processes
-from rlhf.training.profile import Profile
 from rlhf.training.supervised import SupervisedSteps
+from rlhf.training.telemetry.profile import Profile
 
 # Rows of 4 to 18 tokens of which 1 to 12 are learned: a mean of means would differ from the mean over tokens.
 SHAPES = [(3, 1), (6, 12), (2, 7), (9, 2), (4, 4), (1, 9), (5, 1), (2, 3)]

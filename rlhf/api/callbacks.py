@@ -1,0 +1,69 @@
+"""What a user's code is told while `PPOTrainer` works."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rlhf.errors import ConfigError
+
+
+class Callback(Protocol):
+    """Subclass it and override what you need; each method is called on every process.
+
+    What a method raises ends the run, as it is.
+    """
+
+    def on_step(self, trainer: Any, step: int, metrics: dict[str, float]) -> None:
+        """PPO step `step`, counted from 1, is done; `metrics` is what is logged about it."""
+
+    def on_save(self, trainer: Any, path: Path) -> None:
+        """A checkpoint or a policy lies in the directory `path`, written by the first process."""
+
+    def on_evaluate(self, trainer: Any, step: int, metrics: dict[str, float]) -> None:
+        """An evaluation after PPO step `step` found `metrics`."""
+
+
+def checked_callbacks(given: object) -> list[Callback]:
+    """Return the callbacks as a list.
+
+    Raises:
+        ConfigError: it is no sequence, or one of them is a class or lacks a method.
+    """
+    if not isinstance(given, Sequence):
+        raise ConfigError(f"callbacks: expected a list of them, found {type(given).__name__}")
+    for place, one in enumerate(given):
+        missing = [name for name in ("on_step", "on_save", "on_evaluate") if not callable(getattr(one, name, None))]
+        if isinstance(one, type) or missing:
+            found = (
+                f"the class {one.__name__}" if isinstance(one, type) else f"{type(one).__name__}, without {missing[0]}"
+            )
+            raise ConfigError(f"callbacks[{place}]: expected an object of a subclass of rlhf.Callback, found {found}")
+    return list(given)
+
+
+class Announcer:
+    """Tells the callbacks what the loop does, and keeps the metrics of all steps."""
+
+    def __init__(self, trainer: Any, callbacks: Sequence[Callback]) -> None:
+        """Start with an empty history."""
+        self.history: list[dict[str, float]] = []
+        self._trainer = trainer
+        self._callbacks = callbacks
+
+    def stepped(self, step: int, metrics: dict[str, float]) -> None:
+        """Keep the metrics of a step."""
+        self.history.append({"step": float(step), **metrics})
+        for callback in self._callbacks:
+            callback.on_step(self._trainer, step, metrics)
+
+    def evaluated(self, step: int, metrics: dict[str, float]) -> None:
+        """Keep the metrics of an evaluation with those of its step."""
+        if self.history:  # none where a run went on from a checkpoint and nothing was left to do
+            self.history[-1] |= metrics
+        for callback in self._callbacks:
+            callback.on_evaluate(self._trainer, step, metrics)
+
+    def saved(self, path: Path) -> None:
+        """Pass on where something was saved."""
+        for callback in self._callbacks:
+            callback.on_save(self._trainer, path)

@@ -1,0 +1,298 @@
+"""PPO from Python: `PPOTrainer` makes the parts of a run from what it is given, and offers each step as a call.
+
+What a step does stands in `trainer.py`, and the stage of `rlhf ppo` runs the same.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from transformers import PreTrainedTokenizerBase
+
+from rlhf.api.callbacks import Announcer, Callback, checked_callbacks
+from rlhf.api.inputs import make_ready
+from rlhf.api.models import Model
+from rlhf.api.rewards import OneReward
+from rlhf.api.run_directory import run_in
+from rlhf.config import PPOSettings
+from rlhf.data.records import Prompt
+from rlhf.data.tokenization import prepare_prompts, prompt_maker
+from rlhf.errors import CheckpointError, ConfigError, DataError
+from rlhf.ppo.rollout import Sampled
+from rlhf.ppo.run.assembly import (
+    check_context,
+    check_shares,
+    compile_parts,
+    holds_something_else,
+    put_together,
+    save_parts,
+)
+from rlhf.ppo.run.held_out import check_evaluation, held_out_metrics, measured_by_user
+from rlhf.ppo.run.prompt_source import GivenPrompt, ListedPrompts, PromptSource, StreamedPrompts, rows_of, several
+from rlhf.ppo.run.steps import SHOWN, PPOSteps, all_metrics
+from rlhf.ppo.scoring.scorer import Scored, given_scores
+from rlhf.ppo.starts.assembly import make_resets
+from rlhf.ppo.trainer import StepBatch
+from rlhf.stage import joined
+
+Evaluation = Callable[["PPOTrainer"], Mapping[str, float]] | Iterable[GivenPrompt]
+"""A function that returns metrics, or held-out prompts."""
+
+
+class PPOTrainer:
+    """Trains a policy with PPO.
+
+        trainer = PPOTrainer("path/to/policy", None, reward_function, None, PPOSettings(steps=100))
+        trainer.train(prompts)
+        trainer.save("path/to/result")
+
+    Or step by step, for a loop of one's own:
+
+        for batch in trainer.batches(prompts):
+            rollout = trainer.rollout(batch)
+            scores = trainer.score(rollout)
+            experience = trainer.make_experience(rollout, scores)
+            metrics = trainer.update(experience)
+
+    The models that are given belong to the trainer from then on: the policy is trained in place, in the run's compute
+    type. Under `accelerate launch` every process does the same calls with the same prompts, and takes its share.
+    """
+
+    def __init__(
+        self,
+        policy: Model | Path,
+        reference: Model | Path | None,
+        reward: OneReward | Sequence[OneReward],
+        tokenizer: PreTrainedTokenizerBase | str | Path | None,
+        config: PPOSettings,
+        *,
+        output_dir: str | Path | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        """Load what is given by name, and put the run together. Seeds the global generators, as a stage does.
+
+        Args:
+            policy: a causal language model or adapter (peft), or the name of one; `config.model` says what is trained.
+            reference: what the KL is measured to; None is the policy as it is now, for an adapter the model below it.
+            reward: a function with TRL's signature, a class, a sequence classifier, or a list of these and of mappings
+                such as a config has, `{"kind": "length", "at_most": 60}` or `{"function": f, "weight": 0.5}`.
+            tokenizer: of the policy, which stays as it is; None for the one beside the policy.
+            config: how it learns.
+            output_dir: where `train` writes metrics, samples, checkpoints and the policy; None writes nothing.
+            callbacks: are told of steps, saves and evaluations.
+
+        Raises:
+            RlhfError: something cannot be loaded, or does not fit together.
+        """
+        if not isinstance(config, PPOSettings):
+            raise ConfigError(
+                f"config: expected PPOSettings, found {type(config).__name__} - the order is policy, reference, "
+                "reward, tokenizer, config"
+            )
+        if output_dir is None and (config.checkpoints.every is not None or config.logging.trackers):
+            raise ConfigError("checkpoints.every, logging.trackers: they need output_dir - give one")
+        self.config = config
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.callbacks = checked_callbacks(callbacks)
+        self._run = joined(config, self.output_dir or Path(), "")
+        self.processes = self._run.processes
+        check_shares(config, self.processes)
+        made = make_ready(policy, reference, reward, tokenizer, self._run, config)
+        self._digests = made.digests() if self.output_dir is not None else []
+        self.parts = put_together(config, self._run, made.policy, made.language, made.rewards, made.reference)
+        self.ppo = self.parts.trainer
+        self._has_begun = False
+
+    def train(
+        self,
+        prompts: Iterable[GivenPrompt],
+        *,
+        evaluation: Evaluation | None = None,
+        evaluate_every: int | None = None,
+    ) -> list[dict[str, float]]:
+        """Do the `steps` of the config, with metrics, samples, checkpoints and the policy in `output_dir`.
+
+        A list or data set of prompts is shuffled and gone through again and again; an iterator is asked for no more
+        than each step needs, and the run ends with it. A run in `output_dir` that was stopped goes on from its newest
+        checkpoint; an iterator must then begin where it began before.
+
+        Args:
+            prompts: texts, lists of messages, or mappings with `prompt` and the columns that rewards read.
+            evaluation: held-out prompts, for mean score and KL; or a function of this trainer that returns metrics.
+            evaluate_every: steps between evaluations; None evaluates after the last step alone.
+
+        Returns:
+            The metrics of each step that was done, under the names of metrics.jsonl.
+
+        Raises:
+            RlhfError: bad data, reward or checkpoint, or a guard or a signal stopped the run.
+        """
+        if self.ppo.num_steps:
+            raise ConfigError(f"train: this trainer has done {self.ppo.num_steps} steps already - make another one")
+        check_evaluation(evaluation, evaluate_every)
+        source = self._source(prompts)
+        measure = self._measuring(evaluation)
+        announcer = Announcer(self, self.callbacks)
+        with run_in(self.output_dir, self._run, self.config, [*self._digests, source.digest()]) as run:
+            steps = PPOSteps(self.ppo, source, run.directory.samples, evaluation=measure)
+            run.run(
+                steps,
+                num_steps=self.config.steps,
+                eval_every=evaluate_every,
+                description="ppo",
+                shown=SHOWN,
+                observer=announcer,
+            )
+            if self.output_dir is not None:
+                self._save(self.output_dir / "policy", self.output_dir / "critic")
+        return announcer.history
+
+    def batches(self, prompts: Iterable[GivenPrompt]) -> Iterator[Sequence[Prompt]]:
+        """Yield the prompts of each step, over all processes, in the order in which `train` takes them."""
+        source = self._source(prompts, self.ppo.num_steps)
+        for step in range(self.ppo.num_steps, self.config.steps):
+            batch = source.batch(step)
+            if self.processes.any(batch is None) or batch is None:
+                return
+            yield batch
+
+    def rollout(self, prompts: Sequence[GivenPrompt] | Sequence[Prompt]) -> Sampled:
+        """Let the policy respond to this process's share of the prompts, `num_samples_per_prompt` times each.
+
+        Raises:
+            DataError: there is none, a prompt does not fit, or their number cannot be shared out.
+        """
+        ready = self._ready(prompts)
+        self._begin(None)
+        check_context(self.parts, ready)
+        check_shares(self.config, self.processes, len(ready) * self.config.num_samples_per_prompt)
+        return self.ppo.rollout(ready[self.processes.rank :: self.processes.num])
+
+    def score(self, rollout: Sampled) -> Scored:
+        """Ask the rewards about the responses.
+
+        Raises:
+            RewardError: a reward failed, here or on another process.
+        """
+        return self.ppo.score(rollout)
+
+    def make_experience(self, rollout: Sampled, scores: Scored | Sequence[float]) -> StepBatch:
+        """Pass the responses through policy and reference, shape rewards with the KL, estimate advantages.
+
+        Args:
+            rollout: what the policy answered.
+            scores: what `score` returned, or numbers of one's own, one a response of this process.
+
+        Raises:
+            GuardStop: something is not finite, or the KL is beyond `kl_control.max_kl`.
+        """
+        scored = scores if isinstance(scores, Scored) else given_scores(scores, rollout.episodes)
+        return self.ppo.make_experience(rollout, scored)
+
+    def update(self, experience: StepBatch) -> dict[str, float]:
+        """Make the optimizer steps of a PPO step, `epochs` passes of `minibatches`, and return its metrics.
+
+        Raises:
+            ConfigError: all steps of the config are done, where the learning rate's schedule ends.
+        """
+        if self.ppo.num_steps >= self.config.steps:
+            raise ConfigError(
+                f"update: all {self.config.steps} steps of the config are done, and the schedule of the learning rate "
+                "ends with them - raise steps"
+            )
+        metrics = all_metrics(self.ppo, self.ppo.learn(experience))
+        for callback in self.callbacks:
+            callback.on_step(self, self.ppo.num_steps, metrics)
+        return metrics
+
+    def evaluate(self, prompts: Iterable[GivenPrompt]) -> dict[str, float]:
+        """Return mean score, KL to the reference and more of the policy on held-out prompts."""
+        ready = self._encoded(prompts)
+        check_context(self.parts, ready)
+        return held_out_metrics(self.ppo, ready)
+
+    def save(self, path: str | Path) -> None:
+        """Save the policy with its value head in float32, a directory for `AutoModelForCausalLM` or an adapter's.
+
+        A separate critic is saved beside it, under the same name with `-critic`.
+
+        Raises:
+            CheckpointError: something else lies there, or it cannot be written.
+        """
+        directory = Path(path).absolute()
+        if self.processes.any(holds_something_else(directory)):
+            raise CheckpointError(f"{path}: holds something else than a policy saved here - choose another directory")
+        self._save(directory, directory.with_name(f"{directory.name}-critic"))
+
+    def _save(self, directory: Path, critic: Path) -> None:
+        if self.processes.is_main:
+            save_parts(self.parts, directory, critic)
+        self.processes.wait()
+        for callback in self.callbacks:
+            callback.on_save(self, directory)
+
+    def close(self) -> None:
+        """Close the rewards: what they hold open, a server's connection or a class's own things, is given back."""
+        self.ppo.collector.scorer.close()
+
+    def __enter__(self) -> Self:
+        """Return the trainer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the rewards."""
+        self.close()
+
+    def _ready(self, prompts: Sequence[GivenPrompt] | Sequence[Prompt]) -> list[Prompt]:
+        given = list(several(prompts))
+        ready = [prompt for prompt in given if isinstance(prompt, Prompt)]
+        if len(ready) < len(given):
+            ready = self._encoded([prompt for prompt in given if not isinstance(prompt, Prompt)])
+        if len(ready) < len(given) or not given:
+            limit = self.config.prompts.max_length
+            raise DataError(f"rollout: {len(given) - len(ready)} of {len(given)} prompts are longer than {limit}")
+        return ready
+
+    def _encoded(self, prompts: Iterable[GivenPrompt]) -> list[Prompt]:
+        prepared = prepare_prompts(list(rows_of(prompts)), self.parts.tokenizer, **self.config.prompts.fitting)
+        return prepared.items
+
+    def _source(self, prompts: Iterable[GivenPrompt], num_given: int = 0) -> PromptSource:
+        """Return where steps take their prompts from: what has a length is read whole.
+
+        An iterator begins with the prompts of step `num_given`.
+        """
+        if isinstance(prompts, Sized):
+            known = self._encoded(prompts)
+            check_context(self.parts, known)
+            self._begin(known)
+            return ListedPrompts(known, self.config)
+        self._begin(None)
+        make = prompt_maker(self.parts.tokenizer, **self.config.prompts.fitting)
+        return StreamedPrompts(prompts, make, partial(check_context, self.parts), self.config, num_given)
+
+    def _begin(self, prompts: list[Prompt] | None) -> None:
+        """Do once what needs the run's prompts, as far as they are known."""
+        if self._has_begun:
+            return
+        tokenizer, ends = self.parts.tokenizer, self.ppo.collector.eos_ids
+        self.ppo.resets = make_resets(self.config, self._run, tokenizer, prompts, ends)
+        inside = [] if self.ppo.resets is None else [each.prompt for each in self.ppo.resets.pool()]
+        begun = [*(prompts or []), *inside]
+        if begun:
+            check_context(self.parts, begun)
+        compile_parts(self.parts, self._run, begun)
+        self._has_begun = True  # not earlier: after a refusal everything is looked at again
+
+    def _measuring(self, evaluation: Evaluation | None) -> Callable[[], dict[str, float]]:
+        if evaluation is None:
+            return dict
+        if callable(evaluation):
+            return lambda: measured_by_user(evaluation(self))
+        ready = self._encoded(evaluation)
+        check_context(self.parts, ready)
+        return lambda: held_out_metrics(self.ppo, ready)

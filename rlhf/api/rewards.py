@@ -1,0 +1,148 @@
+"""Rewards that a user gives from Python: functions, classifiers, or what a config's list has."""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from pydantic import TypeAdapter, ValidationError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.api.models import name_of_model, weights_digest
+from rlhf.config import PPOSettings
+from rlhf.config.ppo import check_rewards
+from rlhf.config.rewards import RewardOptions, RewardSection
+from rlhf.errors import ConfigError
+from rlhf.fetch import resolve
+from rlhf.models.pretrained.tokenizer import read_tokenizer
+from rlhf.ppo.run.assembly import Language
+from rlhf.ppo.scoring.assembly import Given, reward_inputs
+from rlhf.rewards.kinds.model import Loaded
+from rlhf.rewards.kinds.user_code import name_of
+from rlhf.training.storage.fingerprint import content_digest
+
+OneReward = Callable[..., object] | PreTrainedModel | RewardOptions | Mapping[str, Any] | str | Path
+"""A function or class, a classifier, a section of a config or a mapping like one, the name of a reward model."""
+
+
+_SECTION: TypeAdapter[Any] = TypeAdapter(RewardSection)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenRewards:
+    """Rewards as sections of a config, and what of them is in memory."""
+
+    sections: list[RewardSection]
+    objects: dict[int, Given]
+    """By the place of the section."""
+
+    def digests(self) -> list[str]:
+        """Return what decides their scores, as far as it can be told: files, and the code of functions."""
+        named = [section for place, section in enumerate(self.sections) if place not in self.objects]
+        files = [content_digest(resolve(path)) for path in reward_inputs(named)]
+        objects = [
+            weights_digest(each.model) if isinstance(each, Loaded) else _code_digest(each)
+            for each in self.objects.values()
+        ]
+        return [*[section.model_dump_json() for section in self.sections], *files, *objects]
+
+
+def given_rewards(reward: OneReward | Sequence[OneReward], config: PPOSettings, language: Language) -> GivenRewards:
+    """Return rewards as sections of a config.
+
+    A mapping is what a config's list has, with `function` (a function or class) or `model` (a classifier, with its
+    `tokenizer`) in the place of `kind` and `path`.
+
+    Raises:
+        ConfigError: one of them is no reward, or they do not fit together.
+    """
+    several = list(reward) if isinstance(reward, Sequence) and not isinstance(reward, str) else [reward]
+    sections: list[RewardSection] = []
+    objects: dict[int, Given] = {}
+    for place, one in enumerate(several):
+        section, given = _parsed(one, place, language)
+        sections.append(section)
+        if given is not None:
+            objects[place] = given
+    try:
+        check_rewards(sections, config)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if not sections:
+        raise ConfigError("reward: an empty list - PPO needs at least one")
+    return GivenRewards(sections, objects)
+
+
+def _parsed(one: OneReward, place: int, language: Language) -> tuple[RewardSection, Given | None]:
+    if isinstance(one, RewardOptions):
+        return _section(one.model_dump(), place), None
+    if isinstance(one, str | Path):
+        return _section({"kind": "model", "path": str(one)}, place), None
+    if isinstance(one, PreTrainedModel | PeftModel):
+        one = {"model": one}
+    options: dict[str, Any] = dict(one) if isinstance(one, Mapping) else {"function": one}
+    if "function" in options:
+        function = options.pop("function")
+        if not callable(function):
+            raise ConfigError(f"reward {place}: expected a function, found {type(function).__name__}")
+        path = f"{getattr(function, '__module__', '')}:{name_of(function).strip('<>')}"
+        return _section({"kind": "function", "path": path, **options}, place), function
+    if "model" in options:
+        return _model(options.pop("model"), options.pop("tokenizer", None), options, place, language)
+    return _section(options, place), None
+
+
+def _model(
+    model: object, tokenizer: Any, options: Mapping[str, Any], place: int, language: Language
+) -> tuple[RewardSection, Given | None]:
+    if isinstance(model, str | Path):
+        return _section({"kind": "model", "path": str(model), **options}, place), None
+    if not isinstance(model, PreTrainedModel):
+        raise ConfigError(
+            f"reward {place}: expected a sequence classifier of transformers, found {type(model).__name__} - merge "
+            "an adapter first (merge_and_unload)"
+        )
+    tokenizer = read_tokenizer(resolve(str(tokenizer))) if isinstance(tokenizer, str | Path) else tokenizer
+    path = name_of_model(model) or type(model).__name__
+    loaded = Loaded(model, _classifier_tokenizer(model, tokenizer, language, place))
+    return _section({"kind": "model", "path": path, **options}, place), loaded
+
+
+def _section(given: Mapping[str, Any], place: int) -> RewardSection:
+    try:
+        section: RewardSection = _SECTION.validate_python(given)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise ConfigError("\n".join(f"reward {place}: {problem}" for problem in problems)) from None
+    return section
+
+
+def _classifier_tokenizer(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, language: Language, place: int
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that was given, or lies beside the classifier, or the policy's where that can be meant."""
+    name = name_of_model(model)
+    if tokenizer is not None:
+        return tokenizer
+    if name:
+        return read_tokenizer(name)
+    if model.config.get_text_config().vocab_size >= len(language.tokenizer):
+        return language.tokenizer
+    raise ConfigError(
+        f"reward {place}: the classifier does not know where it was loaded from, so its tokenizer is unknown - give "
+        'both: {"model": model, "tokenizer": tokenizer}'
+    )
+
+
+def _code_digest(function: object) -> str:
+    """Return a sha256 of a function's source, or its name where that cannot be read."""
+    try:
+        text = inspect.getsource(
+            function if inspect.isroutine(function) or isinstance(function, type) else type(function)
+        )
+    except (OSError, TypeError):
+        text = name_of(function)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,175 @@
+"""The one way from a YAML file and a command line to a checked configuration, and back to a file."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from rlhf.config.reading.keys import section_keys
+from rlhf.config.reading.overrides import Override, apply_overrides, inline_references, parse_overrides
+from rlhf.config.reading.problems import Problem, explain
+from rlhf.config.reading.secrets import redacted
+from rlhf.config.reading.yaml_text import format_yaml, read_mapping
+from rlhf.errors import CheckpointError, ConfigError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def load_config(model: type[M], path: Path, overrides: Sequence[str] = ()) -> M:
+    """Read a YAML file, apply the overrides, and check everything against the schema.
+
+    A section at the top may be the path of a YAML file, relative to the file that names it (in an override, relative
+    to the working directory).
+
+    Args:
+        model: the schema.
+        path: the YAML file.
+        overrides: `a.b=c`, where c is YAML; list items by index.
+
+    Raises:
+        ConfigError: everything that is wrong, one line each.
+    """
+    mapping = load_mapping(path, overrides, sections=section_keys(model))
+    return validate(model, mapping, str(path), overridden=[".".join(o.path) for o in parse_overrides(overrides)])
+
+
+def load_mapping(path: Path, overrides: Sequence[str] = (), *, sections: Sequence[str] = ()) -> dict[str, object]:
+    """Read a YAML file and apply the overrides, without a schema.
+
+    Args:
+        path: the YAML file.
+        overrides: `a.b=c`, where c is YAML.
+        sections: keys at the top whose value may be the path of a YAML file.
+
+    Raises:
+        ConfigError: the file or an override cannot be read.
+    """
+    parsed = [_with_file(override, sections) for override in parse_overrides(overrides)]
+    return apply_overrides(inline_references(read_mapping(path), sections, path.parent), parsed)
+
+
+def validate(model: type[M], mapping: Mapping[str, object], source: str, *, overridden: Collection[str] = ()) -> M:
+    """Check a mapping against the schema: strictly, so that `"4"` or `true` is no number.
+
+    A schema whose keys have values that follow from other keys has a class method `completed(mapping) -> mapping`,
+    which is called first. (A pydantic validator before the fields would make strict mode refuse JSON's lists
+    as tuples.)
+
+    Args:
+        model: the schema.
+        mapping: keys and values as YAML or JSON holds them.
+        source: the file's name, for messages.
+        overridden: dotted paths that came from the command line, for messages.
+
+    Raises:
+        ConfigError: everything that is wrong, one line each: `config error: SOURCE: KEY: PROBLEM [got VALUE]`.
+    """
+    complete: Callable[[Mapping[str, object]], Mapping[str, object]] = getattr(model, "completed", dict)
+    mapping = complete(mapping)
+    try:
+        return _parse(model, mapping)
+    except ValidationError as error:
+        problems = explain(error.errors(include_url=False), mapping, model)
+    problems += _hidden_problems(model, mapping, problems)
+    lines = [f"config error: {_source(problem, source, overridden)}: {_line(problem)}" for problem in problems]
+    raise ConfigError("\n".join(lines))
+
+
+def save_config(config: BaseModel, path: Path) -> None:
+    """Write a configuration with every default as YAML that loads back equal; secrets are redacted.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(config_yaml(config), encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def config_yaml(config: BaseModel) -> str:
+    """Return a configuration with every default as YAML; secrets are redacted."""
+    return format_yaml(_plain(config))
+
+
+def config_fingerprint(config: BaseModel) -> str:
+    """Return the sha256 of the canonical JSON of a configuration: equal configurations, equal fingerprints.
+
+    Secrets do not enter it: a new access token makes no other run.
+    """
+    text = json.dumps(_plain(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(config: BaseModel) -> object:
+    return redacted(config.model_dump(mode="json", round_trip=True))
+
+
+def _parse(model: type[M], mapping: Mapping[str, object]) -> M:
+    # As JSON, because pydantic's strict mode takes JSON's lists and text for tuples, paths and enums.
+    return model.model_validate_json(json.dumps(mapping), strict=True)
+
+
+def _with_file(override: Override, sections: Sequence[str]) -> Override:
+    """Return the override with the file's content when it sets a whole section to the path of a file."""
+    is_section = len(override.path) == 1 and override.path[0] in sections
+    if is_section and isinstance(override.value, str):
+        return Override(override.path, read_mapping(Path(override.value)))
+    return override
+
+
+def _hidden_problems(model: type[BaseModel], mapping: Mapping[str, object], known: Sequence[Problem]) -> list[Problem]:
+    """Find the rules between keys that are broken too: pydantic tests them only where each single key is right.
+
+    A right value, or the default, stands in for each wrong one; what is then said about a wrong key is not counted.
+    Where a required key is missing, nothing can stand in, and the rules of its section wait for it.
+    """
+    partial: object = mapping
+    for problem in known:
+        if problem.path:
+            partial = _with_stand_in(partial, problem.path, problem.stand_in)
+    assert isinstance(partial, dict)
+    try:
+        _parse(model, partial)
+    except ValidationError as error:
+        paths = {problem.path for problem in known}
+        names = {str(path[-1]) for path in paths if path}
+        found = explain(error.errors(include_url=False), partial, model)
+        return [p for p in found if p.path not in paths and not names & set(re.findall(r"\w+", p.text))]
+    return []
+
+
+def _with_stand_in(container: object, path: Sequence[str | int], value: object) -> object:
+    """Return a copy of `container` with `value` at `path`, or without that key when `value` is None."""
+    first, rest = path[0], path[1:]
+    if isinstance(container, list):
+        keeps = value is None and not rest  # an item that is left out would move the others
+        return [
+            item if place != first or keeps else _with_stand_in(item, rest, value) if rest else value
+            for place, item in enumerate(container)
+        ]
+    if not isinstance(container, dict) or first not in container:
+        return container
+    if not rest and value is None:
+        return {key: item for key, item in container.items() if key != first}
+    return {**container, first: _with_stand_in(container[first], rest, value) if rest else value}
+
+
+def _source(problem: Problem, source: str, overridden: Collection[str]) -> str:
+    came_from_command_line = any(f"{problem.dotted}.".startswith(f"{path}.") for path in overridden)
+    return "command line" if came_from_command_line else source
+
+
+def _line(problem: Problem) -> str:
+    return f"{problem.dotted}: {problem.text}" if problem.path else problem.text

@@ -1,0 +1,130 @@
+"""Where rows come from: JSONL, CSV and parquet files, a directory saved by `datasets`, or a data set on the hub."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+
+from rlhf.data.reading.near_names import hint
+from rlhf.data.reading.text_files import read_csv, read_jsonl
+from rlhf.data.records import Row
+from rlhf.errors import DataError
+
+_READERS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
+_SAVED_MARKS = ("dataset_info.json", "dataset_dict.json")
+
+
+def read_rows(
+    path: str | Path,
+    *,
+    split: str | None = None,
+    column_map: Mapping[str, str] | None = None,
+    limit: int | None = None,
+) -> list[Row]:
+    """Read the rows of a source.
+
+    Args:
+        path: a file (.jsonl, .ndjson, .json with one object a line, .csv, .parquet), a directory written by
+            `Dataset.save_to_disk`, or the name of a data set on the hub.
+        split: for a saved DatasetDict or the hub (there "train" when None); an error for files.
+        column_map: our column name -> the source's, as in {"prompt": "question"}.
+        limit: read at most so many rows.
+
+    Raises:
+        DataError: nothing there, no rows, or a row that cannot be read; the message names file and line.
+    """
+    rows = list(islice(_mapped(_open(path, split), column_map or {}), limit))
+    if not rows:
+        raise DataError(f"{path}: 0 rows")
+    return rows
+
+
+def _open(path: str | Path, split: str | None) -> Iterable[Row]:
+    local = Path(path)
+    if local.is_dir():
+        return _read_saved(local, split)
+    kind = _READERS.get(local.suffix.lower())
+    if local.exists() or kind is not None or not _HUB_NAME.fullmatch(str(path)):
+        return _read_file(local, kind, split)
+    return _read_hub(str(path), split or "train")
+
+
+def _read_file(path: Path, kind: str | None, split: str | None) -> Iterable[Row]:
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
+    if kind is None:
+        raise DataError(f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(_READERS)}")
+    if split is not None:
+        raise DataError(f"{path}: a file has no splits, found split={split!r} - name the file of that split instead")
+    return {"jsonl": read_jsonl, "csv": read_csv, "parquet": _read_parquet}[kind](path)
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    import pyarrow as pa  # slow to import, and few sources need it
+    from pyarrow import parquet
+
+    try:
+        number = 0
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(values, f"{path}:row {number}")
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as parquet: {_first_line(error)}") from None
+
+
+def _read_saved(path: Path, split: str | None) -> Iterator[Row]:
+    import datasets
+
+    if not any((path / mark).is_file() for mark in _SAVED_MARKS):
+        found = sorted(entry.name for entry in path.iterdir())[:5]
+        raise DataError(
+            f"{path}: 0 rows: a directory must have been written by Dataset.save_to_disk; found {found or 'nothing'} "
+            "- name one file instead"
+        )
+    try:
+        saved = datasets.load_from_disk(str(path))
+    except Exception as error:  # datasets passes on whatever its file readers raise
+        raise DataError(f"{path}: cannot be read by datasets: {_first_line(error)}") from error
+    if isinstance(saved, datasets.DatasetDict):
+        if split not in saved:
+            raise DataError(f"{path}: no split {split!r}; expected one of {', '.join(saved)}")
+        return _located(saved[split], f"{path}[{split}]")
+    if split is not None:
+        raise DataError(f"{path}: this data set has no splits, found split={split!r}")
+    return _located(saved, str(path))
+
+
+def _read_hub(name: str, split: str) -> Iterator[Row]:
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(name, split=split)
+    except Exception as error:  # no network, no such name, no such split: datasets has a dozen types for them
+        raise DataError(
+            f"{name}: no such local file, and the hub did not give it (split {split!r}): {_first_line(error)} - give a "
+            "local path where the hub cannot be reached (see also HF_HUB_OFFLINE)"
+        ) from error
+    return _located(loaded, f"{name}[{split}]")
+
+
+def _located(values: Iterable[dict[str, object]], name: str) -> Iterator[Row]:
+    return (Row(dict(cells), f"{name}:row {number}") for number, cells in enumerate(values, start=1))
+
+
+def _mapped(rows: Iterable[Row], column_map: Mapping[str, str]) -> Iterator[Row]:
+    for row in rows:
+        for ours, theirs in column_map.items():
+            if theirs not in row.values:
+                raise DataError(
+                    f"{row.location}: column_map names {theirs!r} for {ours!r}, found columns {sorted(row.values)}"
+                    f"{hint([theirs], row.values)}"
+                )
+        others = {name: cell for name, cell in row.values.items() if name not in column_map.values()}
+        yield Row({**others, **{ours: row.values[theirs] for ours, theirs in column_map.items()}}, row.location)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

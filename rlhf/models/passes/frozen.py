@@ -1,0 +1,81 @@
+"""A trunk cut where its trained part begins: what the frozen part says of a sequence never changes."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlhf.models.passes.anatomy import blocks, final_norm, hidden_states, trunk
+
+
+@dataclass(frozen=True, slots=True)
+class SplitTrunk:
+    """Two views of one trunk; they share its modules, and so its weights wherever these are changed in place."""
+
+    frozen: nn.Module
+    """From ids to the states that enter the first trained block."""
+    trained: nn.Module
+    """From these states to the trunk's last hidden states."""
+
+    @torch.no_grad()
+    def frozen_states(self, input_ids: Tensor) -> Tensor:
+        """Return [B, S, H], the states of ids [B, S] that enter the first trained block."""
+        return self.frozen(input_ids=input_ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+
+    def hidden_states(self, frozen_states: Tensor) -> Tensor:
+        """Return [B, S, H], the trunk's last hidden states."""
+        return self.trained(inputs_embeds=frozen_states, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+
+
+def last_hidden_states(
+    model: PreTrainedModel, split: SplitTrunk | None, input_ids: Tensor, frozen_states: Tensor | None
+) -> Tensor:
+    """Return [B, S, H], the last hidden states of a trunk, from `frozen_states` [B, S, H] where these are known.
+
+    Args:
+        model: of the trunk.
+        split: the trunk, cut; None where it could not be, and all blocks are passed.
+        input_ids: [B, S] int64.
+        frozen_states: of these ids, None where they are not known.
+    """
+    if split is None or frozen_states is None:
+        return hidden_states(model, input_ids)
+    return split.hidden_states(frozen_states)
+
+
+def num_frozen_blocks(model: PreTrainedModel) -> int:
+    """Count the blocks below the first one that is trained; 0 when the embeddings are trained too."""
+    if any(parameter.requires_grad for parameter in model.get_input_embeddings().parameters()):
+        return 0
+    flags = [any(parameter.requires_grad for parameter in block.parameters()) for block in blocks(model)]
+    return flags.index(True) if True in flags else 0
+
+
+@torch.no_grad()
+def split_trunk(model: PreTrainedModel, num_frozen: int) -> SplitTrunk | None:
+    """Cut the trunk above its first `num_frozen` blocks.
+
+    Returns:
+        None where there is nothing to cut, or where the two parts, one after the other, do not yield bit for bit what
+        the trunk yields: models that add something to every input, or whose blocks differ in kind.
+    """
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or [])
+    if num_frozen == 0 or len(kinds) > 1:
+        return None
+    whole, stack, norm = trunk(model), blocks(model), final_norm(model)
+    frozen = _view(whole, {stack: nn.ModuleList(stack[:num_frozen])} | ({} if norm is None else {norm: nn.Identity()}))
+    split = SplitTrunk(frozen, _view(whole, {stack: nn.ModuleList(stack[num_frozen:])}))
+    ids = torch.tensor([[0, 1, 2]], device=model.device)
+    is_exact = torch.equal(split.hidden_states(split.frozen_states(ids)), hidden_states(model, ids))
+    return split if is_exact else None
+
+
+def _view(module: nn.Module, replacements: dict[nn.Module, nn.Module]) -> nn.Module:
+    """Return a shallow copy of a module with other children; the module itself stays as it is."""
+    view = copy.copy(module)
+    view._modules = {
+        name: child if child is None else replacements.get(child, child) for name, child in module._modules.items()
+    }
+    return view

@@ -1,0 +1,119 @@
+"""Logprobs and entropies at chosen positions, straight from hidden states and the vocabulary head."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from rlhf.functional.logprobs import entropy, token_logprobs
+from rlhf.models.passes.anatomy import logit_shape, logits
+
+LOGIT_CHUNK = 512
+"""Positions that meet the vocabulary in one product: 512 x 49,152 bfloat16 are 50 MB."""
+SLICE = 16
+"""Positions that are made float32 at once: 16 x 49,152 float32 are 3 MB, which stay in the cache."""
+
+
+def head_logprobs(
+    lm: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float, *, with_entropy: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Compute the logprobs of tokens, and the entropies of the distributions they come from.
+
+    Args:
+        lm: a causal language model, of which only the head is called.
+        hidden: [N, H] hidden states that predict the tokens.
+        targets: [N] int64, the tokens.
+        temperature: logits are divided by it; above 0.
+        with_entropy: also compute entropies.
+
+    Returns:
+        [N] logprobs and [N] entropies (zeros when not asked for), float32, in nats.
+    """
+    head, (softcap, factor) = lm.get_output_embeddings(), logit_shape(lm)
+    if type(head) is nn.Linear and head.bias is None and softcap is None:
+        scale, keeps_logits = factor / temperature, torch.is_grad_enabled()
+        return _LinearHead.apply(hidden, head.weight, targets, scale, with_entropy, keeps_logits)
+    return autograd_logprobs(lm, hidden, targets, temperature, with_entropy=with_entropy)
+
+
+def autograd_logprobs(
+    lm: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float, *, with_entropy: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Compute what `head_logprobs` does for any head, by automatic differentiation.
+
+    Logits are made in chunks, and made again in the backward pass, so that memory does not grow with N.
+    """
+
+    def chunk(states: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        scores = logits(lm, states).float()
+        spread = entropy(scores, temperature) if with_entropy else torch.zeros_like(scores[:, 0])
+        return token_logprobs(scores, ids, temperature), spread
+
+    saves_memory = len(hidden) > LOGIT_CHUNK and torch.is_grad_enabled()
+    parts = [
+        checkpoint(chunk, states, ids, use_reentrant=False) if saves_memory else chunk(states, ids)
+        for states, ids in zip(hidden.split(LOGIT_CHUNK), targets.split(LOGIT_CHUNK), strict=True)
+    ]
+    return torch.cat([logprobs for logprobs, _ in parts]), torch.cat([spread for _, spread in parts])
+
+
+class _LinearHead(Function):
+    """log softmax(scale * W h)[target], and the entropy, with logits kept only in the type they are computed in.
+
+    With z = scale * W h and p = softmax(z):
+    d logprob / dz = onehot(target) - p,  d entropy / dz = -p (log p + entropy).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, with_entropy: bool, keeps_logits: bool
+    ) -> tuple[Tensor, Tensor]:
+        logprobs = torch.zeros(len(hidden), dtype=torch.float32, device=hidden.device)
+        spread, normaliser = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
+        kept = []
+        for start in range(0, len(hidden), LOGIT_CHUNK):
+            products = nn.functional.linear(hidden[start : start + LOGIT_CHUNK], weight)
+            kept += [products] if keeps_logits else []
+            for first in range(0, len(products), SLICE):
+                z = products[first : first + SLICE].float() * scale
+                here = slice(start + first, start + first + len(z))
+                normaliser[here] = z.logsumexp(-1)
+                logprobs[here] = z.gather(-1, targets[here, None]).squeeze(-1) - normaliser[here]
+                if with_entropy:
+                    spread[here] = normaliser[here] - (z.softmax(-1) * z).sum(-1)
+        if keeps_logits:
+            ctx.save_for_backward(hidden, weight, targets, normaliser, spread, *kept)
+            ctx.scale, ctx.with_entropy = scale, with_entropy
+        return logprobs, spread
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, normaliser, spread, *kept = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        # Sums over many chunks would lose digits in bfloat16.
+        sum_type = weight.dtype if len(kept) < 2 else torch.promote_types(weight.dtype, torch.float32)
+        grad_weight = torch.zeros_like(weight, dtype=sum_type) if ctx.needs_input_grad[1] else None
+        for index, products in enumerate(kept):
+            start = index * LOGIT_CHUNK
+            grad_products = torch.empty_like(products)
+            for first in range(0, len(products), SLICE):
+                z = products[first : first + SLICE].float() * ctx.scale
+                here = slice(start + first, start + first + len(z))
+                log_p = z.sub_(normaliser[here, None])
+                p = log_p.exp()
+                grad = p * -grads[0][here, None]
+                grad.scatter_add_(-1, targets[here, None], grads[0][here, None])
+                if ctx.with_entropy:
+                    grad -= grads[1][here, None] * p * (log_p + spread[here, None])
+                grad_products[first : first + SLICE] = grad.mul_(ctx.scale)
+            rows = slice(start, start + len(products))
+            if grad_hidden is not None:
+                grad_hidden[rows] = grad_products @ weight
+            if grad_weight is not None and sum_type == products.dtype:
+                grad_weight.addmm_(grad_products.T, hidden[rows])
+            elif grad_weight is not None:
+                grad_weight += grad_products.T @ hidden[rows]
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None, None

@@ -1,0 +1,66 @@
+"""The sizes of a model's weight matrices, by what a forward and a backward pass do with them."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlhf.functional.flops import Matrices, ModelMatrices
+from rlhf.models.passes.anatomy import blocks, trunk
+from rlhf.models.passes.frozen import num_frozen_blocks
+
+
+def model_matrices(model: PreTrainedModel, heads: Sequence[nn.Module]) -> ModelMatrices:
+    """Return what multiplies in a model, by its `requires_grad` flags.
+
+    Left out: experts count as if every token met all of them, sliding windows as if they were not there.
+
+    Args:
+        model: of which the blocks count.
+        heads: linear maps of the last hidden states that the caller applies where something is predicted.
+
+    Raises:
+        ConfigError: no stack of blocks was found.
+    """
+    stack = list(blocks(model))
+    crossed = stack[num_frozen_blocks(model) :] if any(p.requires_grad for p in trunk(model).parameters()) else []
+    scores = _query_width(model) * len(crossed)
+    trains_trunk = bool(crossed)
+    return ModelMatrices(
+        used=Matrices(trunk=_sizes(stack), scores=_query_width(model) * len(stack), head=_sizes(heads)),
+        crossed=Matrices(trunk=_sizes(crossed), scores=scores, head=_sizes(heads) if trains_trunk else 0),
+        trained=Matrices(trunk=_sizes(crossed, _is_trained), scores=scores, head=_sizes(heads, _is_trained)),
+    )
+
+
+def frozen_matrices(model: PreTrainedModel, heads: Sequence[nn.Module]) -> ModelMatrices:
+    """Return what multiplies in a model that is only read, its trained adapters switched off."""
+    stack, nothing = blocks(model), Matrices(trunk=0, scores=0, head=0)
+    used = Matrices(
+        trunk=_sizes(stack, _is_frozen), scores=_query_width(model) * len(stack), head=_sizes(heads, _is_frozen)
+    )
+    return ModelMatrices(used=used, crossed=nothing, trained=nothing)
+
+
+def largest_matrix(model: PreTrainedModel) -> tuple[int, int]:
+    """Return the shape of the largest matrix of a block."""
+    rows, columns = max((p.shape for p in blocks(model)[0].parameters() if p.ndim == 2), key=lambda each: each.numel())
+    return int(rows), int(columns)
+
+
+def _query_width(model: PreTrainedModel) -> int:
+    config = model.config.get_text_config()
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(config.num_attention_heads * head_size)
+
+
+def _sizes(parts: Sequence[nn.Module] | nn.ModuleList, counts: Callable[[Tensor], bool] = lambda _: True) -> int:
+    return sum(p.numel() for part in parts for p in part.parameters() if p.ndim >= 2 and counts(p))
+
+
+def _is_trained(parameter: Tensor) -> bool:
+    return parameter.requires_grad
+
+
+def _is_frozen(parameter: Tensor) -> bool:
+    return not parameter.requires_grad

@@ -1,0 +1,241 @@
+"""Loading models with clear refusals, and the choice of trained weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+
+from rlhf.errors import ConfigError
+from rlhf.models.passes.anatomy import blocks, check_logits, final_norm, switch_off_dropout, trunk
+from rlhf.models.pretrained.adapters import trained_head
+from rlhf.models.pretrained.quiet import quiet_transformers
+from rlhf.models.pretrained.tokenizer import load_tokenizer
+from rlhf.models.pretrained.vocabulary import fit_vocabulary
+
+
+def load_causal_lm(
+    path: str, *, random_init: bool = False, trust_remote_code: bool = False, seed: int = 0
+) -> PreTrainedModel:
+    """Load a causal language model in float32 on the CPU, in evaluation mode and without dropout.
+
+    An adapter directory (peft) is loaded onto its base model and merged: what is trained starts from the sum.
+
+    Args:
+        path: directory or hub name.
+        random_init: take only config.json and draw the weights from `seed`.
+        trust_remote_code: run the code that comes with the model.
+        seed: of `random_init`.
+
+    Raises:
+        ConfigError: nothing can be loaded from `path`.
+    """
+    if _is_adapter(path):
+        model = _merged(path, trust_remote_code)
+    elif random_init:
+        model = _drawn(AutoModelForCausalLM, path, trust_remote_code, seed)
+    else:
+        model = _loaded(AutoModelForCausalLM, path, trust_remote_code)
+    check_logits(switch_off_dropout(model), path)
+    return model
+
+
+def load_scalar_lm(
+    path: str, *, random_init: bool = False, trust_remote_code: bool = False, seed: int = 0, new_head: bool
+) -> PreTrainedModel:
+    """Load a sequence classifier with one label in float32, in evaluation mode and without dropout.
+
+    Args:
+        path: directory or hub name; with `new_head` also an adapter directory of a language model.
+        random_init: take only config.json and draw the weights from `seed`.
+        trust_remote_code: run the code that comes with the model.
+        seed: of a new head, and of `random_init`.
+        new_head: draw the head from N(0, 1 / sqrt(H + 1)) (Stiennon et al. 2020, arXiv:2009.01325, code), for a model
+            that has none; otherwise the directory must hold a head of one label.
+
+    Raises:
+        ConfigError: nothing can be loaded, or the classifier has another number of labels.
+    """
+    kind = AutoModelForSequenceClassification
+    if new_head and _is_adapter(path):
+        model = _classifier_of(_merged(path, trust_remote_code), trust_remote_code)
+    elif random_init:
+        model = _drawn(kind, path, trust_remote_code, seed, num_labels=1)
+    elif new_head:
+        model = _loaded(kind, path, trust_remote_code, may_lack="score.", num_labels=1)
+    else:
+        _require_one_label(path, trust_remote_code)
+        model = _loaded(kind, path, trust_remote_code)
+    if new_head:
+        _draw_head(scalar_head(model), seed)
+    scalar_head(model)
+    return switch_off_dropout(model)
+
+
+def scalar_head(model: PreTrainedModel) -> nn.Linear:
+    """Return the linear head of a sequence classifier, the trained one where an adapter has a copy.
+
+    Raises:
+        ConfigError: there is none, as in encoders, whose attention sees padding and which pool otherwise.
+    """
+    head = trained_head(getattr(model, "score", nn.Identity()))
+    if isinstance(head, nn.Linear):
+        return head
+    raise ConfigError(
+        f"{type(model).__name__} has no linear head named score - only a causal language model can be a reward model"
+    )
+
+
+def freeze_all_but_top(model: PreTrainedModel, num_layers: int) -> None:
+    """Train only the last `num_layers` blocks, the final norm and a scalar head; the backward pass stops below them.
+
+    Raises:
+        ConfigError: the model has fewer blocks.
+    """
+    stack = blocks(model)
+    if num_layers > len(stack):
+        raise ConfigError(
+            f"model.trainable_layers: {num_layers}, but the model has {len(stack)} blocks - use at most that"
+        )
+    model.requires_grad_(False)
+    for part in [*stack[len(stack) - num_layers :], final_norm(model), getattr(model, "score", None)]:
+        if part is not None:
+            part.requires_grad_(True)
+
+
+def frozen_in(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Freeze a model and convert its parameters; buffers (rotary frequencies) and a scalar head stay as they are."""
+    head = getattr(model, "score", None)
+    kept = set() if head is None else {id(parameter) for parameter in head.parameters()}
+    for parameter in model.requires_grad_(False).parameters():
+        if id(parameter) not in kept:
+            parameter.data = parameter.data.to(dtype)
+    model.eval()
+    return model
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """Return the longest sequence in tokens that the model has positions for, None when it does not say."""
+    for name in ("max_position_embeddings", "n_positions"):
+        length = getattr(model.config.get_text_config(), name, None)
+        if length is not None:
+            return int(length)
+    return None
+
+
+def check_positions(
+    model: PreTrainedModel, source: str, longest: int, max_new_tokens: int, *, key: str, fix: str, where: str = ""
+) -> None:
+    """Refuse prompts that leave no room for a whole response.
+
+    Args:
+        model: that reads both.
+        source: where it was loaded from.
+        longest: tokens of the longest prompt.
+        max_new_tokens: of a response.
+        key: the setting that holds them.
+        fix: what the user can do.
+        where: what the message begins with.
+
+    Raises:
+        ConfigError: the model has fewer positions than prompt and response have tokens.
+    """
+    limit = context_length(model)
+    if limit is not None and longest + max_new_tokens > limit:
+        raise ConfigError(
+            f"{where}longest prompt ({longest} tokens) + {key} ({max_new_tokens}) exceed the {limit} positions of "
+            f"{source} - {fix}"
+        )
+
+
+def _is_adapter(path: str) -> bool:
+    return (Path(path) / "adapter_config.json").is_file()
+
+
+def _loaded(
+    kind: Any, path: str, trust_remote_code: bool, *, may_lack: str | None = None, **options: Any
+) -> PreTrainedModel:
+    """Load weights; those that the files lack would be drawn at random in silence, so they are refused."""
+    try:
+        # Weights that files lack are drawn from the global generator, whose state belongs to the run.
+        with quiet_transformers(), torch.random.fork_rng(devices=[]):
+            model, report = kind.from_pretrained(
+                path,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                **options,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
+        raise _unloadable(path, problem) from None
+    lacking = sorted(name for name in report["missing_keys"] if may_lack is None or not name.startswith(may_lack))
+    if lacking:
+        what = f"{len(lacking)} weights of {type(model).__name__}, such as {lacking[0]}"
+        raise ConfigError(f"{path}: the files lack {what}")
+    # Mapped files lie at odd addresses, where products may round otherwise than in a copy (the reference).
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    return model  # type: ignore[no-any-return]
+
+
+def _drawn(kind: Any, path: str, trust_remote_code: bool, seed: int, **options: Any) -> PreTrainedModel:
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
+    except (OSError, ValueError) as problem:
+        raise _unloadable(path, problem) from None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = kind.from_config(config, trust_remote_code=trust_remote_code, dtype=torch.float32)
+    return model  # type: ignore[no-any-return]
+
+
+def _merged(path: str, trust_remote_code: bool) -> PreTrainedModel:
+    """Load an adapter of a causal language model and its base, and add them up."""
+    base = json.loads((Path(path) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    model = _loaded(AutoModelForCausalLM, base, trust_remote_code)
+    if (Path(path) / "tokenizer_config.json").is_file():
+        fit_vocabulary(model, load_tokenizer(path, trust_remote_code=trust_remote_code), path)
+    try:
+        return PeftModel.from_pretrained(model, path).merge_and_unload()  # type: ignore[no-any-return]
+    except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
+        raise _unloadable(path, problem) from None
+
+
+def _classifier_of(lm: PreTrainedModel, trust_remote_code: bool) -> PreTrainedModel:
+    """Return a classifier with one label on the trunk of a language model."""
+    lm.config.num_labels = 1
+    with torch.random.fork_rng(devices=[]):
+        model = AutoModelForSequenceClassification.from_config(
+            lm.config, trust_remote_code=trust_remote_code, dtype=torch.float32
+        )
+    trunk(model).load_state_dict(trunk(lm).state_dict())
+    return model  # type: ignore[no-any-return]
+
+
+def _require_one_label(path: str, trust_remote_code: bool) -> None:
+    if _is_adapter(path):
+        raise ConfigError(f"{path}: a reward model must be a whole model, found an adapter - merge it first")
+    try:
+        labels = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code).num_labels
+    except (OSError, ValueError) as problem:
+        raise _unloadable(path, problem) from None
+    if labels != 1:
+        raise ConfigError(f"{path}: a reward model needs 1 label, found {labels} - train one with `rlhf reward-model`")
+
+
+def _draw_head(head: nn.Linear, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        head.weight.normal_(0.0, (head.in_features + 1) ** -0.5, generator=generator)
+        if head.bias is not None:
+            head.bias.zero_()
+
+
+def _unloadable(path: str, problem: Exception) -> ConfigError:
+    line = [*str(problem).strip().splitlines(), type(problem).__name__][0][:200]
+    return ConfigError(f"{path}: no model could be loaded ({line}) - give a local directory, fetch:NAME, or a hub name")

@@ -1,0 +1,97 @@
+"""A model made ready for training: loaded, adapted or partly frozen, and how it is saved again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.models.pretrained.adapters import add_lora, base_state, merged_state
+from rlhf.models.pretrained.loading import freeze_all_but_top
+from rlhf.models.pretrained.quiet import quiet_transformers
+from rlhf.models.pretrained.tokenizer import all_eos_ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainable:
+    """A model whose `requires_grad` flags say what is trained."""
+
+    model: PreTrainedModel
+    """Computes with the adapter, when there is one."""
+    adapter: PeftModel | None
+    """The view of peft on the same modules; None for full or partial finetuning."""
+    source: str
+    """Where the model was loaded from."""
+
+    @property
+    def saves_adapter(self) -> bool:
+        """Whether `save_model` writes an adapter: a reward model is saved whole, merged with its own."""
+        return self.adapter is not None and self.model.can_generate()
+
+    @property
+    def starts_from_adapter(self) -> bool:
+        """Whether a saved adapter sits on a model that no directory holds: the source was merged when it was loaded."""
+        return self.saves_adapter and (Path(self.source) / "adapter_config.json").is_file()
+
+
+def make_trainable(
+    model: PreTrainedModel, source: str, *, lora: Mapping[str, Any] | None, trainable_layers: int | None
+) -> Trainable:
+    """Decide what is trained: everything, the top blocks, or low-rank adapters (settings `r`, `alpha`, ...)."""
+    if lora is not None:
+        adapter = add_lora(model, **lora)
+        _name_base(adapter, source)
+        return Trainable(model=model, adapter=adapter, source=source)
+    if trainable_layers is not None:
+        freeze_all_but_top(model, trainable_layers)
+    return Trainable(model=model, adapter=None, source=source)
+
+
+def save_model(trainable: Trainable, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Save a model as an ordinary Hugging Face directory, or as an adapter directory, with its tokenizer.
+
+    The weights are saved as they are in the module: let it hold float32 first. A reward model is saved whole, its
+    adapter merged; the module keeps its adapter. An adapter that sits on a merged one needs `save_adapter_base` first.
+    """
+    model, adapter = trainable.model, trainable.adapter
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.use_cache = True
+    if model.can_generate():
+        model.generation_config = GenerationConfig(
+            eos_token_id=_all_eos(model, tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+        )
+    with quiet_transformers():
+        if adapter is None:
+            model.save_pretrained(directory)
+        elif trainable.saves_adapter:
+            adapter.save_pretrained(str(directory))
+            if model.generation_config is not None:  # peft leaves it out, and with it the other EOS ids
+                model.generation_config.save_pretrained(directory)
+        else:
+            model.save_pretrained(directory, state_dict=merged_state(model))
+        tokenizer.save_pretrained(directory)
+
+
+def save_adapter_base(trainable: Trainable, directory: Path) -> None:
+    """Save the merged base of an adapter that starts from another adapter, and let the adapter name it."""
+    assert trainable.adapter is not None
+    with quiet_transformers():
+        trainable.model.save_pretrained(directory, state_dict=base_state(trainable.model))
+    _name_base(trainable.adapter, str(directory))
+
+
+def _name_base(adapter: PeftModel, source: str) -> None:
+    """Let the adapter name its base; a local one by its absolute path, so that it loads from any directory."""
+    path = Path(source)
+    for config in adapter.peft_config.values():
+        config.base_model_name_or_path = str(path.absolute()) if path.is_dir() else source
+
+
+def _all_eos(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | list[int]:
+    listed = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = all_eos_ids(tokenizer, listed)
+    return list(ids) if len(ids) > 1 else ids[0]

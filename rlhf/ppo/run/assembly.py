@@ -1,0 +1,202 @@
+"""The parts of a PPO run: put together from a loaded policy, fitted to the run's prompts, saved at the end."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from safetensors.torch import save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.config import PPOSettings
+from rlhf.data.records import Prompt
+from rlhf.errors import ConfigError
+from rlhf.models.policy import PolicyWithValueHead
+from rlhf.models.pretrained.loading import check_positions, load_scalar_lm, scalar_head
+from rlhf.models.pretrained.setup import Trainable
+from rlhf.models.pretrained.tokenizer import load_tokenizer, tokenizer_fingerprint
+from rlhf.models.reference import Reference
+from rlhf.ppo.rollout import Collector
+from rlhf.ppo.scoring.scorer import Scorer
+from rlhf.ppo.trainer import PPO, Generators
+from rlhf.rewards.component import Component
+from rlhf.stage import Frame, export, optimizer_settings, parameters_of, trainable
+from rlhf.training.optimizer import MasterWeights, Optimizer, ParameterGroup
+from rlhf.training.processes import Processes
+from rlhf.training.randomness import generator
+
+VALUE_HEAD = "value_head.safetensors"
+"""Lies beside the weights of every policy that PPO saves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a PPO run consists of."""
+
+    trainer: PPO
+    prompts: list[Prompt]
+    """Of the whole data set; none where they are not known before the run."""
+    trained: Trainable
+    """The policy's language model."""
+    critic: Trainable | None
+    """The separate critic, when there is one."""
+
+    @property
+    def models(self) -> list[Trainable]:
+        """What is trained, the policy first."""
+        return [self.trained] if self.critic is None else [self.trained, self.critic]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The policy's."""
+        return self.trainer.collector.tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Language:
+    """What the policy's token ids mean."""
+
+    tokenizer: PreTrainedTokenizerBase
+    eos_ids: tuple[int, ...]
+    """Every id that ends a response."""
+
+
+def put_together(
+    config: PPOSettings,
+    run: Frame,
+    trained: Trainable,
+    language: Language,
+    rewards: Sequence[Component],
+    reference: PreTrainedModel | None = None,
+) -> Parts:
+    """Put a value head on the policy, freeze the reference, and make the optimizer.
+
+    Args:
+        config: how it learns.
+        run: where it computes.
+        trained: the policy, which no step has changed.
+        language: of the policy.
+        rewards: what scores a response; close the trainer's scorer when it is done.
+        reference: a frozen model in the run's compute type; None takes what the policy is now.
+
+    Raises:
+        ConfigError: the critic cannot be loaded or does not fit.
+    """
+    critic = _critic(config, language.tokenizer)
+    policy = PolicyWithValueHead(trained.model, None if critic is None else critic.model).to(run.device)
+    optimizer = _optimizer(config, run, policy)
+    scorer = Scorer(rewards, config.score, run.processes)
+    collector = Collector(
+        policy,
+        Reference(trained, reference),
+        scorer,
+        language.tokenizer,
+        config,
+        language.eos_ids,
+        run.profile.phases,
+    )
+    trainer = PPO(policy, collector, optimizer, config, run.processes, _generators(config, run))
+    return Parts(trainer=trainer, prompts=[], trained=trained, critic=critic)
+
+
+def check_context(parts: Parts, prompts: Sequence[Prompt]) -> None:
+    """Refuse prompts for which a model has no positions.
+
+    Raises:
+        ConfigError: a prompt and its longest response are longer than a model can read.
+    """
+    for trained in parts.models:
+        check_positions(
+            trained.model,
+            trained.source,
+            max(len(prompt.ids) for prompt in prompts),
+            parts.trainer.config.sampling.max_new_tokens,
+            key="sampling.max_new_tokens",
+            fix="lower prompts.max_length or sampling.max_new_tokens",
+        )
+
+
+def compile_parts(parts: Parts, run: Frame, prompts: Sequence[Prompt]) -> None:
+    """Compile the models where that is worth its time in a run on these prompts."""
+    config = parts.trainer.config
+    mean = sum(len(prompt.ids) for prompt in prompts) // max(len(prompts), 1)
+    episode = mean + config.sampling.max_new_tokens
+    num_tokens = config.steps * config.rollout_batch_size * config.epochs * episode
+    reference = parts.trainer.collector.reference.model
+    run.compile_for(num_tokens, *[trained.model for trained in parts.models], reference)
+
+
+def check_shares(config: PPOSettings, processes: Processes, num_episodes: int | None = None) -> None:
+    """Refuse a batch that the processes cannot share: the config's, or one of `num_episodes`.
+
+    Raises:
+        ConfigError: with the nearest sizes that they can.
+    """
+    samples = config.num_samples_per_prompt
+    unit = processes.num * math.lcm(config.minibatches, samples)
+    size = config.rollout_batch_size if num_episodes is None else num_episodes
+    if size % unit or not size:
+        below = size // unit * unit
+        near = f"{below} or {below + unit}" if below else str(unit)
+        groups = f" and of processes x num_samples_per_prompt ({processes.num} x {samples})" if samples > 1 else ""
+        name = "rollout_batch_size" if num_episodes is None else "episodes of a rollout"
+        raise ConfigError(
+            f"{name} ({size}) must be a multiple of processes x minibatches "
+            f"({processes.num} x {config.minibatches}){groups}; nearest valid: {near}"
+        )
+
+
+def holds_something_else(directory: Path) -> bool:
+    """Whether a path is taken by anything but a policy that PPO saved, which may be replaced."""
+    if not directory.is_dir():
+        return directory.exists()
+    return any(directory.iterdir()) and not (directory / VALUE_HEAD).is_file()
+
+
+def save_parts(parts: Parts, directory: Path, critic: Path) -> None:
+    """Save the policy with its value head, and a separate critic in a directory of its own; on one process only."""
+    trainer = parts.trainer
+    policy, weights, tokenizer = trainer.policy, trainer.optimizer.weights, trainer.collector.tokenizer
+
+    def value_head(target: Path) -> None:
+        state = {name: tensor.detach().cpu() for name, tensor in policy.value_head.state_dict().items()}
+        save_file(state, target / VALUE_HEAD)
+
+    export(parts.trained, weights, tokenizer, directory, value_head)
+    if parts.critic is not None:
+        export(parts.critic, weights, tokenizer, critic)
+
+
+def _critic(config: PPOSettings, tokenizer: PreTrainedTokenizerBase) -> Trainable | None:
+    if config.critic_model is None:
+        return None
+    critic = trainable(config.critic_model, partial(load_scalar_lm, new_head=False, seed=config.seed), tokenizer)
+    own = load_tokenizer(critic.source, trust_remote_code=config.critic_model.trust_remote_code)
+    if tokenizer_fingerprint(own) != tokenizer_fingerprint(tokenizer):
+        raise ConfigError(
+            f"critic_model.path: {critic.source} has another tokenizer ({len(own)} ids) than the policy "
+            f"({len(tokenizer)} ids), and the critic reads the policy's tokens - start it from a reward model "
+            "trained on the policy's base"
+        )
+    # The value head takes the place of the score: without a gradient, weight decay alone would move it.
+    scalar_head(critic.model).requires_grad_(False)
+    return critic
+
+
+def _optimizer(config: PPOSettings, run: Frame, policy: PolicyWithValueHead) -> Optimizer:
+    weights = MasterWeights(policy, run.dtype, keep_float32=[policy.value_head])
+    value = {**parameters_of(policy, "value_head."), **parameters_of(policy, "critic.")}
+    sections = {"policy": config.optimizer, "value": config.value_optimizer}
+    parameters = {"policy": parameters_of(policy, "lm."), "value": value}
+    groups = [
+        ParameterGroup(name=name, parameters=parameters[name], settings=optimizer_settings(section))
+        for name, section in sections.items()
+    ]
+    return Optimizer(weights, groups, config.steps * config.epochs * config.minibatches, run.processes)
+
+
+def _generators(config: PPOSettings, run: Frame) -> Generators:
+    return Generators(
+        rollout=generator(config.seed, "rollout", run.processes.rank), epochs=generator(config.seed, "epochs")
+    )

@@ -1,0 +1,80 @@
+"""What a PPO step costs: floating-point operations by phase. Left out: rewards that are not a reward model of ours."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rlhf.batches import Rollout
+from rlhf.functional.flops import ModelMatrices, Work, backward_flops, causal_work, forward_flops, sampling_work
+from rlhf.models.passes.matrices import frozen_matrices, model_matrices
+from rlhf.models.pretrained.loading import scalar_head
+from rlhf.ppo.trainer import PPO, StepResult
+from rlhf.rewards.kinds.model import ModelReward
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCost:
+    """The sizes of the models that a step asks, by what they are asked for."""
+
+    sampling: ModelMatrices
+    """The policy's language model."""
+    policy: ModelMatrices
+    """The same, and the value head where it sits on the policy's trunk."""
+    critics: tuple[ModelMatrices, ...]
+    """The separate critic with the value head, when there is one."""
+    reference: ModelMatrices
+    rewards: tuple[ModelMatrices, ...]
+    num_minibatches: int
+    """Updates that make a pass over the batch."""
+
+    def of(self, result: StepResult) -> tuple[int, dict[str, float]]:
+        """Return the real tokens of a step on this process, prompts and responses, and its operations by phase.
+
+        An update counts as a mean minibatch, and a reward model as if it had the policy's tokenizer.
+        """
+        rollout = result.experience.rollout
+        lengths = (rollout.prompt_mask.sum(1) + (rollout.response_mask | rollout.forced).sum(1)).tolist()
+        read = causal_work(lengths, int(rollout.response_mask.sum()))
+        passes = len(result.updates) / self.num_minibatches
+        again, reference = self.policy, self.reference
+        if result.collected.frozen_states:  # the frozen blocks were passed once, for the old logprobs
+            again, reference = self.policy.above_frozen, self.sampling.above_frozen
+        first = _total(forward_flops, (self.policy, *self.critics), read)
+        return read.tokens, {
+            "generation": forward_flops(self.sampling, _sampled(rollout)),
+            "reward": _total(forward_flops, self.rewards, causal_work(lengths, len(lengths))),
+            "reference": forward_flops(reference, read),
+            "forward": first + passes * _total(forward_flops, (again, *self.critics), read),
+            "backward": passes * _total(backward_flops, (self.policy, *self.critics), read),
+        }
+
+
+def step_cost(trainer: PPO) -> StepCost:
+    """Return the cost of a trainer's steps.
+
+    Raises:
+        ConfigError: a model keeps its blocks in an unknown way.
+    """
+    policy, reference = trainer.policy, trainer.collector.reference.model
+    head, rewards = policy.lm.get_output_embeddings(), trainer.collector.scorer.rewards
+    judges = [each.reward.model.classifier for each in rewards if isinstance(each.reward, ModelReward)]
+    return StepCost(
+        sampling=model_matrices(policy.lm, [head]),
+        policy=model_matrices(policy.lm, [head, policy.value_head] if policy.critic is None else [head]),
+        critics=() if policy.critic is None else (model_matrices(policy.critic, [policy.value_head]),),
+        reference=frozen_matrices(reference, [reference.get_output_embeddings()]),
+        rewards=tuple(frozen_matrices(model, [scalar_head(model)]) for model in judges),
+        num_minibatches=trainer.config.minibatches,
+    )
+
+
+def _sampled(rollout: Rollout) -> Work:
+    """Return what the sampler read: prompts with their forced tokens, then its own tokens."""
+    prompts, forced = rollout.prompt_mask.sum(1).tolist(), rollout.forced.sum(1).tolist()
+    rows = zip(rollout.prompt_ids.tolist(), prompts, rollout.response_ids.tolist(), forced, strict=True)
+    starts = [(*prompt[:num], *response[:start]) for prompt, num, response, start in rows]
+    sampled = rollout.response_mask.sum(1).tolist()
+    return sampling_work([len(ids) for ids in set(starts)], [len(ids) for ids in starts], sampled)
+
+
+def _total(flops: Callable[[ModelMatrices, Work], float], models: Sequence[ModelMatrices], work: Work) -> float:
+    return sum(flops(model, work) for model in models)

@@ -1,0 +1,81 @@
+"""The policy on held-out prompts while PPO runs: mean score, KL to the reference, how responses end."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from rlhf.data.records import Prompt
+from rlhf.errors import ConfigError
+from rlhf.functional.kl import kl_estimate
+from rlhf.functional.masking import keep
+from rlhf.ppo.microbatches import cut_microbatches, num_strata_needed
+from rlhf.ppo.starts.start_states import draw_start_states
+from rlhf.ppo.trainer import PPO
+from rlhf.training.randomness import generator
+
+
+@torch.no_grad()
+def held_out_metrics(trainer: PPO, prompts: Sequence[Prompt]) -> dict[str, float]:
+    """Sample a response to each prompt, with the same random numbers each time, and average over all processes.
+
+    Nothing of it reaches the training: neither its random numbers nor the running scales of rewards.
+
+    Raises:
+        ConfigError: there are fewer prompts than processes.
+        RewardError: a reward failed.
+    """
+    processes, collector, config = trainer.processes, trainer.collector, trainer.config
+    if len(prompts) < processes.num:
+        raise ConfigError(f"evaluation: {len(prompts)} prompts for {processes.num} processes - give each at least one")
+    own = prompts[processes.rank :: processes.num]
+    starts = draw_start_states(own, int(collector.tokenizer.pad_token_id), processes.device)
+    numbers = generator(config.seed, "evaluation", processes.rank)
+    sampled = collector.sample(starts, numbers)
+    before = collector.scorer.state()
+    scored = collector.score(sampled)
+    collector.scorer.load(before)
+    responses, kept = sampled.responses, torch.tensor(scored.kept)
+    lengths = (starts.batch.prompt_mask.sum(1) + responses.lengths).tolist()
+    strata = num_strata_needed(lengths, 1, config.microbatch_tokens)
+    microbatches = cut_microbatches(lengths, 1, strata, numbers)
+    logprobs, ref_logprobs, _, _ = collector.forward(starts, responses, microbatches)
+    kl = keep(kl_estimate(logprobs, ref_logprobs, config.kl_estimator), responses.response_mask).sum(1).cpu()
+    raw = [score for score, keeps in zip(scored.raw, scored.kept, strict=True) if keeps]
+    local = [
+        len(raw),
+        sum(raw),
+        float(kl[kept].sum()),
+        len(own),
+        int(responses.ended.sum()),
+        int(responses.lengths.sum()),
+    ]
+    num_kept, scores, divergence, episodes, ended, tokens = processes.sums(local)
+    return {
+        "evaluation/scores": scores / num_kept,
+        "evaluation/kl": divergence / num_kept,
+        "evaluation/share_ended": ended / episodes,
+        "evaluation/response_length": tokens / episodes,
+    }
+
+
+def measured_by_user(found: object) -> dict[str, float]:
+    """Return what a function of the user's found.
+
+    Raises:
+        ConfigError: it is no mapping of names to numbers.
+    """
+    if not isinstance(found, Mapping) or not all(isinstance(value, int | float) for value in found.values()):
+        raise ConfigError(f"evaluation: expected a mapping of names to numbers, the function returned {found!r:.100}")
+    return {str(name): float(value) for name, value in found.items()}
+
+
+def check_evaluation(evaluation: object, every: int | None) -> None:
+    """Refuse steps between evaluations where there is no evaluation, or that are no number of steps.
+
+    Raises:
+        ConfigError: says what was found.
+    """
+    if every is not None and evaluation is None:
+        raise ConfigError("evaluate_every: there is no evaluation - give held-out prompts or a function")
+    if every is not None and every < 1:
+        raise ConfigError(f"evaluate_every: expected at least 1, found {every}")

@@ -1,0 +1,132 @@
+"""Where the prompts of each step come from: a list in a shuffled order, or a stream in its own."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from rlhf.config import PPOSettings
+from rlhf.data.intake import Outcome
+from rlhf.data.records import Message, Prompt, Row
+from rlhf.errors import DataError
+from rlhf.ppo.starts.start_states import PromptOrder
+from rlhf.training.storage.fingerprint import json_digest
+from rlhf.training.storage.manifest import JSON
+
+GivenPrompt = str | list[Message] | Mapping[str, Any]
+"""A prompt as Python has it: text, messages, or a row with `prompt` and the columns that rewards read."""
+
+MOST_DROPPED = 10_000
+"""So many prompts of a stream in a row that do not fit are no accident."""
+
+
+class PromptSource(Protocol):
+    """Gives each step its prompts; the same on every process."""
+
+    def batch(self, step: int) -> Sequence[Prompt] | None:
+        """Return the prompts of PPO step `step` over all processes, None when there are none left."""
+
+    def digest(self) -> str:
+        """Return what tells these prompts from others, as far as that is known beforehand."""
+
+
+class ListedPrompts:
+    """Prompts that are all known: each epoch has them in another order, and there is no end."""
+
+    def __init__(self, prompts: Sequence[Prompt], config: PPOSettings) -> None:
+        """Take the prompts of the whole data set."""
+        self.prompts = prompts
+        self._order = PromptOrder(len(prompts), config.prompts_per_step, config.seed)
+
+    def batch(self, step: int) -> list[Prompt]:
+        """Return the prompts of a step; they follow from its number alone."""
+        return [self.prompts[place] for place in self._order.batch(step)]
+
+    def digest(self) -> str:
+        """Return a sha256 of prompts and columns."""
+        content: list[JSON] = [
+            [prompt.text, {name: str(cell) for name, cell in prompt.columns.items()}] for prompt in self.prompts
+        ]
+        return json_digest(content)
+
+
+class StreamedPrompts:
+    """Prompts as an iterator gives them, no earlier than they are needed."""
+
+    def __init__(
+        self,
+        given: Iterable[GivenPrompt],
+        make: Callable[[Row], Outcome[Prompt]],
+        check: Callable[[Sequence[Prompt]], None],
+        config: PPOSettings,
+        num_given: int = 0,
+    ) -> None:
+        """Take the iterable, what turns a row into token ids, and what refuses the prompts of a batch.
+
+        The iterable begins with the prompts of step `num_given`.
+        """
+        self._rows = rows_of(given)
+        self._make = make
+        self._check = check
+        self._size = config.prompts_per_step
+        self._num_given = num_given
+
+    def batch(self, step: int) -> list[Prompt] | None:
+        """Return the next prompts; a run that goes on from a checkpoint passes over those of the steps before."""
+        for _ in range(self._num_given, step):
+            self._next()
+        self._num_given = step + 1
+        return self._next()
+
+    def digest(self) -> str:
+        """Return nothing to tell them by: a stream is not known before it was read."""
+        return "a stream"
+
+    def _next(self) -> list[Prompt] | None:
+        """Return a whole batch; a rest that makes none is left."""
+        kept: list[Prompt] = []
+        num_dropped = 0
+        while len(kept) < self._size:
+            row = next(self._rows, None)
+            if row is None:
+                return None
+            item = self._make(row).item
+            if item is not None:
+                kept, num_dropped = [*kept, item], 0
+                continue
+            num_dropped += 1
+            if num_dropped == MOST_DROPPED:
+                raise DataError(f"{row.location}: {num_dropped} prompts in a row do not fit - see prompts.max_length")
+        self._check(kept)
+        return kept
+
+
+def rows_of(given: Iterable[GivenPrompt]) -> Iterator[Row]:
+    """Yield prompts as rows.
+
+    Raises:
+        DataError: they are one prompt or a table, or one of them is something else; says which.
+    """
+    for number, prompt in enumerate(several(given), start=1):
+        location = f"prompt {number}"
+        if isinstance(prompt, Mapping):
+            yield Row(dict(prompt), location)
+        elif isinstance(prompt, str | list):
+            yield Row({"prompt": prompt}, location)
+        else:
+            raise DataError(
+                f"{location}: expected text, a list of messages, or a mapping with prompt, found "
+                f"{type(prompt).__name__}"
+            )
+
+
+def several(given: object) -> Iterable[Any]:
+    """Return what was given, when it can be gone through prompt by prompt.
+
+    Raises:
+        DataError: it is a single prompt, a table that yields the names of its columns, or no iterable.
+    """
+    if isinstance(given, str | Mapping) or hasattr(given, "iloc") or not isinstance(given, Iterable):
+        raise DataError(
+            f"prompts: expected a list of texts, messages or mappings, found {type(given).__name__} - put a single "
+            "prompt into a list, and turn a table into its rows"
+        )
+    return given

@@ -1,0 +1,115 @@
+"""Stage: loads what a PPO config names, runs the steps, saves the policy with its value head."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from rlhf.config import PPOConfig
+from rlhf.data.records import Prompt
+from rlhf.data.tokenization import prepare_prompts
+from rlhf.errors import ConfigError
+from rlhf.fetch import resolve
+from rlhf.models.pretrained.loading import load_causal_lm
+from rlhf.models.pretrained.tokenizer import eos_ids, load_tokenizer
+from rlhf.ppo.run.assembly import Language, Parts, check_context, check_shares, compile_parts, put_together, save_parts
+from rlhf.ppo.run.prompt_source import ListedPrompts
+from rlhf.ppo.run.steps import SHOWN, PPOSteps
+from rlhf.ppo.scoring.assembly import components, reward_inputs
+from rlhf.ppo.starts.assembly import make_resets, reset_inputs
+from rlhf.stage import Frame, completed, describe_rows, fingerprint, frame, load_rows, trainable
+from rlhf.training.precision import compute_dtype
+from rlhf.training.processes import Processes
+from rlhf.training.randomness import seed_everything
+from rlhf.training.storage.run_directory import RunDirectory
+
+
+def train_ppo(config: PPOConfig, *, profile: bool = False) -> Path:
+    """Optimise the policy against the rewards and save it; `profile` measures where the time goes.
+
+    Returns:
+        The directory of the policy, an ordinary `AutoModelForCausalLM` (or adapter) directory with
+        `value_head.safetensors` beside the weights; a separate critic lies next to it in `critic/`.
+
+    Raises:
+        RlhfError: bad config, data, model, reward or checkpoint, or a guard stopped the run.
+    """
+    policy = Path(config.output_dir) / "policy"
+    mark = fingerprint(config, _inputs(config))
+    if completed(config, mark):
+        return policy
+    with frame(config, mark, profile=profile) as run:
+        _train(config, run, policy)
+    return policy
+
+
+def assemble(config: PPOConfig, run: Frame) -> Parts:
+    """Load models, prompts and rewards, and put the trainer together; close its scorer when it is done.
+
+    Raises:
+        RlhfError: bad config, data, model or reward.
+    """
+    check_shares(config, run.processes)
+    source = resolve(config.model.path)
+    tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
+    prompts = _prompts(config, run, tokenizer)
+    language = Language(tokenizer=tokenizer, eos_ids=eos_ids(source, tokenizer))
+    resets = make_resets(config, run, tokenizer, prompts, language.eos_ids)
+    trained = trainable(config.model, partial(load_causal_lm, seed=config.seed), tokenizer)
+    rewards = components(config.rewards, tokenizer, dtype=run.dtype, device=run.device)
+    parts = put_together(config, run, trained, language, rewards)
+    parts.trainer.resets = resets
+    begun = prompts if resets is None else [*prompts, *(each.prompt for each in resets.pool())]
+    check_context(parts, begun)
+    compile_parts(parts, run, begun)
+    return replace(parts, prompts=prompts)
+
+
+def assemble_alone(config: PPOConfig, purpose: str) -> Parts:
+    """Put a run together in memory: in one process, without a run directory, and with blocks that are not compiled.
+
+    Args:
+        config: of the run.
+        purpose: begins the refusal of several processes, such as "doctor examines one process".
+
+    Raises:
+        RlhfError: several processes, or bad config, data, model or reward.
+    """
+    processes = Processes()
+    if processes.num > 1:
+        raise ConfigError(f"{purpose}, {processes.num} started - call it without a launcher")
+    seed_everything(config.seed)
+    # A directory that is not entered is neither made nor locked.
+    directory = RunDirectory(Path(config.output_dir), fingerprint="")
+    dtype = compute_dtype(config.model.precision, processes.device)
+    plain = config.model_copy(update={"compile": "off"})
+    return assemble(plain, Frame(plain, processes, directory, dtype))
+
+
+def _train(config: PPOConfig, run: Frame, directory: Path) -> None:
+    parts = assemble(config, run)
+    run.measure_machine(parts.trained.model, config.microbatch_tokens)
+    source = ListedPrompts(parts.prompts, config)
+    steps = PPOSteps(parts.trainer, source, run.directory.samples, profile=run.profile)
+    try:
+        run.run(steps, num_steps=config.steps, eval_every=None, description="ppo", shown=SHOWN)
+    finally:
+        parts.trainer.collector.scorer.close()
+    if run.processes.is_main:
+        save_parts(parts, directory, directory.with_name("critic"))
+
+
+def _prompts(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
+    section = config.prompts
+    rows = load_rows(section)
+    prepared = prepare_prompts(
+        rows, tokenizer, max_length=section.max_length, over_long=section.over_long, on_empty=section.on_empty
+    )
+    run.report(describe_rows(section, rows), prepared)
+    return prepared.items
+
+
+def _inputs(config: PPOConfig) -> list[str]:
+    models = [config.model.path, *([config.critic_model.path] if config.critic_model else [])]
+    return [*models, config.prompts.path, *reward_inputs(config.rewards), *reset_inputs(config)]

@@ -1,0 +1,124 @@
+"""PPO steps as the loop runs them: which prompts, what is logged, what a checkpoint holds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rlhf.ppo.run.cost import step_cost
+from rlhf.ppo.run.prompt_source import PromptSource
+from rlhf.ppo.run.report import step_metrics, write_samples
+from rlhf.ppo.run.step_warnings import Watch
+from rlhf.ppo.starts.report import reset_metrics
+from rlhf.ppo.trainer import PPO, StepResult
+from rlhf.training.loop import NothingLeft
+from rlhf.training.randomness import generator_state, global_rng_state, restore, restore_global_rng_state
+from rlhf.training.storage.checkpoint import Checkpoint
+from rlhf.training.telemetry.profile import NO_PROFILE, Profile
+
+SHOWN = ("objective/kl", "objective/scores", "policy/clipfrac_avg", "val/explained_variance")
+"""What the progress bar shows."""
+
+
+class PPOSteps:
+    """Feeds the trainer with prompts and writes down what it did."""
+
+    def __init__(
+        self,
+        trainer: PPO,
+        source: PromptSource,
+        samples: Path,
+        *,
+        evaluation: Callable[[], dict[str, float]] = dict,
+        profile: Profile = NO_PROFILE,
+    ) -> None:
+        """Describe the steps.
+
+        Args:
+            trainer: does them.
+            source: gives the prompts of all processes, of which each takes its share.
+            samples: directory for samples of the policy.
+            evaluation: measures on held-out data.
+            profile: gets the operations of each step.
+        """
+        self.trainer = trainer
+        self.source = source
+        self.samples = samples
+        self.profile = profile
+        self._evaluation = evaluation
+        self._cost = step_cost(trainer) if profile.enabled else None
+        self._watch = Watch()
+
+    def step(self, index: int) -> dict[str, float]:
+        """Do PPO step `index` and return its metrics.
+
+        Raises:
+            NothingLeft: some process has no prompts left.
+        """
+        trainer, config = self.trainer, self.trainer.config
+        prompts = self.source.batch(index)
+        if trainer.processes.any(prompts is None) or prompts is None:
+            raise NothingLeft
+        result = trainer.step(prompts[trainer.processes.rank :: trainer.processes.num])
+        if self._cost is not None:
+            self.profile.add(*self._cost.of(result))
+        done = index + 1
+        is_due = done % config.samples_every == 0 or done in (1, config.steps)
+        if trainer.processes.is_main and is_due:
+            write_samples(result, self.samples / f"step-{done:06d}.jsonl", config.num_samples)
+        metrics = all_metrics(trainer, result)
+        for warning in self._watch.warnings(metrics):
+            trainer.processes.say(warning)
+        return metrics
+
+    def evaluate(self) -> dict[str, float]:
+        """Return what the evaluation measured; a stage has none, for `rlhf evaluate` compares policies after it."""
+        return self._evaluation()
+
+    def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Return masters, moments, generators, the KL coefficient, the running scales and the state of resets.
+
+        The global generators are among them: a user's reward may draw from them.
+        """
+        trainer = self.trainer
+        own = {"rollout": generator_state(trainer.generators.rollout), **global_rng_state()}
+        if trainer.resets is not None:
+            own["resets"] = generator_state(trainer.resets.generator)
+        everyone = trainer.processes.gathered([own])
+        generators = {f"{name}_{rank}": state for rank, states in enumerate(everyone) for name, state in states.items()}
+        generators["epochs"] = generator_state(trainer.generators.epochs)
+        tensors = {
+            "masters": {name: master.detach() for name, master in trainer.optimizer.weights.masters.items()},
+            "optimizer": trainer.optimizer.tensors(),
+            "generators": generators,
+        }
+        state = {"kl_coef": trainer.kl_control.coef, **trainer.collector.scorer.state()}
+        return tensors, state if trainer.resets is None else {**state, "resets": trainer.resets.state()}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Set what `saved` returned."""
+        trainer = self.trainer
+        trainer.optimizer.weights.load(checkpoint.tensors("masters"))
+        trainer.num_steps = checkpoint.step
+        trainer.optimizer.load(checkpoint.tensors("optimizer"), 0)  # a step begins by counting the updates
+        generators = checkpoint.tensors("generators")
+        restore(trainer.generators.epochs, generators.pop("epochs"))
+        ending = f"_{trainer.processes.rank}"
+        own = {name.removesuffix(ending): state for name, state in generators.items() if name.endswith(ending)}
+        restore(trainer.generators.rollout, own.pop("rollout"))
+        if trainer.resets is not None:
+            restore(trainer.resets.generator, own.pop("resets"))
+            trainer.resets.load(checkpoint.state["resets"])
+        restore_global_rng_state(own)
+        trainer.kl_control.coef = float(checkpoint.state["kl_coef"])
+        trainer.collector.scorer.load(checkpoint.state)
+
+
+def all_metrics(trainer: PPO, result: StepResult) -> dict[str, float]:
+    """Return everything that is logged about the step that the trainer did last; all processes call this together."""
+    metrics = step_metrics(result, trainer.processes, has_critic=trainer.config.has_critic)
+    if trainer.resets is not None:
+        metrics |= reset_metrics(result, trainer.processes)
+    episode = float(trainer.num_steps * trainer.config.rollout_batch_size)
+    return {"episode": episode, **metrics, **result.collected.reward_metrics}

@@ -1,0 +1,87 @@
+"""Demonstrations sampled from another policy (a guide, as in jump-start RL: Uchendu et al. 2022, arXiv:2204.02372)."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.config import PPOSettings
+from rlhf.config.resets import GuideDemonstrations
+from rlhf.data.batching import collate_prompts
+from rlhf.data.records import Demonstration, Prompt
+from rlhf.errors import ConfigError
+from rlhf.fetch import resolve
+from rlhf.models.pretrained.loading import check_positions, frozen_in, load_causal_lm
+from rlhf.models.pretrained.tokenizer import eos_ids, load_tokenizer, tokenizer_fingerprint
+from rlhf.models.pretrained.vocabulary import fit_vocabulary
+from rlhf.ppo.starts.demonstrations import Ends
+from rlhf.sampling.sampler import sample
+from rlhf.stage import Frame
+from rlhf.training.randomness import generator
+
+Numbered = tuple[int, tuple[int, ...]]
+"""A response and the place of its prompt."""
+
+
+def sample_guide(
+    section: GuideDemonstrations,
+    config: PPOSettings,
+    run: Frame,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+) -> list[Demonstration]:
+    """Let the guide answer the run's prompts; each process asks for its share, and has all of them in the end.
+
+    Raises:
+        ConfigError: the guide cannot be loaded, has another tokenizer, or too few positions.
+        GuardStop: the guide's logits are not finite.
+    """
+    asked = [prompts[place % len(prompts)] for place in range(section.num_demonstrations)]
+    source = resolve(section.path)
+    model = _load(source, tokenizer, asked, config.sampling.max_new_tokens)
+    model = frozen_in(model, run.dtype).to(run.device)  # type: ignore[arg-type]  # decorated without types
+    places = list(range(len(asked)))[run.processes.rank :: run.processes.num]
+    numbers = generator(config.seed, "guide", run.processes.rank)
+    ending = eos_ids(source, tokenizer)
+    ends = Ends(ending, (), tokenizer)  # the policy may not know what ends the guide's responses
+    settings = config.sampling
+    own: list[Numbered] = []
+    for start in range(0, len(places), settings.batch_rows):
+        rows = places[start : start + settings.batch_rows]
+        samples = sample(
+            model,
+            collate_prompts([asked[row] for row in rows], int(tokenizer.pad_token_id)),
+            max_new_tokens=settings.max_new_tokens,
+            temperature=section.temperature,
+            eos_ids=ending,
+            generator=numbers,
+            stop_strings=tuple(settings.stop_strings),
+            tokenizer=tokenizer,
+        )
+        ids, lengths = samples.response_ids.tolist(), samples.response_mask.sum(1).tolist()
+        own += [(row, tuple(each[:length])) for row, each, length in zip(rows, ids, lengths, strict=True)]
+    everyone: dict[int, tuple[int, ...]] = dict(run.processes.gathered(own))
+    run.processes.say(f"demonstrations: {len(asked)} responses sampled from {section.path}")
+    return [Demonstration(prompt, ends.open_part(everyone[place])) for place, prompt in enumerate(asked)]
+
+
+def _load(
+    source: str, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], max_new_tokens: int
+) -> PreTrainedModel:
+    own = load_tokenizer(source)
+    if tokenizer_fingerprint(own) != tokenizer_fingerprint(tokenizer):
+        raise ConfigError(
+            f"reset.demonstrations.path: {source} has another tokenizer ({len(own)} ids) than the policy "
+            f"({len(tokenizer)} ids) - let `rlhf generate` write its responses, and give them as kind: data"
+        )
+    model = load_causal_lm(source)
+    fit_vocabulary(model, tokenizer, source)
+    check_positions(
+        model,
+        source,
+        max(len(prompt.ids) for prompt in prompts),
+        max_new_tokens,
+        key="sampling.max_new_tokens",
+        fix="take another guide",
+        where="reset.demonstrations.path: ",
+    )
+    return model

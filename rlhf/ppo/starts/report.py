@@ -1,0 +1,33 @@
+"""What a PPO step with resets writes besides its other metrics."""
+
+from rlhf.ppo.run.report import episode_scores
+from rlhf.ppo.trainer import StepResult
+from rlhf.training.processes import Processes
+
+
+def reset_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
+    """Return how many episodes began inside a demonstration, what that spared, and how each kind of episode fared.
+
+    `at_prompts` and `at_resets` tell the two kinds apart: a forced beginning moves scores and KL by itself, so that
+    only episodes that began at their prompts compare with a run without resets. A kind that did not occur is left out.
+    """
+    rollout, kl = result.experience.rollout, result.experience.kl.sum(1)
+    is_reset, is_kept = rollout.forced.any(1), rollout.response_mask.any(1)
+    kinds = {"prompts": is_kept & is_reset.logical_not(), "resets": is_reset}
+    scores = episode_scores(rollout)
+    local = [float(rollout.forced.sum()), float(result.collected.decode_steps_saved)]
+    for rows in kinds.values():
+        local += [float(rows.sum()), float(scores[rows].sum()), float(kl[rows].sum())]
+    tokens, steps, *figures = processes.sums(local)
+    by_kind = dict(zip(kinds, (figures[:3], figures[3:]), strict=True))
+    num_resets = by_kind["resets"][0]
+    metrics = {
+        "reset/share": num_resets / (num_resets + by_kind["prompts"][0]),
+        "reset/forced_tokens": tokens / num_resets if num_resets else 0.0,
+        "reset/decode_tokens_saved": tokens,
+        "reset/decode_steps_saved": steps,
+    }
+    for kind, (count, score, divergence) in by_kind.items():
+        if count:
+            metrics |= {f"reset/scores_at_{kind}": score / count, f"reset/kl_at_{kind}": divergence / count}
+    return metrics

@@ -1,0 +1,70 @@
+"""Where an episode begins: at a prompt of the data set, or inside a demonstration."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from rlhf.batches import PromptBatch
+from rlhf.data.batching import collate_prompts
+from rlhf.data.records import Prompt
+from rlhf.ppo.starts.resets import Resets, Start
+
+
+@dataclass(frozen=True, slots=True)
+class StartStates:
+    """The beginnings of a batch of episodes."""
+
+    prompts: Sequence[Prompt]
+    """Where each row comes from."""
+    prefixes: Sequence[tuple[int, ...]]
+    """Forced tokens with which each response begins; none where the episode begins at its prompt."""
+    batch: PromptBatch
+    """The prompts alone."""
+    states: PromptBatch
+    """What the policy reads before it acts: the prompts and their prefixes."""
+
+    @property
+    def num_forced(self) -> Tensor:
+        """Return [B] int64, tokens of each prefix."""
+        return torch.tensor([len(prefix) for prefix in self.prefixes], device=self.batch.prompt_ids.device)
+
+
+def draw_start_states(
+    prompts: Sequence[Prompt], pad_id: int, device: torch.device, resets: Resets | None = None, num_samples: int = 1
+) -> StartStates:
+    """Begin at each prompt, or where `resets` says; `num_samples` episodes in a row begin at the same place."""
+    drawn = [Start(prompt) for prompt in prompts] if resets is None else resets.draw(prompts)
+    starts = [start for start in drawn for _ in range(num_samples)]
+    taken, prefixes = [start.prompt for start in starts], [start.prefix for start in starts]
+    batch = collate_prompts(taken, pad_id).to(device)
+    states = [replace(prompt, ids=prompt.ids + prefix) for prompt, prefix in zip(taken, prefixes, strict=True)]
+    return StartStates(taken, prefixes, batch, collate_prompts(states, pad_id).to(device))
+
+
+class PromptOrder:
+    """An endless reproducible order of prompts: a permutation an epoch. The batch follows from the step alone."""
+
+    def __init__(self, num_prompts: int, batch_size: int, seed: int) -> None:
+        self._num_prompts = num_prompts
+        self._batch_size = batch_size
+        self._seed = seed
+
+    def batch(self, step: int) -> list[int]:
+        """Return the prompts of PPO step `step`; a batch may run over the end of an epoch."""
+        first = step * self._batch_size
+        return [self._prompt(place) for place in range(first, first + self._batch_size)]
+
+    def _prompt(self, place: int) -> int:
+        epoch, offset = divmod(place, self._num_prompts)
+        return _permutation(self._num_prompts, self._seed, epoch)[offset]
+
+
+@lru_cache(maxsize=2)
+def _permutation(num_prompts: int, seed: int, epoch: int) -> tuple[int, ...]:
+    order = list(range(num_prompts))
+    random.Random(f"prompts-{seed}-{epoch}").shuffle(order)  # noqa: S311  # reproducible order, not a secret
+    return tuple(order)

@@ -1,0 +1,111 @@
+"""A reward model as a reward: a sequence classifier with one label."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.data.batching import padded
+from rlhf.data.encoder import Encoder
+from rlhf.errors import RewardError
+from rlhf.functional.token_budget import token_budget_batches
+from rlhf.models.passes.anatomy import switch_off_dropout
+from rlhf.models.passes.attention import use_short_row_attention
+from rlhf.models.pretrained.loading import context_length, frozen_in, load_scalar_lm
+from rlhf.models.pretrained.tokenizer import load_tokenizer, tokenizer_fingerprint, with_pad
+from rlhf.models.pretrained.vocabulary import fit_vocabulary
+from rlhf.models.scalar import ScalarModel
+from rlhf.rewards.checks import checked_scores
+from rlhf.rewards.protocol import Episode
+
+
+class Loaded(NamedTuple):
+    """A classifier that is in memory already."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    """The classifier's own."""
+
+
+class ModelReward:
+    """Scores prompt and response together, at the last token.
+
+    With the policy's own tokenizer the model reads the very tokens; with another one the text goes across, and the
+    model's own EOS stands where the policy ended with its EOS.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        policy_tokenizer: PreTrainedTokenizerBase,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        max_tokens: int = 1024,
+        loaded: Loaded | None = None,
+    ) -> None:
+        """Load the model, frozen, or take one that is loaded.
+
+        Args:
+            path: directory or hub name of a sequence classifier with one label.
+            policy_tokenizer: what the token ids of episodes mean.
+            dtype: of the trunk; the head stays float32.
+            device: where it computes.
+            max_tokens: padded tokens of one forward pass.
+            loaded: the model with its tokenizer, which from then on belong to this reward; `path` is their name.
+
+        Raises:
+            ConfigError: the model cannot be loaded, or has another number of labels.
+        """
+        if loaded is None:
+            classifier, self.tokenizer = load_scalar_lm(path, new_head=False), load_tokenizer(path)
+        else:
+            classifier = switch_off_dropout(loaded.model)
+            self.tokenizer = with_pad(copy.deepcopy(loaded.tokenizer), path, None)
+        use_short_row_attention(classifier)
+        self.path = path
+        fit_vocabulary(classifier, self.tokenizer, path)
+        self.model = ScalarModel(frozen_in(classifier, dtype)).to(device)
+        self._encoder = Encoder(self.tokenizer, append_eos=True)
+        self._policy_eos_id = policy_tokenizer.eos_token_id
+        self._shares_tokens = tokenizer_fingerprint(self.tokenizer) == tokenizer_fingerprint(policy_tokenizer)
+        self._max_tokens = max_tokens
+
+    @torch.no_grad()
+    def score(self, episodes: Sequence[Episode]) -> list[float]:
+        """Return one score an episode, in order.
+
+        Raises:
+            ConfigError: prompts are messages, and a tokenizer of another kind has no chat template.
+            RewardError: a score is not finite, or a sequence is longer than the model has positions for.
+        """
+        rows = [self._ids(episode) for episode in episodes]
+        limit, longest = context_length(self.model.classifier), max(map(len, rows), default=0)
+        if limit is not None and longest > limit:
+            raise RewardError(
+                f"reward model {self.path}: prompt and response have {longest} tokens, the model {limit} positions"
+            )
+        scores = torch.zeros(len(rows))
+        for items in token_budget_batches([len(row) for row in rows], self._max_tokens):
+            scores[items] = self._scores([rows[item] for item in items])
+        return checked_scores(scores, len(rows), f"reward model {self.path}", [episode.prompt for episode in episodes])
+
+    def close(self) -> None:
+        """Hold nothing that needs closing."""
+
+    def _scores(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        device, (ids, mask) = self.model.classifier.device, padded(rows, 0)
+        return self.model(ids.to(device), mask.to(device)).cpu()  # type: ignore[no-any-return]
+
+    def _ids(self, episode: Episode) -> list[int]:
+        if self._shares_tokens:
+            return [*episode.prompt_ids, *episode.response_ids]
+        if isinstance(episode.prompt, str):
+            response = self._encoder.bare(episode.completion)
+            ended = episode.response_ids[-1:] == (self._policy_eos_id,)
+            return self._encoder.prompt(episode.prompt) + (self._encoder.with_eos(response) if ended else response)
+        messages: list[dict[str, Any]] = [*episode.prompt, {"role": "assistant", "content": episode.completion}]
+        text = self._encoder.render(messages, f"reward model {self.path}", add_generation_prompt=False)
+        return self._encoder.with_eos(self._encoder.bare(text))

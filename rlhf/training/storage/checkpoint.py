@@ -1,0 +1,258 @@
+"""Checkpoints of a run: directories of safetensors and JSON that are loaded only when every byte verifies."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rlhf.errors import CheckpointError
+from rlhf.training.storage.atomic import REPLACED, atomic_directory, fsync, publish, remove, write_atomic
+from rlhf.training.storage.manifest import JSON, MANIFEST, Damaged, build_manifest, verify
+
+__all__ = ["JSON", "Checkpoint", "CheckpointStore", "atomic_directory", "write_atomic"]
+
+STATE = "state.json"
+FREE_SPACE_FACTOR = 1.1
+"""Free bytes that must be there before a save, as a multiple of the bytes it will write."""
+HEADER_BYTES_PER_TENSOR = 512
+"""At least what safetensors and the manifest write about one tensor besides its numbers."""
+
+_NAME = re.compile(r"step-(\d{6,})(?:\.old)?")
+_TEMPORARY = re.compile(r"step-\d{6,}\.tmp-.*")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint whose files were verified."""
+
+    step: int
+    """Optimizer steps (PPO: steps of the trainer) that were complete when it was written."""
+    path: Path
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """Load one group of tensors, on the CPU.
+
+        Raises:
+            CheckpointError: the checkpoint holds no group of this name.
+        """
+        path = self.path / f"{name}.safetensors"
+        if not path.is_file():
+            found = sorted(file.stem for file in self.path.glob("*.safetensors"))
+            raise CheckpointError(f"{self.path}: no tensors named {name!r}; found {found}")
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The JSON state that was saved with the tensors."""
+        try:
+            state: dict[str, Any] = json.loads((self.path / STATE).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.path / STATE}: cannot be read: {error}") from error
+        return state
+
+
+class CheckpointStore:
+    """The checkpoints of one run, one directory `step-000020` each.
+
+    A checkpoint is written into a temporary sibling, every file is synced, the manifest comes last, and a rename makes
+    it visible. Older ones are removed only after that, so a kill at any moment leaves the previous one usable.
+    """
+
+    def __init__(self, directory: Path, *, keep: int = 2, fingerprint: Mapping[str, JSON] | None = None) -> None:
+        """Describe the store; nothing is written before the first save.
+
+        Args:
+            directory: holds the checkpoints of one run; the run's lock keeps other processes out.
+            keep: how many verified checkpoints stay, at least 1.
+            fingerprint: what must be equal for a checkpoint to be loaded, such as the config's hash.
+        """
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, found {keep}")
+        self.directory = directory
+        self.keep = keep
+        self.fingerprint: dict[str, Any] = json.loads(json.dumps(dict(fingerprint or {}), allow_nan=False))
+
+    def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, JSON]) -> Path:
+        """Write a checkpoint, then remove older ones beyond `keep`, later ones, and damaged ones.
+
+        Later ones belong to a course of the run that was given up by resuming from before them.
+
+        Args:
+            step: names the checkpoint; one of the same step is replaced.
+            tensors: groups of named tensors, each written as NAME.safetensors.
+            state: anything else, as JSON.
+
+        Returns:
+            The directory of the checkpoint.
+
+        Raises:
+            CheckpointError: the disk is full or cannot be written; the older checkpoints are untouched.
+        """
+        if bad := [name for name in tensors if not re.fullmatch(r"[A-Za-z0-9_-]+", name)]:
+            raise ValueError(f"names of tensor groups are letters, digits, _ and -; found {bad}")
+        text = json.dumps(dict(state), allow_nan=False)
+        needed = _num_bytes(tensors) + len(text)
+        target = self.path_of(step)
+        temporary = self.directory / f"{target.name}.tmp-{os.getpid()}"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._remove_temporary()
+            self._check_free_space(target, needed)
+            temporary.mkdir()
+            for name, group in tensors.items():
+                _write_tensors(temporary / f"{name}.safetensors", group)
+            _write_text(temporary / STATE, text)
+            _write_text(temporary / MANIFEST, build_manifest(temporary, step, self.fingerprint))
+            fsync(temporary)
+            publish(temporary, target)
+            self._prune(step)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{target}: cannot be saved: {error}; {needed} bytes needed, {_free_bytes(self.directory)} free; "
+                "older checkpoints are kept; free some space and start again with resume=auto"
+            ) from error
+        finally:
+            remove(temporary)
+        return target
+
+    def path_of(self, step: int) -> Path:
+        """Return the directory of the checkpoint after a step."""
+        return self.directory / f"step-{step:06d}"
+
+    def latest(self, on_skip: Callable[[str], None]) -> Checkpoint | None:
+        """Return the newest checkpoint that verifies, or None.
+
+        Args:
+            on_skip: called with one line for each damaged checkpoint on the way.
+
+        Raises:
+            CheckpointError: the newest that verifies was written by a run with another fingerprint.
+        """
+        for step, path in self._candidates():
+            try:
+                manifest = verify(path, step)
+            except Damaged as reason:
+                on_skip(f"checkpoint {path} skipped: {reason}")
+                continue
+            self._check_fingerprint(path, manifest)
+            return Checkpoint(step, path)
+        return None
+
+    def open(self, path: Path) -> Checkpoint:
+        """Return the checkpoint at `path`, and no other.
+
+        Raises:
+            CheckpointError: it is damaged, or was written by a run with another fingerprint.
+        """
+        name = _NAME.fullmatch(path.name)
+        if name is None:
+            raise CheckpointError(f"{path}: not a checkpoint; expected a directory named like step-000020")
+        try:
+            manifest = verify(path, int(name[1]))
+        except Damaged as reason:
+            raise CheckpointError(
+                f"{path}: damaged checkpoint: {reason}; name another one or use resume=auto"
+            ) from None
+        self._check_fingerprint(path, manifest)
+        return Checkpoint(int(name[1]), path)
+
+    def _candidates(self) -> Iterator[tuple[int, Path]]:
+        """Yield (step, path), newest first; one that is being replaced comes after its replacement."""
+        names = [_NAME.fullmatch(path.name) for path in self.directory.iterdir()] if self.directory.is_dir() else []
+        found = [(int(name[1]), not name[0].endswith(REPLACED), name[0]) for name in names if name]
+        for step, _, name in sorted(found, reverse=True):
+            yield step, self.directory / name
+
+    def _check_fingerprint(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        saved, now = manifest["fingerprint"], self.fingerprint
+        keys = sorted(saved.keys() | now.keys())
+        differing = [key for key in keys if key not in saved or key not in now or saved[key] != now[key]]
+        if differing:
+            shown = ", ".join(f"{key} (saved {_short(saved, key)}, now {_short(now, key)})" for key in differing)
+            raise CheckpointError(
+                f"{path}: written by another run; these differ: {shown}; restore them or choose another output_dir"
+            )
+
+    def _check_free_space(self, target: Path, needed: int) -> None:
+        free, wanted = _free_bytes(self.directory), int(needed * FREE_SPACE_FACTOR)
+        if free < wanted:
+            raise CheckpointError(
+                f"{target}: not enough disk space: {wanted} bytes needed, {free} free; older checkpoints are kept; "
+                "free some space and start again with resume=auto"
+            )
+
+    def _remove_temporary(self) -> None:
+        for path in list(self.directory.iterdir()):
+            if _TEMPORARY.fullmatch(path.name):
+                remove(path)
+
+    def _prune(self, newest: int) -> None:
+        num_kept = 0
+        for step, path in list(self._candidates()):
+            is_newest = step == newest and not path.name.endswith(REPLACED)
+            if is_newest or (step < newest and num_kept < self.keep and _is_whole(path, step)):
+                num_kept += 1
+            else:
+                # Renamed first, so that a kill half-way never leaves a checkpoint with some of its files.
+                doomed = path.with_name(f"{path.name.removesuffix(REPLACED)}.tmp-pruned-{os.getpid()}")
+                os.replace(path, doomed)
+                remove(doomed)
+
+
+def _is_whole(path: Path, step: int) -> bool:
+    try:
+        verify(path, step)
+    except Damaged:
+        return False
+    return True
+
+
+def _write_tensors(path: Path, group: Mapping[str, Tensor]) -> None:
+    save_file(_without_shared_memory(group), path)
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors makes it 0600; follow the umask as other files do
+    fsync(path)
+
+
+def _without_shared_memory(group: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous CPU tensors of which no two lie in the same memory, as safetensors demands."""
+    seen: set[int] = set()
+    separate = {}
+    for name, tensor in group.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if storage in seen else tensor
+        seen.add(storage)
+    return separate
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    fsync(path)
+
+
+def _num_bytes(tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
+    return sum(
+        tensor.numel() * tensor.element_size() + HEADER_BYTES_PER_TENSOR
+        for group in tensors.values()
+        for tensor in group.values()
+    )
+
+
+def _free_bytes(directory: Path) -> int:
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _short(values: Mapping[str, Any], key: str) -> str:
+    return repr(values[key])[:80] if key in values else "nothing"

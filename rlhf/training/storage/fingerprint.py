@@ -1,0 +1,48 @@
+"""Fingerprints of what decides a result: configurations, and the content of files and directories."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlhf.training.storage.manifest import JSON
+
+
+def json_digest(content: JSON) -> str:
+    """Return the sha256 of JSON content."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def content_digest(path: str) -> str:
+    """Return a sha256 over the file at a path, or over every file below it with its name; of a hub name, the name.
+
+    An adapter directory counts with the model that it sits on.
+    """
+    place = Path(path)
+    if not place.exists():
+        return path
+    if place.is_file():
+        return _file_digest(place)
+    files = sorted(file for file in place.rglob("*") if file.is_file())
+    listed = [[str(file.relative_to(place)), _file_digest(file)] for file in files]
+    return json_digest([listed, _base_of_adapter(place)])
+
+
+def flattened(section: Mapping[str, Any], prefix: str = "") -> dict[str, JSON]:
+    """Name nested values by their path, `optimizer.learning_rate`, as an override on the command line does."""
+    flat: dict[str, JSON] = {}
+    for key, value in section.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def _base_of_adapter(directory: Path) -> str | None:
+    file = directory / "adapter_config.json"
+    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") if file.is_file() else None
+    return content_digest(base) if isinstance(base, str) and Path(base).resolve() != directory.resolve() else None
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

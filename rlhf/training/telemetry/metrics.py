@@ -1,0 +1,195 @@
+"""The numbers of a run: one JSON line a step in metrics.jsonl, and the trackers that accelerate knows."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, SupportsFloat, TextIO
+
+from rlhf.errors import CheckpointError
+from rlhf.training.storage.atomic import write_atomic
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+NOT_FINITE = "not_finite"
+"""Key of a row that names the metrics which are null because they were NaN or infinite, with what they were."""
+
+
+class MetricsLog:
+    """Appends rows `{"step": n, ...}` to a file; each is on its way to the disk when `write` returns."""
+
+    def __init__(self, path: Path, *, enabled: bool = True) -> None:
+        """Open the file, and remove a last line that a killed run left unfinished.
+
+        Args:
+            path: created if it is not there.
+            enabled: False on all processes but one: then nothing is opened or written.
+        """
+        self.path = path
+        self.enabled = enabled
+        self._file: TextIO | None = None
+        if enabled:
+            self._rewrite(last_step=None)
+
+    def write(self, step: int, metrics: Mapping[str, SupportsFloat | str | None]) -> None:
+        """Append one row.
+
+        Args:
+            step: the step that the numbers describe.
+            metrics: numbers (also 0-dimensional tensors), truth values, strings. NaN and infinity become null, and
+                the key `not_finite` names them.
+
+        Raises:
+            CheckpointError: the disk is full or cannot be written.
+        """
+        if not self.enabled:
+            return
+        if self._file is None:
+            raise ValueError(f"{self.path} is closed")
+        line = json.dumps(_row(step, metrics), allow_nan=False) + "\n"
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written: {error}") from error
+
+    def cut_back(self, step: int) -> None:
+        """Drop the rows of later steps, which a resumed run will write again."""
+        if self.enabled:
+            self._rewrite(last_step=step)
+
+    def close(self) -> None:
+        """Wait until all rows are on the disk, and close the file.
+
+        Raises:
+            CheckpointError: the disk is full or cannot be written.
+        """
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        try:
+            with file:
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written: {error}") from error
+
+    def __enter__(self) -> Self:
+        """Return the log itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    def _rewrite(self, last_step: int | None) -> None:
+        self.close()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            old = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
+            rows = [(row["step"], line) for row, line in _parse(self.path, old)]
+            new = "".join(line + "\n" for step, line in rows if last_step is None or step <= last_step)
+            if new != old:
+                write_atomic(self.path, new)
+            self._file = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written: {error}") from error
+
+
+class Trackers:
+    """Sends metrics to the trackers that the accelerator was made with (`log_with`); without any it does nothing."""
+
+    def __init__(
+        self,
+        accelerator: "Accelerator",
+        directory: Path,
+        *,
+        project: str,
+        config: Mapping[str, Any],
+        first_step: int = 0,
+    ) -> None:
+        """Start the trackers.
+
+        Args:
+            accelerator: made with `log_with`, or without for no tracker.
+            directory: where those write that write files, `events` in the run directory.
+            project: the name under which a tracker files the run.
+            config: the resolved config, shown beside the numbers.
+            first_step: the first step that will be logged; what tensorboard holds from there on is hidden.
+        """
+        self._accelerator = accelerator
+        self._is_active = bool(accelerator.log_with)
+        if not self._is_active:
+            return
+        accelerator.project_configuration.logging_dir = str(directory)
+        if accelerator.is_main_process:
+            directory.mkdir(parents=True, exist_ok=True)
+        accelerator.init_trackers(
+            project, config=_flat(config), init_kwargs={"tensorboard": {"purge_step": first_step}}
+        )
+
+    def log(self, step: int, metrics: Mapping[str, SupportsFloat | str | None]) -> None:
+        """Send the finite numbers of one step."""
+        if self._is_active:
+            row = _row(step, metrics)
+            numbers = {key: value for key, value in row.items() if isinstance(value, int | float) and key != "step"}
+            self._accelerator.log(numbers, step=step)
+
+    def close(self) -> None:
+        """End the trackers. The accelerator stays usable, as its own `end_training` would not leave it."""
+        if self._is_active:
+            for tracker in self._accelerator.trackers:
+                tracker.finish()
+            # The next stage in this process starts its own; without this the accelerator would start ours again.
+            self._accelerator.trackers = []
+        self._is_active = False
+
+
+def _row(step: int, metrics: Mapping[str, SupportsFloat | str | None]) -> dict[str, Any]:
+    if reserved := {"step", NOT_FINITE} & metrics.keys():
+        raise ValueError(f"metrics may not be named {sorted(reserved)}")
+    row: dict[str, Any] = {"step": step}
+    not_finite = {}
+    for name, value in metrics.items():
+        if value is not None and not isinstance(value, str | bool | int):
+            value = float(value)
+            if not math.isfinite(value):
+                not_finite[name] = repr(value)
+                value = None
+        row[name] = value
+    return {**row, NOT_FINITE: not_finite} if not_finite else row
+
+
+def _parse(path: Path, text: str) -> list[tuple[dict[str, Any], str]]:
+    """Return the rows with their lines, without a torn last one."""
+    rows = []
+    lines = text.split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                raise ValueError("no step")
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise CheckpointError(f"{path}:{number}: not a row of metrics ({error}); repair or move the file") from None
+        rows.append((row, line))
+    return rows
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, int | float | str | bool]:
+    """Name nested values by their path, `ppo.kl_coef`, as trackers want them."""
+    flat: dict[str, int | float | str | bool] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, int | float | str | bool) else str(value)
+    return flat

@@ -1,0 +1,25 @@
+"""Tests of rlhf.config.reading.secrets."""
+
+import pytest
+
+from rlhf.config.reading.secrets import REDACTED, holds_secret, redacted
+
+
+@pytest.mark.parametrize(
+    "key", ["token", "hub_token", "password", "client_secret", "api_key", "WANDB_API_KEY", "apikey"]
+)
+def test_names_of_secrets_are_known(key: str) -> None:
+    assert holds_secret(key)
+
+
+@pytest.mark.parametrize(
+    "key", ["max_new_tokens", "microbatch_tokens", "eos_token", "tokenizer", "token_scores", "key", 3]
+)
+def test_other_names_are_left_alone(key: object) -> None:
+    assert not holds_secret(key)
+
+
+def test_secrets_are_replaced_at_every_depth_and_unset_ones_stay_null() -> None:
+    value = {"token": "a", "more": [{"password": "b", "api_key": None, "steps": 1}]}
+    assert redacted(value) == {"token": REDACTED, "more": [{"password": REDACTED, "api_key": None, "steps": 1}]}
+    assert value["token"] == "a"

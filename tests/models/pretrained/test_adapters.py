@@ -1,0 +1,32 @@
+"""Adapters: what lies beneath, and the sum."""
+
+import pytest
+import torch
+
+from rlhf.models.pretrained.adapters import add_lora, base_state, merged_state, trained_head
+
+LORA = {"r": 4, "alpha": 8.0, "dropout": 0.0, "target_modules": "all-linear"}
+IDS = torch.tensor([[5, 6, 7]])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+@torch.no_grad()
+def test_beneath_is_the_model_as_it_was_and_merged_is_the_sum(tiny_model, family):
+    model, plain = tiny_model(family), tiny_model(family)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    add_lora(model, **LORA)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.fill_(0.05)
+    beneath = base_state(model)
+    assert beneath.keys() == before.keys()
+    assert all(torch.equal(beneath[name], before[name]) for name in before)
+    plain.load_state_dict(merged_state(model))
+    # The adapter is added before or after the product: roundings of 2^-24 of logits up to 100.
+    torch.testing.assert_close(plain(IDS).logits, model(IDS).logits, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(base_state(model)[name], before[name]) for name in before)
+
+
+def test_a_plain_head_is_its_own_trained_head():
+    head = torch.nn.Linear(3, 1)
+    assert trained_head(head) is head

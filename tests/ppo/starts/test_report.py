@@ -1,0 +1,35 @@
+"""Tests of rlhf.ppo.starts.report; its numbers are compared with plain sums in test_resets."""
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from rlhf.ppo.run.report import write_samples
+from rlhf.ppo.starts.report import reset_metrics
+from rlhf.training.processes import Processes
+
+
+@pytest.mark.parametrize(("fraction", "kinds"), [(1.0, {"resets"}), (1e-12, {"prompts"})])
+def test_a_kind_of_episode_that_did_not_occur_is_left_out(
+    lab: ModuleType, workshop: Path, fraction: float, kinds: set[str]
+) -> None:
+    made = lab.parts(lab.ppo_config(workshop, reset=lab.reset_section(workshop, fraction)))
+    metrics = reset_metrics(made.trainer.step(made.prompts), Processes())
+    assert {name.rpartition("_")[2] for name in metrics if "_at_" in name} == kinds
+    assert metrics["reset/share"] == round(fraction)
+    assert (metrics["reset/forced_tokens"] > 0) == (metrics["reset/decode_tokens_saved"] > 0) == (fraction == 1.0)
+
+
+def test_samples_show_where_the_forced_part_ends(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+    made = lab.parts(lab.ppo_config(workshop, reset=lab.reset_section(workshop, 0.5)))
+    result = made.trainer.step(made.prompts)
+    write_samples(result, tmp_path / "samples.jsonl", 8)
+    rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    num_forced = result.experience.rollout.forced.sum(1).tolist()
+    assert 0 in num_forced and any(num_forced)
+    for row, num in zip(rows, num_forced, strict=True):
+        assert ("forced" in row, row.get("num_forced", 0)) == (num > 0, num)
+        assert row["response"].startswith(row.get("forced", ""))
+        assert len(row["response"]) > len(row.get("forced", ""))

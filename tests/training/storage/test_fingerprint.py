@@ -1,0 +1,38 @@
+import json
+
+from rlhf.training.storage.fingerprint import content_digest, flattened
+
+
+def directory(path):
+    (path / "train").mkdir(parents=True)
+    (path / "top.json").write_text("{}")
+    (path / "train" / "data.arrow").write_text("rows")
+    return path
+
+
+def test_content_counts_and_not_the_place(tmp_path):
+    assert content_digest(str(directory(tmp_path / "a"))) == content_digest(str(directory(tmp_path / "b")))
+
+
+def test_every_file_counts_however_deep_and_so_does_its_name(tmp_path):
+    original = content_digest(str(directory(tmp_path / "a")))
+    changed, renamed = directory(tmp_path / "b"), directory(tmp_path / "c")
+    (changed / "train" / "data.arrow").write_text("other rows")
+    (renamed / "train" / "data.arrow").rename(renamed / "train" / "more.arrow")
+    assert len({original, content_digest(str(changed)), content_digest(str(renamed))}) == 3
+
+
+def test_an_adapter_counts_with_its_base(tmp_path):
+    base, adapter = directory(tmp_path / "base"), directory(tmp_path / "adapter")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    before = content_digest(str(adapter))
+    (base / "top.json").write_text("[]")
+    assert content_digest(str(adapter)) != before
+
+
+def test_a_hub_name_stands_for_itself():
+    assert content_digest("someone/some-model") == "someone/some-model"
+
+
+def test_nested_keys_are_named_as_overrides_name_them():
+    assert flattened({"a": 1, "b": {"c": [1, 2], "d": {"e": None}}}) == {"a": 1, "b.c": [1, 2], "b.d.e": None}

@@ -1,0 +1,157 @@
+"""Metrics are rows of valid JSON, cut back on resume, and sent to trackers only where there are any."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from rlhf.errors import CheckpointError
+from rlhf.training.telemetry.metrics import MetricsLog, Trackers
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "metrics.jsonl"
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _write_steps(path: Path, *steps: int) -> None:
+    with MetricsLog(path) as log:
+        for step in steps:
+            log.write(step, {"loss": 1 / step})
+
+
+def test_rows_are_read_as_they_were_written(path: Path) -> None:
+    with MetricsLog(path) as log:
+        log.write(1, {"loss": 0.1, "kl": torch.tensor(0.5), "stage": "sft", "ended": True, "tokens": 12, "none": None})
+        assert len(_rows(path)) == 1  # visible at once, not only at close
+        log.write(2, {"loss": 0.05})
+    assert _rows(path) == [
+        {"step": 1, "loss": 0.1, "kl": 0.5, "stage": "sft", "ended": True, "tokens": 12, "none": None},
+        {"step": 2, "loss": 0.05},
+    ]
+
+
+def test_numbers_that_are_not_finite_become_null_and_are_named(path: Path) -> None:
+    with MetricsLog(path) as log:
+        log.write(1, {"loss": float("nan"), "kl": torch.tensor(float("-inf")), "lr": 0.1})
+    row = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert row == {"step": 1, "loss": None, "kl": None, "lr": 0.1, "not_finite": {"loss": "nan", "kl": "-inf"}}
+
+
+@pytest.mark.parametrize("name", ["step", "not_finite"])
+def test_names_of_the_log_itself_are_refused(path: Path, name: str) -> None:
+    with MetricsLog(path) as log, pytest.raises(ValueError, match=name):
+        log.write(1, {name: 2.0})
+
+
+def test_resuming_after_a_cut_back_does_not_double_rows(path: Path) -> None:
+    _write_steps(path, 1, 2, 3, 4, 5)
+    uninterrupted = path.read_bytes()
+    with MetricsLog(path) as log:
+        log.cut_back(3)
+        assert [row["step"] for row in _rows(path)] == [1, 2, 3]
+        for step in (4, 5):
+            log.write(step, {"loss": 1 / step})
+    assert path.read_bytes() == uninterrupted
+
+
+@pytest.mark.parametrize("torn", ['{"step": 3, "lo', '{"step"', "{}", "\udcff"])
+def test_a_torn_last_line_is_left_out_and_removed(path: Path, torn: str) -> None:
+    _write_steps(path, 1, 2)
+    whole = path.read_bytes()
+    path.write_bytes(whole + torn.encode(errors="surrogateescape"))
+    MetricsLog(path).close()
+    assert path.read_bytes() == whole
+
+
+def test_a_whole_last_line_without_its_end_is_kept(path: Path) -> None:
+    _write_steps(path, 1, 2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    MetricsLog(path).close()
+    assert path.read_bytes() == whole
+
+
+def test_damage_before_the_last_line_is_refused_with_file_and_line(path: Path) -> None:
+    _write_steps(path, 1, 2, 3)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(lines[0] + "garbage\n" + lines[2])
+    with pytest.raises(CheckpointError, match=r"metrics.jsonl:2: not a row of metrics"):
+        MetricsLog(path)
+
+
+def test_a_kill_loses_no_row_that_was_written(path: Path) -> None:
+    script = (
+        "import os, sys, pathlib\nfrom rlhf.training.telemetry.metrics import MetricsLog\n"
+        "log = MetricsLog(pathlib.Path(sys.argv[1]))\nlog.write(1, {'loss': 1.0})\nos.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(path)]).returncode == -9
+    assert _rows(path) == [{"step": 1, "loss": 1.0}]
+
+
+def test_only_one_process_writes(path: Path) -> None:
+    with MetricsLog(path, enabled=False) as log:
+        log.write(1, {"loss": 1.0})
+        log.cut_back(0)
+    assert not path.parent.exists()
+
+
+def test_writing_to_a_closed_log_is_a_mistake(path: Path) -> None:
+    log = MetricsLog(path)
+    log.close()
+    with pytest.raises(ValueError, match="is closed"):
+        log.write(1, {})
+
+
+def test_a_full_disk_is_a_checkpoint_error(path: Path) -> None:
+    log = MetricsLog(path)
+    log.close()
+    log._file = open("/dev/full", "w")  # noqa: SIM115 - closed by the log; every write to it fails as on a full disk
+    with pytest.raises(CheckpointError, match="No space left on device"), log:
+        log.write(1, {"loss": 1.0})
+    log.close()  # nothing is left to fail again
+
+
+def test_without_a_tracker_nothing_happens(tmp_path: Path) -> None:
+    trackers = Trackers(SimpleNamespace(log_with=[]), tmp_path / "events", project="rlhf", config={})  # type: ignore[arg-type]
+    trackers.log(1, {"loss": 1.0})
+    trackers.close()
+    assert not (tmp_path / "events").exists()
+
+
+def test_tensorboard_holds_the_finite_numbers_and_the_accelerator_stays_usable(tmp_path: Path) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accelerator = accelerate.Accelerator(cpu=True, log_with="tensorboard", project_dir=tmp_path)
+    for first_step, steps in ((1, (1, 2, 3)), (3, (3, 4))):
+        trackers = Trackers(
+            accelerator,
+            tmp_path / "events",
+            project="rlhf",
+            config={"ppo": {"kl_coef": 0.1, "rewards": ["a"], "seed": None}},
+            first_step=first_step,
+        )
+        for step in steps:
+            trackers.log(step, {"loss": 10.0 * first_step + step, "kl": float("nan"), "stage": "ppo"})
+        trackers.close()
+    events = EventAccumulator(str(tmp_path / "events" / "rlhf"))
+    events.Reload()
+    assert events.Tags()["scalars"] == ["loss"]
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [
+        (1, 11.0),
+        (2, 12.0),
+        (3, 33.0),
+        (4, 34.0),
+    ]
+    assert accelerator.gather(torch.ones(2)).sum() == 2
