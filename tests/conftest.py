@@ -1,4 +1,4 @@
-"""Tiny random models and a tiny tokenizer, built in code: no network, the same bytes every time; the PPO laboratory."""
+"""Tiny random models and a tiny tokenizer, built in code: no network, the same bytes every time; and two processes."""
 
 import importlib.util
 import os
@@ -115,7 +115,7 @@ def roundings() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def lab() -> ModuleType:
+def tiny() -> ModuleType:
     """The module `ppo/tiny_ppo.py`."""
     return _module("tiny_ppo", Path(__file__).parent / "ppo" / "tiny_ppo.py")
 
@@ -130,9 +130,9 @@ def _module(name: str, path: Path) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def workshop(lab: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workshop(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a tiny policy, a tiny reward model, eight prompts and reward functions."""
-    return lab.build_workshop(tmp_path_factory.mktemp("workshop"))
+    return tiny.build_workshop(tmp_path_factory.mktemp("workshop"))
 
 
 @pytest.fixture(scope="session")

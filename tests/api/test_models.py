@@ -10,20 +10,20 @@ from transformers import AutoModelForCausalLM
 from rlhf.errors import ConfigError
 
 
-def test_a_given_policy_is_trained_in_place_and_equals_one_that_was_named(lab: ModuleType, workshop: Path) -> None:
+def test_a_given_policy_is_trained_in_place_and_equals_one_that_was_named(tiny: ModuleType, workshop: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(workshop / "policy", dtype=torch.float32)
     before = model.lm_head.weight.detach().clone()
-    given, named = lab.ppo_trainer(workshop, policy=model), lab.ppo_trainer(workshop)
+    given, named = tiny.ppo_trainer(workshop, policy=model), tiny.ppo_trainer(workshop)
     for made in (given, named):
-        made.train(lab.prompt_rows(workshop))
+        made.train(tiny.prompt_rows(workshop))
     assert given.ppo.policy.lm is model and not torch.equal(model.lm_head.weight, before)
-    lab.assert_equal(lab.policy_state(given), lab.policy_state(named))
+    tiny.assert_equal(tiny.policy_state(given), tiny.policy_state(named))
 
 
-def test_a_policy_in_bfloat16_is_trained_in_float32(lab: ModuleType, workshop: Path) -> None:
+def test_a_policy_in_bfloat16_is_trained_in_float32(tiny: ModuleType, workshop: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(workshop / "policy", dtype=torch.bfloat16)
     rounded = model.get_input_embeddings().weight.float()
-    made = lab.ppo_trainer(workshop, policy=model, model__precision="bfloat16")
+    made = tiny.ppo_trainer(workshop, policy=model, model__precision="bfloat16")
     masters = made.ppo.optimizer.weights.masters
     assert {master.dtype for master in masters.values()} == {torch.float32}
     assert torch.equal(masters["lm.model.embed_tokens.weight"], rounded)
@@ -31,15 +31,15 @@ def test_a_policy_in_bfloat16_is_trained_in_float32(lab: ModuleType, workshop: P
 
 
 def test_an_adapter_is_its_own_reference_when_it_is_switched_off(
-    lab: ModuleType, workshop: Path, tmp_path: Path
+    tiny: ModuleType, workshop: Path, tmp_path: Path
 ) -> None:
     from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 
     model = AutoModelForCausalLM.from_pretrained(workshop / "policy", dtype=torch.float32)
     torch.manual_seed(0)
     policy = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
-    made = lab.ppo_trainer(workshop, policy=policy)
-    history = made.train(lab.prompt_rows(workshop))
+    made = tiny.ppo_trainer(workshop, policy=policy)
+    history = made.train(tiny.prompt_rows(workshop))
     assert history[0]["objective/kl"] == 0.0 and history[1]["objective/kl"] != 0.0
     assert made.ppo.collector.reference.model is made.ppo.policy.lm
     made.save(tmp_path / "saved")
@@ -48,15 +48,15 @@ def test_an_adapter_is_its_own_reference_when_it_is_switched_off(
     assert saved and all(float(tensor.abs().sum()) > 0 for tensor in saved.values())
 
 
-def test_another_reference_is_what_the_kl_is_measured_to(lab: ModuleType, workshop: Path) -> None:
+def test_another_reference_is_what_the_kl_is_measured_to(tiny: ModuleType, workshop: Path) -> None:
     torch.manual_seed(5)
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(workshop / "policy")
     other = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     for tuning in ({}, {"model__trainable_layers": 1}, {"model__lora": {"r": 2}}):
-        made = lab.ppo_trainer(workshop, reference=other, **tuning)
-        rollout = made.rollout(lab.BEGINNINGS)
+        made = tiny.ppo_trainer(workshop, reference=other, **tuning)
+        rollout = made.rollout(tiny.BEGINNINGS)
         seen = made.make_experience(rollout, made.score(rollout)).experience.rollout
         row = int(seen.response_mask.sum(1).argmax())
         prompt, response = seen.prompt_ids[row][seen.prompt_mask[row]], seen.response_ids[row][seen.response_mask[row]]
@@ -66,4 +66,4 @@ def test_another_reference_is_what_the_kl_is_measured_to(lab: ModuleType, worksh
         torch.testing.assert_close(seen.ref_logprobs[row][seen.response_mask[row]], expected, rtol=1e-4, atol=1e-4)
     policy = AutoModelForCausalLM.from_pretrained(workshop / "policy", dtype=torch.float32)
     with pytest.raises(ConfigError, match="reference: it is the policy itself"):
-        lab.ppo_trainer(workshop, policy=policy, reference=policy)
+        tiny.ppo_trainer(workshop, policy=policy, reference=policy)

@@ -30,29 +30,29 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", CHANGES)
 def test_a_loop_of_ones_own_and_train_and_the_stage_give_the_same_bytes(
-    lab: ModuleType, workshop: Path, tmp_path: Path, case: str
+    tiny: ModuleType, workshop: Path, tmp_path: Path, case: str
 ) -> None:
     changes = dict(CHANGES[case])
     if case != "plain":
-        changes["reset"] = lab.reset_section(workshop, 0.5)
-    whole = lab.ppo_trainer(workshop, **changes)
-    history = whole.train(lab.prompt_rows(workshop))
-    own, seen = lab.ppo_trainer(workshop, **changes), []
-    for batch in own.batches(lab.prompt_rows(workshop)):
+        changes["reset"] = tiny.reset_section(workshop, 0.5)
+    whole = tiny.ppo_trainer(workshop, **changes)
+    history = whole.train(tiny.prompt_rows(workshop))
+    own, seen = tiny.ppo_trainer(workshop, **changes), []
+    for batch in own.batches(tiny.prompt_rows(workshop)):
         rollout = own.rollout(batch)
         experience = own.make_experience(rollout, own.score(rollout))
         seen.append(own.update(experience))
-    assert [lab.without_time(row) for row in history] == [lab.without_time(row) for row in seen] and len(seen) == 2
-    lab.assert_equal(lab.policy_state(whole), lab.policy_state(own))
-    config = lab.ppo_config(workshop, output_dir=str(tmp_path / "run"), **changes)
+    assert [tiny.without_time(row) for row in history] == [tiny.without_time(row) for row in seen] and len(seen) == 2
+    tiny.assert_equal(tiny.policy_state(whole), tiny.policy_state(own))
+    config = tiny.ppo_config(workshop, output_dir=str(tmp_path / "run"), **changes)
     stage = load_file(train_ppo(config) / "model.safetensors")
     whole.save(tmp_path / "policy")
-    lab.assert_equal(load_file(tmp_path / "policy" / "model.safetensors"), stage)
-    logged = lab.logged(tmp_path / "run")
-    assert [lab.without_time(row) for row in logged] == [lab.without_time(row) for row in history]
+    tiny.assert_equal(load_file(tmp_path / "policy" / "model.safetensors"), stage)
+    logged = tiny.logged(tmp_path / "run")
+    assert [tiny.without_time(row) for row in logged] == [tiny.without_time(row) for row in history]
 
 
-def test_prompts_are_texts_messages_or_rows_and_columns_reach_the_reward(lab: ModuleType, workshop: Path) -> None:
+def test_prompts_are_texts_messages_or_rows_and_columns_reach_the_reward(tiny: ModuleType, workshop: Path) -> None:
     seen: dict[str, list[Any]] = {}
 
     def look(prompts: list[Any], completions: list[Any], label: list[int], **columns: Any) -> list[float]:
@@ -61,19 +61,19 @@ def test_prompts_are_texts_messages_or_rows_and_columns_reach_the_reward(lab: Mo
 
     talk = [{"role": "user", "content": "Was it good?"}]
     given = [{"prompt": talk if place % 2 else "At last", "label": place} for place in range(8)]
-    made = lab.ppo_trainer(workshop, look, steps=1)
+    made = tiny.ppo_trainer(workshop, look, steps=1)
     made.train(given)
     assert sorted(seen["label"]) == list(range(8))
     first = seen["label"].index(1)
     assert seen["prompts"][first] == talk and seen["completions"][first][0]["role"] == "assistant"
-    assert made.rollout(lab.BEGINNINGS).episodes[2].prompt == "A"
+    assert made.rollout(tiny.BEGINNINGS).episodes[2].prompt == "A"
     with pytest.raises(RewardError, match="needs the column 'label'"):
-        made.score(made.rollout(lab.BEGINNINGS))
+        made.score(made.rollout(tiny.BEGINNINGS))
 
 
-def test_scores_may_come_from_elsewhere(lab: ModuleType, workshop: Path) -> None:
-    made = lab.ppo_trainer(workshop, score__missing_eos_penalty=5.0)
-    rollout = made.rollout(lab.BEGINNINGS)
+def test_scores_may_come_from_elsewhere(tiny: ModuleType, workshop: Path) -> None:
+    made = tiny.ppo_trainer(workshop, score__missing_eos_penalty=5.0)
+    rollout = made.rollout(tiny.BEGINNINGS)
     numbers = [float(place) for place in range(8)]
     experience = made.make_experience(rollout, numbers)
     ended = rollout.responses.ended.tolist()
@@ -84,7 +84,7 @@ def test_scores_may_come_from_elsewhere(lab: ModuleType, workshop: Path) -> None
 
 
 def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(
-    lab: ModuleType, workshop: Path, tmp_path: Path
+    tiny: ModuleType, workshop: Path, tmp_path: Path
 ) -> None:
     class Fails(Callback):
         def on_step(self, trainer: PPOTrainer, step: int, metrics: dict[str, float]) -> None:
@@ -92,54 +92,54 @@ def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(
                 raise KeyError("my own mistake")
 
     options = {"steps": 4, "checkpoints__every": 2, "optimizer__schedule": "cosine"}
-    streamed = [f"{lab.BEGINNINGS[place % 8]} {place}" for place in range(40)]
-    for name, prompts in {"list": lambda: lab.prompt_rows(workshop), "stream": lambda: iter(streamed)}.items():
-        whole = lab.ppo_trainer(workshop, output_dir=tmp_path / name / "whole", **options)
+    streamed = [f"{tiny.BEGINNINGS[place % 8]} {place}" for place in range(40)]
+    for name, prompts in {"list": lambda: tiny.prompt_rows(workshop), "stream": lambda: iter(streamed)}.items():
+        whole = tiny.ppo_trainer(workshop, output_dir=tmp_path / name / "whole", **options)
         whole.train(prompts())
         with pytest.raises(KeyError, match="my own mistake"):
-            lab.ppo_trainer(workshop, output_dir=tmp_path / name / "run", callbacks=[Fails()], **options).train(
+            tiny.ppo_trainer(workshop, output_dir=tmp_path / name / "run", callbacks=[Fails()], **options).train(
                 prompts()
             )
-        again = lab.ppo_trainer(workshop, output_dir=tmp_path / name / "run", **options)
+        again = tiny.ppo_trainer(workshop, output_dir=tmp_path / name / "run", **options)
         assert [row["step"] for row in again.train(prompts())] == [3, 4]
-        lab.assert_equal(lab.policy_state(whole), lab.policy_state(again))
+        tiny.assert_equal(tiny.policy_state(whole), tiny.policy_state(again))
     with pytest.raises(CheckpointError, match="holds the complete result of this very run"):
-        lab.ppo_trainer(workshop, output_dir=tmp_path / "list" / "run", **options).train(lab.prompt_rows(workshop))
-    other = lab.ppo_trainer(workshop, output_dir=tmp_path / "list" / "run", **options)
+        tiny.ppo_trainer(workshop, output_dir=tmp_path / "list" / "run", **options).train(tiny.prompt_rows(workshop))
+    other = tiny.ppo_trainer(workshop, output_dir=tmp_path / "list" / "run", **options)
     with pytest.raises(CheckpointError, match="holds the result of a run with another config"):
-        other.train(lab.BEGINNINGS)
+        other.train(tiny.BEGINNINGS)
 
 
-def test_what_makes_no_sense_is_refused(lab: ModuleType, workshop: Path) -> None:
+def test_what_makes_no_sense_is_refused(tiny: ModuleType, workshop: Path) -> None:
     with pytest.raises(ConfigError, match="they need output_dir"):
-        lab.ppo_trainer(workshop, checkpoints__every=1)
-    made = lab.ppo_trainer(workshop, steps=1)
+        tiny.ppo_trainer(workshop, checkpoints__every=1)
+    made = tiny.ppo_trainer(workshop, steps=1)
     with pytest.raises(ConfigError, match="there is no evaluation"):
-        made.train(lab.BEGINNINGS, evaluate_every=1)
+        made.train(tiny.BEGINNINGS, evaluate_every=1)
     with pytest.raises(DataError, match="expected a list of texts, messages or mappings, found str"):
         made.train("The film")
     with pytest.raises(DataError, match="prompt 2: expected text, a list of messages, or a mapping"):
         made.train(["A", 7])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match=r"episodes of a rollout \(3\) must be a multiple .* nearest valid: 2 or 4"):
-        made.rollout(lab.BEGINNINGS[:3])
-    made.train(lab.BEGINNINGS)
+        made.rollout(tiny.BEGINNINGS[:3])
+    made.train(tiny.BEGINNINGS)
     with pytest.raises(ConfigError, match="has done 1 steps already"):
-        made.train(lab.BEGINNINGS)
+        made.train(tiny.BEGINNINGS)
     for reward, message in {
         "kind": ({"kind": "lenght"}, "reward 0: .*does not match any of the expected tags"),
-        "two of one name": ([{"function": lab.share_of_e, "name": "same"}] * 2, "the name same stands twice"),
+        "two of one name": ([{"function": tiny.share_of_e, "name": "same"}] * 2, "the name same stands twice"),
         "no function": ({"function": 3}, "reward 0: expected a function, found int"),
         "nothing": ([], "an empty list"),
     }.values():
         with pytest.raises(ConfigError, match=message):
-            lab.ppo_trainer(workshop, reward)
+            tiny.ppo_trainer(workshop, reward)
     with pytest.raises(ConfigError, match="policy: expected a causal language model .* found Linear"):
-        lab.ppo_trainer(workshop, policy=torch.nn.Linear(1, 1))
-    best = lab.ppo_trainer(
+        tiny.ppo_trainer(workshop, policy=torch.nn.Linear(1, 1))
+    best = tiny.ppo_trainer(
         workshop, policy=workshop / "policy", reset={"fraction": 0.5, "demonstrations": {"kind": "own_best"}}
     )
     with pytest.raises(ConfigError, match="own_best needs to know all prompts beforehand"):
-        best.train(iter(lab.BEGINNINGS))
+        best.train(iter(tiny.BEGINNINGS))
 
 
 SCRIPT = """
@@ -174,15 +174,15 @@ torch.save({
 
 
 def test_two_processes_run_the_same_script_and_stay_in_step(
-    lab: ModuleType, workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], str]
+    tiny: ModuleType, workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], str]
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     in_two_processes([sys.executable, str(script), str(workshop)])
     first, second = (torch.load(workshop / f"api-{rank}.pt") for rank in range(2))
-    lab.assert_equal(first["whole"], second["whole"])
-    lab.assert_equal(first["whole"], first["own"])
-    assert [lab.without_time(row) for row in first["history"]] == [lab.without_time(row) for row in second["history"]]
+    tiny.assert_equal(first["whole"], second["whole"])
+    tiny.assert_equal(first["whole"], first["own"])
+    assert [tiny.without_time(row) for row in first["history"]] == [tiny.without_time(row) for row in second["history"]]
     assert "evaluation/scores" in first["history"][0]
     assert first["streamed"] == second["streamed"] == 1, "where one process has no prompts left, all end"
 

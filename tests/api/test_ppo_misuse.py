@@ -21,8 +21,8 @@ def _lora() -> LoraConfig:
     return LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
-def test_a_directory_with_other_files_is_not_overwritten(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
-    made = lab.ppo_trainer(workshop)
+def test_a_directory_with_other_files_is_not_overwritten(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
+    made = tiny.ppo_trainer(workshop)
     (tmp_path / "models" / "other").mkdir(parents=True)
     (tmp_path / "models" / "other" / "weights.bin").write_text("precious")
     with pytest.raises(CheckpointError, match="holds something else"):
@@ -33,19 +33,19 @@ def test_a_directory_with_other_files_is_not_overwritten(lab: ModuleType, worksh
     assert (tmp_path / "mine" / "value_head.safetensors").is_file()
 
 
-def test_a_saved_critic_leaves_its_neighbours_alone(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+def test_a_saved_critic_leaves_its_neighbours_alone(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
     critic = {"critic": "separate", "critic_model": {"path": str(workshop / "reward_model")}}
-    made = lab.ppo_trainer(workshop, **critic)
+    made = tiny.ppo_trainer(workshop, **critic)
     (tmp_path / "critic").mkdir()
     (tmp_path / "critic" / "mine.txt").write_text("precious")
     made.save(tmp_path / "policy")
     assert (tmp_path / "critic" / "mine.txt").is_file() and (tmp_path / "policy-critic" / "config.json").is_file()
 
 
-def test_no_update_goes_beyond_the_schedule(lab: ModuleType, workshop: Path) -> None:
-    made = lab.ppo_trainer(workshop, steps=1)
+def test_no_update_goes_beyond_the_schedule(tiny: ModuleType, workshop: Path) -> None:
+    made = tiny.ppo_trainer(workshop, steps=1)
     for limit in (True, False):
-        rollout = made.rollout(lab.BEGINNINGS)
+        rollout = made.rollout(tiny.BEGINNINGS)
         experience = made.make_experience(rollout, made.score(rollout))
         if limit:
             made.update(experience)
@@ -53,55 +53,55 @@ def test_no_update_goes_beyond_the_schedule(lab: ModuleType, workshop: Path) -> 
         made.update(experience)
 
 
-def test_after_a_refusal_everything_is_looked_at_again(lab: ModuleType, workshop: Path) -> None:
+def test_after_a_refusal_everything_is_looked_at_again(tiny: ModuleType, workshop: Path) -> None:
     reset = {"fraction": 0.5, "demonstrations": {"kind": "own_best"}}
-    made = lab.ppo_trainer(workshop, reset=reset)
+    made = tiny.ppo_trainer(workshop, reset=reset)
     with pytest.raises(ConfigError, match="own_best"):
-        made.rollout(lab.BEGINNINGS)
-    made.train(lab.prompt_rows(workshop))
+        made.rollout(tiny.BEGINNINGS)
+    made.train(tiny.prompt_rows(workshop))
     assert made.ppo.resets is not None
     long = ["A " * 500]
     for _ in range(2):
         with pytest.raises(ConfigError, match="positions"):
-            lab.ppo_trainer(workshop, prompts__max_length=2000).train(long)
+            tiny.ppo_trainer(workshop, prompts__max_length=2000).train(long)
 
 
-def test_a_reference_that_shares_weights_with_the_policy_is_refused(lab: ModuleType, workshop: Path) -> None:
+def test_a_reference_that_shares_weights_with_the_policy_is_refused(tiny: ModuleType, workshop: Path) -> None:
     base = _model(workshop)
     with pytest.raises(ConfigError, match="weights in common"):
-        lab.ppo_trainer(workshop, policy=get_peft_model(base, _lora()), reference=base)
+        tiny.ppo_trainer(workshop, policy=get_peft_model(base, _lora()), reference=base)
 
 
-def test_a_policy_without_anything_to_train_is_refused(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+def test_a_policy_without_anything_to_train_is_refused(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="none of its weights requires gradients"):
-        lab.ppo_trainer(workshop, policy=_model(workshop).requires_grad_(False))
+        tiny.ppo_trainer(workshop, policy=_model(workshop).requires_grad_(False))
     get_peft_model(_model(workshop), _lora()).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="is_trainable=True"):
-        lab.ppo_trainer(workshop, policy=PeftModel.from_pretrained(_model(workshop), tmp_path))
+        tiny.ppo_trainer(workshop, policy=PeftModel.from_pretrained(_model(workshop), tmp_path))
 
 
-def test_a_model_that_an_earlier_trainer_gave_an_adapter_is_refused(lab: ModuleType, workshop: Path) -> None:
+def test_a_model_that_an_earlier_trainer_gave_an_adapter_is_refused(tiny: ModuleType, workshop: Path) -> None:
     model = _model(workshop)
-    lab.ppo_trainer(workshop, policy=model, model__lora={"r": 2})
+    tiny.ppo_trainer(workshop, policy=model, model__lora={"r": 2})
     with pytest.raises(ConfigError, match="layers of an adapter already"):
-        lab.ppo_trainer(workshop, policy=model)
+        tiny.ppo_trainer(workshop, policy=model)
 
 
-def test_a_stream_without_a_whole_batch_completes_nothing(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+def test_a_stream_without_a_whole_batch_completes_nothing(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="before there was a whole batch"):
-        lab.ppo_trainer(workshop, output_dir=tmp_path / "run").train(iter(["A", "B"]))
+        tiny.ppo_trainer(workshop, output_dir=tmp_path / "run").train(iter(["A", "B"]))
     assert not (tmp_path / "run" / "complete.json").exists()
 
 
-def test_a_stream_that_ends_early_is_evaluated_and_logged(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
-    made = lab.ppo_trainer(workshop, steps=5, logging__every=4, output_dir=tmp_path / "run")
+def test_a_stream_that_ends_early_is_evaluated_and_logged(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
+    made = tiny.ppo_trainer(workshop, steps=5, logging__every=4, output_dir=tmp_path / "run")
     history = made.train(iter(["A", "B"] * 8), evaluation=lambda trainer: {"steps_seen": trainer.ppo.num_steps})
     assert len(history) == 2 and history[-1]["steps_seen"] == 2.0
-    assert [row["step"] for row in lab.logged(tmp_path / "run")] == [2]
+    assert [row["step"] for row in tiny.logged(tmp_path / "run")] == [2]
 
 
-def test_batches_begin_with_what_the_iterator_has_next(lab: ModuleType, workshop: Path) -> None:
-    made, stream = lab.ppo_trainer(workshop, steps=3), iter([f"A {place}" for place in range(16)])
+def test_batches_begin_with_what_the_iterator_has_next(tiny: ModuleType, workshop: Path) -> None:
+    made, stream = tiny.ppo_trainer(workshop, steps=3), iter([f"A {place}" for place in range(16)])
     for batch in made.batches(stream):
         rollout = made.rollout(batch)
         made.update(made.make_experience(rollout, made.score(rollout)))
@@ -118,15 +118,15 @@ def test_batches_begin_with_what_the_iterator_has_next(lab: ModuleType, workshop
     ],
 )
 def test_an_evaluation_that_cannot_work_is_one_line(
-    lab: ModuleType, workshop: Path, arguments: dict[str, Any], message: str
+    tiny: ModuleType, workshop: Path, arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises((ConfigError, DataError), match=message):
-        lab.ppo_trainer(workshop, steps=1).train(lab.BEGINNINGS, **arguments)
+        tiny.ppo_trainer(workshop, steps=1).train(tiny.BEGINNINGS, **arguments)
 
 
 @pytest.mark.parametrize("given", [None, 3, "The film", {"prompt": "The film"}])
-def test_prompts_that_are_no_list_are_one_line(lab: ModuleType, workshop: Path, given: Any) -> None:
-    made = lab.ppo_trainer(workshop)
+def test_prompts_that_are_no_list_are_one_line(tiny: ModuleType, workshop: Path, given: Any) -> None:
+    made = tiny.ppo_trainer(workshop)
     for call in (made.train, made.evaluate, made.rollout):
         with pytest.raises(DataError, match="prompts: expected a list of texts"):
             call(given)
@@ -134,21 +134,21 @@ def test_prompts_that_are_no_list_are_one_line(lab: ModuleType, workshop: Path, 
 
 @pytest.mark.parametrize(("given", "message"), [([Callback], "the class Callback"), ([3], "int"), (None, "NoneType")])
 def test_callbacks_of_another_kind_are_refused_before_the_first_step(
-    lab: ModuleType, workshop: Path, given: Any, message: str
+    tiny: ModuleType, workshop: Path, given: Any, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        lab.ppo_trainer(workshop, callbacks=given)
+        tiny.ppo_trainer(workshop, callbacks=given)
 
 
-def test_a_config_in_another_place_is_named(lab: ModuleType, workshop: Path) -> None:
+def test_a_config_in_another_place_is_named(tiny: ModuleType, workshop: Path) -> None:
     from rlhf import PPOTrainer
 
     with pytest.raises(ConfigError, match="the order is policy, reference, reward, tokenizer, config"):
         PPOTrainer(str(workshop / "policy"), None, len, None, {"steps": 1})  # type: ignore[arg-type]
 
 
-def test_an_adapter_on_a_classifier_is_no_function(lab: ModuleType, workshop: Path) -> None:
+def test_an_adapter_on_a_classifier_is_no_function(tiny: ModuleType, workshop: Path) -> None:
     classifier = AutoModelForSequenceClassification.from_pretrained(workshop / "reward_model", dtype=torch.float32)
     adapted = get_peft_model(classifier, LoraConfig(r=2, target_modules="all-linear", task_type="SEQ_CLS"))
     with pytest.raises(ConfigError, match="merge_and_unload"):
-        lab.ppo_trainer(workshop, adapted)
+        tiny.ppo_trainer(workshop, adapted)

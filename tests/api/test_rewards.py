@@ -22,17 +22,17 @@ class Spied:
         Spied.closed += 1
 
 
-def test_rewards_are_functions_classes_classifiers_and_sections_together(lab: ModuleType, workshop: Path) -> None:
+def test_rewards_are_functions_classes_classifiers_and_sections_together(tiny: ModuleType, workshop: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
     classifier = AutoModelForSequenceClassification.from_pretrained(workshop / "reward_model")
     Spied.closed = 0
     rewards = [
-        lab.share_of_e, Spied, classifier, {"model": str(workshop / "reward_model"), "name": "same", "weight": 2.0},
+        tiny.share_of_e, Spied, classifier, {"model": str(workshop / "reward_model"), "name": "same", "weight": 2.0},
         {"kind": "length", "at_most": 3, "weight": 0.1}, {"function": lambda completions: [1.0] * len(completions)},
     ]  # fmt: skip
-    with lab.ppo_trainer(workshop, rewards) as made:
-        scored = made.score(made.rollout(lab.BEGINNINGS))
+    with tiny.ppo_trainer(workshop, rewards) as made:
+        scored = made.score(made.rollout(tiny.BEGINNINGS))
     assert Spied.closed == 1
     means = {name.split("/")[1]: value for name, value in scored.metrics.items() if name.endswith("/mean")}
     assert set(means) == {"share_of_e", "Spied", "model", "same", "length", "lambda"}
@@ -42,7 +42,7 @@ def test_rewards_are_functions_classes_classifiers_and_sections_together(lab: Mo
     assert sum(scored.raw) / 8 == pytest.approx(total, rel=1e-6)
 
 
-def test_a_classifier_with_two_labels_reads_text_with_its_own_tokenizer(lab: ModuleType, workshop: Path) -> None:
+def test_a_classifier_with_two_labels_reads_text_with_its_own_tokenizer(tiny: ModuleType, workshop: Path) -> None:
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     config = AutoConfig.from_pretrained(workshop / "reward_model")
@@ -51,22 +51,22 @@ def test_a_classifier_with_two_labels_reads_text_with_its_own_tokenizer(lab: Mod
     classifier = AutoModelForSequenceClassification.from_config(config)
     tokenizer = AutoTokenizer.from_pretrained(workshop / "policy")
     given = {"model": classifier, "tokenizer": tokenizer, "label": "good", "activation": "softmax"}
-    made = lab.ppo_trainer(workshop, given)
-    rollout = made.rollout(lab.BEGINNINGS)
+    made = tiny.ppo_trainer(workshop, given)
+    rollout = made.rollout(tiny.BEGINNINGS)
     scores = made.score(rollout).scores
     ids = tokenizer(rollout.episodes[3].prompt + rollout.completions[3], return_tensors="pt")
     expected = classifier(**ids).logits.softmax(-1)[0, 1]
     assert scores[3] == pytest.approx(float(expected), rel=1e-5)
     with pytest.raises(ConfigError, match=r"names no label; the model has \['bad', 'good'\]"):
-        lab.ppo_trainer(workshop, {"model": classifier, "tokenizer": tokenizer})
+        tiny.ppo_trainer(workshop, {"model": classifier, "tokenizer": tokenizer})
 
 
-def test_a_reward_that_raises_is_named_with_its_line(lab: ModuleType, workshop: Path) -> None:
+def test_a_reward_that_raises_is_named_with_its_line(tiny: ModuleType, workshop: Path) -> None:
     def wrong(completions: list[str]) -> list[float]:
         return [1 / 0 for _ in completions]
 
     with pytest.raises(
         RewardError, match=r"reward 'wrong' raised ZeroDivisionError.*test_rewards\.py, line \d+"
     ) as caught:
-        lab.ppo_trainer(workshop, wrong).train(lab.BEGINNINGS)
+        tiny.ppo_trainer(workshop, wrong).train(tiny.BEGINNINGS)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)

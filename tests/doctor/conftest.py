@@ -1,4 +1,4 @@
-"""Configs of the PPO laboratory, and a way to examine what is assembled from them."""
+"""Configs of the tiny PPO, and a way to examine what is assembled from them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +16,13 @@ Examine = Callable[..., dict[str, Finding]]
 
 
 @pytest.fixture
-def config(lab: ModuleType, workshop: Path) -> Callable[..., PPOConfig]:
+def config(tiny: ModuleType, workshop: Path) -> Callable[..., PPOConfig]:
     """A factory of healthy configs: `config(kl_coef=0.1, reward="length")`, or `model_reward=PATH`."""
 
     def make(*, model_reward: Path | None = None, **changes: Any) -> PPOConfig:
         if model_reward is not None:
             changes["rewards"] = [{"kind": "model", "path": str(model_reward)}]
-        return lab.ppo_config(workshop, **changes)
+        return tiny.ppo_config(workshop, **changes)
 
     return make
 

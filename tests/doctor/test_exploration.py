@@ -102,7 +102,7 @@ def test_a_reward_that_fails_has_been_told_of(found) -> None:
 
 
 def test_a_reward_that_only_resets_meet_is_well_with_them_and_fails_without(
-    config, lab, workshop, tmp_path, examined, troubles
+    config, tiny, workshop, tmp_path, examined, troubles
 ) -> None:
     path = tmp_path / "functions.py"
     path.write_text(FUNCTIONS)
@@ -110,7 +110,7 @@ def test_a_reward_that_only_resets_meet_is_well_with_them_and_fails_without(
     plain = examined(config(rewards=rewards))
     assert troubles(plain) == {"reward scale": "failing"}
     assert "docs/resets.md" in plain["reward scale"].advice
-    begun = examined(config(rewards=rewards, reset=lab.reset_section(workshop, 0.5)))
+    begun = examined(config(rewards=rewards, reset=tiny.reset_section(workshop, 0.5)))
     assert troubles(begun) == {}
     measured = begun["exploration, rewards[0] (function)"].measured
     assert ": 0 of " in measured and " at resets" in measured

@@ -8,18 +8,18 @@ from rlhf.doctor.examination import assembled
 from rlhf.doctor.trial import num_episodes, run_trial, sampled, saved_for_backward, start_states
 
 
-def test_the_trial_is_the_beginning_of_the_first_batch_and_moves_nothing(config, lab) -> None:
+def test_the_trial_is_the_beginning_of_the_first_batch_and_moves_nothing(config, tiny) -> None:
     parts = assembled(config())
-    before = lab.weights(parts.trainer)
+    before = tiny.weights(parts.trainer)
     made = run_trial(parts)
     assert made.ratio_deviation == 0.0
     assert len(made.collected.episodes) == 8
-    assert all(torch.equal(weight, before[name]) for name, weight in lab.weights(parts.trainer).items())
+    assert all(torch.equal(weight, before[name]) for name, weight in tiny.weights(parts.trainer).items())
     assert all(master.grad is None for master in parts.trainer.optimizer.weights.masters.values())
     assert parts.trainer.optimizer.num_done == 0
 
 
-def test_the_value_loss_is_that_of_the_first_update(config, lab) -> None:
+def test_the_value_loss_is_that_of_the_first_update(config, tiny) -> None:
     config = config(minibatches=1)
     made = run_trial(assembled(config))
     again = assembled(config)

@@ -29,19 +29,19 @@ def grid(seed: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("advantage", RUNGS)
-def test_a_rung_is_its_function(lab: ModuleType, workshop: Path, advantage: str) -> None:
-    config = lab.ppo_config(workshop, advantage=advantage, num_samples_per_prompt=4, gamma=0.9)
+def test_a_rung_is_its_function(tiny: ModuleType, workshop: Path, advantage: str) -> None:
+    config = tiny.ppo_config(workshop, advantage=advantage, num_samples_per_prompt=4, gamma=0.9)
     found = estimated_advantages(grid(0), grid(1), MASK, config)
     assert torch.equal(found, RUNGS[advantage](grid(0), grid(1), MASK))
     others = [RUNGS[name](grid(0), grid(1), MASK) for name in RUNGS if name != advantage]
     assert not any(torch.equal(found, other) for other in others)
 
 
-def test_an_objective_is_its_loss(lab: ModuleType, workshop: Path) -> None:
+def test_an_objective_is_its_loss(tiny: ModuleType, workshop: Path) -> None:
     logprobs, old_logprobs, advantages = -grid(2).abs(), -grid(3).abs(), grid(4)
     args = (logprobs, old_logprobs, advantages, MASK)
     clipped, free, plain = (
-        policy_objective(*args, lab.ppo_config(workshop, **changes), 30.0).loss
+        policy_objective(*args, tiny.ppo_config(workshop, **changes), 30.0).loss
         for changes in ({"clip_range": 0.1}, {"clip_range": None}, {"objective": "policy_gradient"})
     )
     assert clipped == policy_loss(*args, 0.1, num_tokens=30.0).loss
@@ -52,38 +52,38 @@ def test_an_objective_is_its_loss(lab: ModuleType, workshop: Path) -> None:
 
 @pytest.mark.parametrize("objective", ["policy_gradient", "ppo"])
 @pytest.mark.parametrize("advantage", RUNGS)
-def test_every_rung_trains_a_language_model(lab: ModuleType, workshop: Path, advantage: str, objective: str) -> None:
-    made = lab.parts(lab.ppo_config(workshop, advantage=advantage, objective=objective, num_samples_per_prompt=4))
+def test_every_rung_trains_a_language_model(tiny: ModuleType, workshop: Path, advantage: str, objective: str) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop, advantage=advantage, objective=objective, num_samples_per_prompt=4))
     trainer = made.trainer
-    before = lab.weights(trainer)
+    before = tiny.weights(trainer)
     result = trainer.step(made.prompts[:2])
     assert [episode.prompt for episode in result.collected.episodes] == [
         made.prompts[i].raw for i in (0,) * 4 + (1,) * 4
     ]
     assert result.updates[0].ratio_deviation == 0.0 and len(result.updates) == 4
     assert all(math.isfinite(number) for update in result.updates for number in update.means.values())
-    moved = {name for name, weight in lab.weights(trainer).items() if not torch.equal(weight, before[name])}
+    moved = {name for name, weight in tiny.weights(trainer).items() if not torch.equal(weight, before[name])}
     assert {name for name in before if name.startswith("lm.model.layers")} <= moved
     has_critic = advantage in ("baseline", "gae")
     assert any(name.startswith("value_head.") for name in moved) == has_critic
 
 
-def test_without_a_critic_the_value_loss_reaches_no_weight(lab: ModuleType, workshop: Path) -> None:
+def test_without_a_critic_the_value_loss_reaches_no_weight(tiny: ModuleType, workshop: Path) -> None:
     """The trunk, which the value head shares, gets the gradient of the policy loss alone."""
-    made = lab.parts(lab.ppo_config(workshop, advantage="reward_to_go"))
-    trainer, collected = made.trainer, lab.collected(made)
-    lab.stir(trainer, 0.05)  # a value head that is not 0 would hand gradients down
-    batch = lab.experience(trainer, collected.rollout)
+    made = tiny.parts(tiny.ppo_config(workshop, advantage="reward_to_go"))
+    trainer, collected = made.trainer, tiny.collected(made)
+    tiny.stir(trainer, 0.05)  # a value head that is not 0 would hand gradients down
+    batch = tiny.experience(trainer, collected.rollout)
     rows, config = torch.arange(8), trainer.config
     loss, sums, _ = trainer.loss(batch.rows(rows), 10.0)
     assert sums["value_loss"] > 0
     assert float(loss.detach()) == pytest.approx(sums["policy_loss"], rel=1e-6) and config.value_coef > 0
 
 
-def test_group_relatives_learn(lab: ModuleType, workshop: Path) -> None:
+def test_group_relatives_learn(tiny: ModuleType, workshop: Path) -> None:
     settings: dict[str, Any] = {"kl_coef": 0.0, "rollout_batch_size": 16, "optimizer__learning_rate": 1e-2}
     settings |= {"sampling": {"max_new_tokens": 5}, "microbatch_tokens": 512}
     for advantage in ("rloo", "group"):
-        made = lab.parts(lab.ppo_config(workshop, advantage=advantage, num_samples_per_prompt=4, **settings))
+        made = tiny.parts(tiny.ppo_config(workshop, advantage=advantage, num_samples_per_prompt=4, **settings))
         scores = [float(made.trainer.step(made.prompts[:4]).experience.rollout.scores.mean()) for _ in range(10)]
         assert sum(scores[-2:]) / 2 > sum(scores[:2]) / 2 + 0.04, advantage

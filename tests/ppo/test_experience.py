@@ -13,12 +13,12 @@ from rlhf.training.processes import Processes
 
 
 @pytest.fixture
-def make(lab: ModuleType, workshop: Path) -> Any:
+def make(tiny: ModuleType, workshop: Path) -> Any:
     def build(
         lengths: list[int], width: int, kl_coef: float = 0.1, changes: dict[str, Any] | None = None, **given: Any
     ) -> Experience:
-        config = lab.ppo_config(workshop, **({"gamma": 1.0, "gae_lambda": 1.0} | (changes or {})))
-        return make_experience(lab.hand_rollout(lengths, width, **given), kl_coef, config, Processes())
+        config = tiny.ppo_config(workshop, **({"gamma": 1.0, "gae_lambda": 1.0} | (changes or {})))
+        return make_experience(tiny.hand_rollout(lengths, width, **given), kl_coef, config, Processes())
 
     return build
 

@@ -15,14 +15,14 @@ from rlhf.models.sequences import join
 
 
 @pytest.fixture
-def made(lab: ModuleType, workshop: Path) -> Any:
-    made = lab.parts(lab.ppo_config(workshop, sampling__temperature=0.7, score__missing_eos_penalty=10.0))
-    lab.stir(made.trainer, 0.02)
+def made(tiny: ModuleType, workshop: Path) -> Any:
+    made = tiny.parts(tiny.ppo_config(workshop, sampling__temperature=0.7, score__missing_eos_penalty=10.0))
+    tiny.stir(made.trainer, 0.02)
     return made
 
 
-def test_a_rollout_holds_what_the_models_say_about_each_token(lab: ModuleType, made: Any) -> None:
-    rollout = lab.collected(made).rollout
+def test_a_rollout_holds_what_the_models_say_about_each_token(tiny: ModuleType, made: Any) -> None:
+    rollout = tiny.collected(made).rollout
     lm, head = made.trainer.policy.lm, made.trainer.policy.value_head
     reference = made.trainer.collector.reference.model
     lengths = rollout.response_mask.sum(1).tolist()
@@ -43,16 +43,16 @@ def test_a_rollout_holds_what_the_models_say_about_each_token(lab: ModuleType, m
     assert not torch.allclose(rollout.logprobs, rollout.ref_logprobs, atol=1e-3)
 
 
-def test_with_nothing_frozen_no_states_are_kept(lab: ModuleType, made: Any) -> None:
-    assert lab.collected(made).frozen_states == {}
+def test_with_nothing_frozen_no_states_are_kept(tiny: ModuleType, made: Any) -> None:
+    assert tiny.collected(made).frozen_states == {}
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs g++")
-def test_compiled_blocks_give_a_ratio_of_exactly_one_at_the_first_update(lab: ModuleType, workshop: Path) -> None:
+def test_compiled_blocks_give_a_ratio_of_exactly_one_at_the_first_update(tiny: ModuleType, workshop: Path) -> None:
     """In float32, where the code that keeps gradients rounds otherwise than the code that does not (by 4e-7 here)."""
-    made = lab.parts(lab.ppo_config(workshop, compile="on"))
+    made = tiny.parts(tiny.ppo_config(workshop, compile="on"))
     assert is_compiled(made.trainer.policy.lm) and is_compiled(made.trainer.collector.reference.model)
-    lab.stir(made.trainer, 0.02)
+    tiny.stir(made.trainer, 0.02)
     result = made.trainer.step(made.prompts)
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0, "blocks were compiled"
     assert result.updates[0].ratio_deviation == 0.0 and result.updates[0].ratio_max == 1.0
@@ -60,10 +60,10 @@ def test_compiled_blocks_give_a_ratio_of_exactly_one_at_the_first_update(lab: Mo
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_frozen_states_are_those_of_each_microbatch(lab: ModuleType, workshop: Path, precision: str) -> None:
-    made = lab.parts(lab.ppo_config(workshop, model__trainable_layers=1, model__precision=precision))
-    lab.stir(made.trainer, 0.02)
-    collected, lm = lab.collected(made), made.trainer.policy.lm
+def test_frozen_states_are_those_of_each_microbatch(tiny: ModuleType, workshop: Path, precision: str) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop, model__trainable_layers=1, model__precision=precision))
+    tiny.stir(made.trainer, 0.02)
+    collected, lm = tiny.collected(made), made.trainer.policy.lm
     rollout, groups = collected.rollout, collected.microbatches.all()
     assert len(collected.frozen_states) == len(groups) > 1
     for rows in groups:
@@ -75,8 +75,8 @@ def test_frozen_states_are_those_of_each_microbatch(lab: ModuleType, workshop: P
         assert not torch.equal(said[0], said[1])
 
 
-def test_scores_and_episodes_belong_to_their_rows(lab: ModuleType, made: Any) -> None:
-    collected = lab.collected(made)
+def test_scores_and_episodes_belong_to_their_rows(tiny: ModuleType, made: Any) -> None:
+    collected = tiny.collected(made)
     tokenizer = made.trainer.collector.tokenizer
     assert len(set(collected.rollout.ended.tolist())) == 2, "some responses end, some are cut"
     for row, episode in enumerate(collected.episodes):
@@ -91,53 +91,53 @@ def test_scores_and_episodes_belong_to_their_rows(lab: ModuleType, made: Any) ->
         )
 
 
-def test_the_same_generator_state_gives_the_same_rollout(lab: ModuleType, made: Any) -> None:
+def test_the_same_generator_state_gives_the_same_rollout(tiny: ModuleType, made: Any) -> None:
     trainer = made.trainer
     state = trainer.generators.rollout.get_state()
-    first = lab.collected(made)
-    second = lab.collected(made)
+    first = tiny.collected(made)
+    second = tiny.collected(made)
     trainer.generators.rollout.set_state(state)
-    again = lab.collected(made)
+    again = tiny.collected(made)
     assert torch.equal(first.rollout.response_ids, again.rollout.response_ids)
     assert [g.tolist() for g in first.microbatches.all()] == [g.tolist() for g in again.microbatches.all()]
     assert first.episodes != second.episodes
 
 
-def test_responses_of_all_parts_are_joined_in_order(lab: ModuleType, made: Any) -> None:
+def test_responses_of_all_parts_are_joined_in_order(tiny: ModuleType, made: Any) -> None:
     """batch_rows 5 cuts 8 prompts into 5 and 3; the parts are of unequal width."""
-    starts = lab.starts(made, range(8))
+    starts = tiny.starts(made, range(8))
     samples = made.trainer.collector.respond(starts, torch.Generator().manual_seed(1))
     lengths = samples.response_mask.sum(1)
     assert len(samples.response_ids) == 8 and int(lengths.min()) >= 1
     assert torch.equal(samples.response_mask, torch.arange(samples.response_ids.shape[1]) < lengths[:, None])
-    first = made.trainer.collector.respond(lab.starts(made, range(5)), torch.Generator().manual_seed(1))
+    first = made.trainer.collector.respond(tiny.starts(made, range(5)), torch.Generator().manual_seed(1))
     width = first.response_ids.shape[1]
     assert torch.equal(samples.response_ids[:5, :width], first.response_ids)
 
 
-def test_an_immediate_eos_is_a_response_of_one_token_with_the_score_on_it(lab: ModuleType, workshop: Path) -> None:
-    made = lab.parts(lab.ppo_config(workshop, reward="constant"))
+def test_an_immediate_eos_is_a_response_of_one_token_with_the_score_on_it(tiny: ModuleType, workshop: Path) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop, reward="constant"))
     trainer = made.trainer
     trainer.collector.eos_ids = tuple(range(488))  # whatever comes first ends the response
-    collected = lab.collected(made)
+    collected = tiny.collected(made)
     assert collected.rollout.response_mask.tolist() == [[True]] * 8 and collected.rollout.ended.all()
-    assert torch.equal(lab.experience(trainer, collected.rollout).rewards, torch.full((8, 1), 0.1))
+    assert torch.equal(tiny.experience(trainer, collected.rollout).rewards, torch.full((8, 1), 0.1))
     result = trainer.step(made.prompts)
     assert all(math.isfinite(update.means["policy_loss"]) for update in result.updates)
 
 
-def test_a_policy_that_is_not_finite_stops_the_run(lab: ModuleType, made: Any) -> None:
+def test_a_policy_that_is_not_finite_stops_the_run(tiny: ModuleType, made: Any) -> None:
     with torch.no_grad():
         made.trainer.policy.lm.model.norm.weight[0] = torch.nan
-    before = lab.weights(made.trainer)
+    before = tiny.weights(made.trainer)
     with pytest.raises(GuardStop, match="not finite"):
         made.trainer.step(made.prompts)
-    for name, weight in lab.weights(made.trainer).items():
+    for name, weight in tiny.weights(made.trainer).items():
         torch.testing.assert_close(weight, before[name], rtol=0, atol=0, equal_nan=True)
 
 
-def test_microbatches_are_cut_over_prompt_and_response(lab: ModuleType, made: Any) -> None:
-    collected = lab.collected(made)
+def test_microbatches_are_cut_over_prompt_and_response(tiny: ModuleType, made: Any) -> None:
+    collected = tiny.collected(made)
     rollout = collected.rollout
     lengths = rollout.prompt_mask.sum(1) + rollout.response_mask.sum(1)
     for group in collected.microbatches.all():

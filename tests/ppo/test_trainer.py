@@ -37,10 +37,10 @@ def separate(workshop: Path) -> dict[str, Any]:
     ],
 )
 def test_the_first_minibatch_has_ratio_one_and_the_first_step_no_kl(
-    lab: ModuleType, workshop: Path, precision: str, tuning: dict[str, Any], has_critic: bool
+    tiny: ModuleType, workshop: Path, precision: str, tuning: dict[str, Any], has_critic: bool
 ) -> None:
     critic = separate(workshop) if has_critic else {}
-    made = lab.parts(lab.ppo_config(workshop, model__precision=precision, entropy_coef=0.01, **tuning, **critic))
+    made = tiny.parts(tiny.ppo_config(workshop, model__precision=precision, entropy_coef=0.01, **tuning, **critic))
     result = made.trainer.step(made.prompts)
     first = result.updates[0]
     num_strata = len(result.collected.microbatches.strata)
@@ -57,7 +57,7 @@ def test_the_first_minibatch_has_ratio_one_and_the_first_step_no_kl(
 class SlowPPO:
     """PPO on whole logits, one row and one token at a time; shares nothing with the package but the models."""
 
-    def __init__(self, lab: ModuleType, made: Any, rollout: Any) -> None:
+    def __init__(self, tiny: ModuleType, made: Any, rollout: Any) -> None:
         self.config, self.policy = made.trainer.config, made.trainer.policy
         self.prompts = [row[m].tolist() for row, m in zip(rollout.prompt_ids, rollout.prompt_mask, strict=True)]
         self.responses = [row[m].tolist() for row, m in zip(rollout.response_ids, rollout.response_mask, strict=True)]
@@ -114,20 +114,20 @@ class SlowPPO:
         return total, policy.item() / count, value.item() / count
 
 
-def stirred(lab: ModuleType, workshop: Path, **changes: Any) -> tuple[Any, Any]:
+def stirred(tiny: ModuleType, workshop: Path, **changes: Any) -> tuple[Any, Any]:
     """A trainer whose policy has left the reference, and a rollout of it."""
     settings = {"sampling__temperature": 0.7, "gamma": 0.9, "gae_lambda": 0.8, "kl_estimator": "k3", "kl_coef": 0.3}
     settings |= {"clip_range": 0.05, "value_clip_range": 0.02, "entropy_coef": 0.05, "value_coef": 0.5, **NO_CLIPPING}
-    made = lab.parts(lab.ppo_config(workshop, **(settings | changes)))
-    lab.stir(made.trainer, 0.02, seed=1)
-    return made, lab.collected(made)
+    made = tiny.parts(tiny.ppo_config(workshop, **(settings | changes)))
+    tiny.stir(made.trainer, 0.02, seed=1)
+    return made, tiny.collected(made)
 
 
-def test_an_update_equals_a_slow_implementation(lab: ModuleType, workshop: Path) -> None:
-    made, collected = stirred(lab, workshop)
+def test_an_update_equals_a_slow_implementation(tiny: ModuleType, workshop: Path) -> None:
+    made, collected = stirred(tiny, workshop)
     trainer = made.trainer
-    batch = lab.experience(trainer, collected.rollout)
-    slow = SlowPPO(lab, made, collected.rollout)
+    batch = tiny.experience(trainer, collected.rollout)
+    slow = SlowPPO(tiny, made, collected.rollout)
     slow.experience(trainer.collector.reference.model, collected.rollout.scores.tolist())
     mask = collected.rollout.response_mask
     for name, tensor, rows in [
@@ -139,12 +139,12 @@ def test_an_update_equals_a_slow_implementation(lab: ModuleType, workshop: Path)
         torch.testing.assert_close(
             tensor[mask], expected, rtol=1e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"
         )
-    lab.stir(trainer, 0.01, seed=2)  # away from ratio 1, so that clipping matters
+    tiny.stir(trainer, 0.01, seed=2)  # away from ratio 1, so that clipping matters
     minibatch = collected.microbatches.shuffled(trainer.generators.epochs)[0]
     loss, policy, value = slow.loss([row for group in minibatch for row in group.tolist()])
     parameters = {n: p for n, p in trainer.policy.named_parameters() if p.requires_grad}
     expected = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
-    update, gradients = lab.update(trainer, batch, minibatch)
+    update, gradients = tiny.update(trainer, batch, minibatch)
     assert 0 < update.means["clipped"] < 1 and 0 < update.means["value_clipped"] < 1
     assert update.means["policy_loss"] == pytest.approx(policy, rel=1e-4, abs=1e-6)
     assert update.means["value_loss"] == pytest.approx(value, rel=1e-4)
@@ -156,24 +156,24 @@ def test_an_update_equals_a_slow_implementation(lab: ModuleType, workshop: Path)
 @pytest.mark.parametrize("has_critic", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_update_from_frozen_states_equals_one_without_bit_for_bit(
-    lab: ModuleType, workshop: Path, precision: str, has_critic: bool
+    tiny: ModuleType, workshop: Path, precision: str, has_critic: bool
 ) -> None:
     critic = separate(workshop) if has_critic else {}
-    made = lab.parts(lab.ppo_config(workshop, model__trainable_layers=1, model__precision=precision, **critic))
+    made = tiny.parts(tiny.ppo_config(workshop, model__trainable_layers=1, model__precision=precision, **critic))
     trainer, generator = made.trainer, torch.Generator().manual_seed(1)
     start = {  # away from a value head that is 0 and stops every gradient of values
         name: master + 0.02 * torch.randn(master.shape, generator=generator)
-        for name, master in lab.weights(trainer).items()
+        for name, master in tiny.weights(trainer).items()
     }
     trainer.optimizer.weights.load(start)
-    collected = lab.collected(made)
-    batch = lab.experience(trainer, collected.rollout)
+    collected = tiny.collected(made)
+    batch = tiny.experience(trainer, collected.rollout)
     groups = collected.microbatches.all()
     assert sorted(collected.frozen_states) == sorted(int(group[0]) for group in groups)
     seen = []
     for states in (collected.frozen_states, None):
         trainer.optimizer.weights.load(start)
-        seen.append(lab.update(trainer, batch, groups, states))
+        seen.append(tiny.update(trainer, batch, groups, states))
     (with_states, gradients), (without, expected) = seen
     assert with_states.means == without.means and with_states.ratio_deviation == without.ratio_deviation == 0.0
     assert gradients.keys() == expected.keys() == start.keys()
@@ -183,12 +183,12 @@ def test_an_update_from_frozen_states_equals_one_without_bit_for_bit(
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_steps_with_frozen_states_equal_steps_of_a_trunk_in_one_piece(
-    lab: ModuleType, workshop: Path, precision: str
+    tiny: ModuleType, workshop: Path, precision: str
 ) -> None:
     """Rollout, reference, epochs and optimizer: two whole steps, the same numbers to the bit."""
     ends = []
     for is_split in (True, False):
-        made = lab.parts(lab.ppo_config(workshop, model__trainable_layers=1, model__precision=precision))
+        made = tiny.parts(tiny.ppo_config(workshop, model__trainable_layers=1, model__precision=precision))
         trainer = made.trainer
         assert trainer.policy._split is not None and trainer.collector.reference._split is not None
         if not is_split:
@@ -197,7 +197,7 @@ def test_steps_with_frozen_states_equal_steps_of_a_trunk_in_one_piece(
         assert all(bool(result.collected.frozen_states) == is_split for result in results)
         assert [result.updates[0].ratio_deviation for result in results] == [0.0, 0.0]
         assert not results[0].experience.kl.any() and bool(results[1].experience.kl.any())
-        ends.append((results, lab.weights(trainer)))
+        ends.append((results, tiny.weights(trainer)))
     (found, weights), (expected, others) = ends
     for ours, theirs in zip(found, expected, strict=True):
         assert [update.means for update in ours.updates] == [update.means for update in theirs.updates]
@@ -206,9 +206,9 @@ def test_steps_with_frozen_states_equal_steps_of_a_trunk_in_one_piece(
     assert all(torch.equal(weights[name], others[name]) for name in others)
 
 
-def test_epochs_do_not_pass_the_frozen_blocks_again(lab: ModuleType, workshop: Path) -> None:
-    made, collected = stirred(lab, workshop, model__trainable_layers=1)
-    batch, passes = lab.experience(made.trainer, collected.rollout), [0, 0]
+def test_epochs_do_not_pass_the_frozen_blocks_again(tiny: ModuleType, workshop: Path) -> None:
+    made, collected = stirred(tiny, workshop, model__trainable_layers=1)
+    batch, passes = tiny.experience(made.trainer, collected.rollout), [0, 0]
     for number, block in enumerate(made.trainer.policy.lm.model.layers):
         block.register_forward_pre_hook(lambda *_, number=number: passes.__setitem__(number, passes[number] + 1))
     made.trainer.optimise(batch, collected)
@@ -217,13 +217,13 @@ def test_epochs_do_not_pass_the_frozen_blocks_again(lab: ModuleType, workshop: P
 
 @pytest.mark.parametrize("tuning", [{}, {"model__lora": LORA}])
 def test_loss_and_gradient_do_not_depend_on_cuts_or_order(
-    lab: ModuleType, workshop: Path, tuning: dict[str, Any]
+    tiny: ModuleType, workshop: Path, tuning: dict[str, Any]
 ) -> None:
-    made, collected = stirred(lab, workshop, minibatches=1, **tuning)
+    made, collected = stirred(tiny, workshop, minibatches=1, **tuning)
     trainer = made.trainer
-    batch = lab.experience(trainer, collected.rollout)
-    lab.stir(trainer, 0.01, seed=2)
-    start = lab.weights(trainer)
+    batch = tiny.experience(trainer, collected.rollout)
+    tiny.stir(trainer, 0.01, seed=2)
+    start = tiny.weights(trainer)
     order = torch.tensor([3, 1, 7, 0, 6, 2, 5, 4])
     seen = []
     for rows, minibatch in [
@@ -231,7 +231,7 @@ def test_loss_and_gradient_do_not_depend_on_cuts_or_order(
         (batch, list(order.split(3))), (batch.rows(order), [torch.arange(8)]),
     ]:  # fmt: skip
         trainer.optimizer.weights.load(start)
-        seen.append(lab.update(trainer, rows, minibatch))
+        seen.append(tiny.update(trainer, rows, minibatch))
     first, gradients = seen[0]
     for update, others in seen[1:]:
         # A rounding error can turn over the share of clipped values, where two equal numbers are compared.
@@ -243,11 +243,11 @@ def test_loss_and_gradient_do_not_depend_on_cuts_or_order(
             )
 
 
-def test_padding_content_changes_nothing(lab: ModuleType, workshop: Path) -> None:
-    made, collected = stirred(lab, workshop, minibatches=1)
+def test_padding_content_changes_nothing(tiny: ModuleType, workshop: Path) -> None:
+    made, collected = stirred(tiny, workshop, minibatches=1)
     trainer, rollout = made.trainer, collected.rollout
     assert not rollout.response_mask.all() and not rollout.prompt_mask.all()
-    start = lab.weights(trainer)
+    start = tiny.weights(trainer)
     dirty = dataclasses.replace(
         rollout,
         prompt_ids=torch.where(rollout.prompt_mask, rollout.prompt_ids, 99),
@@ -260,61 +260,61 @@ def test_padding_content_changes_nothing(lab: ModuleType, workshop: Path) -> Non
     seen = []
     for content in (rollout, dirty):
         trainer.optimizer.weights.load(start)
-        seen.append(lab.update(trainer, lab.experience(trainer, content), [torch.arange(8)]))
+        seen.append(tiny.update(trainer, tiny.experience(trainer, content), [torch.arange(8)]))
     assert seen[0][0].means == seen[1][0].means and seen[0][0].ratio_max == seen[1][0].ratio_max
     assert all(torch.equal(gradient, seen[1][1][name]) for name, gradient in seen[0][1].items())
 
 
-def test_forced_tokens_are_read_but_not_learned(lab: ModuleType, workshop: Path) -> None:
+def test_forced_tokens_are_read_but_not_learned(tiny: ModuleType, workshop: Path) -> None:
     """A response whose first token is forced trains as one whose prompt is a token longer."""
-    made = lab.parts(lab.ppo_config(workshop, **NO_CLIPPING))
+    made = tiny.parts(tiny.ppo_config(workshop, **NO_CLIPPING))
     trainer = made.trainer
-    lab.stir(trainer, 0.02)
-    start = lab.weights(trainer)
+    tiny.stir(trainer, 0.02)
+    start = tiny.weights(trainer)
     ids = torch.tensor([[20, 30, 40], [21, 31, 0]])
     mask = torch.tensor([[False, True, True], [False, True, False]])
     given = {"logprobs": torch.full((2, 3), -6.0) * mask, "scores": torch.tensor([1.0, -1.0])}
-    forced = lab.hand_rollout(
+    forced = tiny.hand_rollout(
         [3, 2], 3, response_ids=ids, response_mask=mask, forced=torch.tensor([[True, False, False]] * 2), **given
     )
-    longer = lab.hand_rollout(
+    longer = tiny.hand_rollout(
         [2, 1], 2, prompt_ids=torch.tensor([[5, 5, 20], [5, 5, 21]]), prompt_mask=torch.ones(2, 3, dtype=torch.bool),
         response_ids=ids[:, 1:], logprobs=given["logprobs"][:, 1:], scores=given["scores"],
     )  # fmt: skip
     seen = []
     for rollout in (forced, longer):
         trainer.optimizer.weights.load(start)
-        seen.append(lab.update(trainer, lab.experience(trainer, rollout), [torch.arange(2)]))
+        seen.append(tiny.update(trainer, tiny.experience(trainer, rollout), [torch.arange(2)]))
     assert seen[0][0].means == pytest.approx(seen[1][0].means, rel=1e-5)
     for name, gradient in seen[0][1].items():
         torch.testing.assert_close(gradient, seen[1][1][name], **LOOSE)
 
 
-def test_target_kl_skips_the_step_and_ends_the_epochs(lab: ModuleType, workshop: Path) -> None:
-    made = lab.parts(lab.ppo_config(workshop, target_kl=1e-6, epochs=4))
+def test_target_kl_skips_the_step_and_ends_the_epochs(tiny: ModuleType, workshop: Path) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop, target_kl=1e-6, epochs=4))
     trainer = made.trainer
     after_first: list[dict[str, Tensor]] = []
     step = trainer.optimizer.step
 
     def watched() -> dict[str, float]:
         report = step()
-        after_first.append(lab.weights(trainer))
+        after_first.append(tiny.weights(trainer))
         return report
 
     trainer.optimizer.step = watched
     result = trainer.step(made.prompts)
     assert [update.stepped for update in result.updates] == [True, False]
     assert result.updates[1].means["approx_kl"] > 1e-6
-    now = lab.weights(trainer)
+    now = tiny.weights(trainer)
     assert len(after_first) == 1 and all(torch.equal(now[name], weight) for name, weight in after_first[0].items())
     assert all(master.grad is None for master in trainer.optimizer.weights.masters.values()), "no gradient stays behind"
 
 
-def test_gradients_are_clipped_group_by_group(lab: ModuleType, workshop: Path) -> None:
-    made = lab.parts(lab.ppo_config(workshop, optimizer__max_grad_norm=1e-3, value_optimizer={"max_grad_norm": 1e-4}))
-    collected = lab.collected(made)
-    update, gradients = lab.update(
-        made.trainer, lab.experience(made.trainer, collected.rollout), collected.microbatches.all()
+def test_gradients_are_clipped_group_by_group(tiny: ModuleType, workshop: Path) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop, optimizer__max_grad_norm=1e-3, value_optimizer={"max_grad_norm": 1e-4}))
+    collected = tiny.collected(made)
+    update, gradients = tiny.update(
+        made.trainer, tiny.experience(made.trainer, collected.rollout), collected.microbatches.all()
     )
     for group, limit in (("policy", 1e-3), ("value", 1e-4)):
         parts = [g for name, g in gradients.items() if name.startswith("value_head.") == (group == "value")]
@@ -322,115 +322,115 @@ def test_gradients_are_clipped_group_by_group(lab: ModuleType, workshop: Path) -
         assert math.sqrt(sum(float(g.square().sum()) for g in parts)) == pytest.approx(limit, rel=1e-3)
 
 
-def test_each_group_moves_by_its_own_learning_rate(lab: ModuleType, workshop: Path) -> None:
+def test_each_group_moves_by_its_own_learning_rate(tiny: ModuleType, workshop: Path) -> None:
     value = {"learning_rate": 5e-3, "schedule": "constant", "warmup_fraction": 0.0}
-    made = lab.parts(lab.ppo_config(workshop, optimizer__learning_rate=1e-4, value_optimizer=value))
-    before, collected = lab.weights(made.trainer), lab.collected(made)
-    lab.update(made.trainer, lab.experience(made.trainer, collected.rollout), collected.microbatches.all())
-    for name, weight in lab.weights(made.trainer).items():
+    made = tiny.parts(tiny.ppo_config(workshop, optimizer__learning_rate=1e-4, value_optimizer=value))
+    before, collected = tiny.weights(made.trainer), tiny.collected(made)
+    tiny.update(made.trainer, tiny.experience(made.trainer, collected.rollout), collected.microbatches.all())
+    for name, weight in tiny.weights(made.trainer).items():
         # The first step of Adam moves each weight by at most its learning rate, and the largest by about that.
         rate = 5e-3 if name.startswith("value_head.") else 1e-4
         assert float((weight - before[name]).abs().max()) == pytest.approx(rate, rel=0.05), name
 
 
-def test_the_entropy_bonus_raises_the_entropy(lab: ModuleType, workshop: Path) -> None:
+def test_the_entropy_bonus_raises_the_entropy(tiny: ModuleType, workshop: Path) -> None:
     settings = {"reward": "constant", "gae_lambda": 1.0, "epochs": 6, "optimizer__learning_rate": 3e-3}
-    made = lab.parts(lab.ppo_config(workshop, entropy_coef=10.0, **settings))
+    made = tiny.parts(tiny.ppo_config(workshop, entropy_coef=10.0, **settings))
     entropies = [update.means["entropy"] for update in made.trainer.step(made.prompts).updates]
     assert entropies[-1] > entropies[0] + 0.05
 
 
 @pytest.mark.parametrize("changes", [{"model__random_init": True}, {"model__lora": LORA}])
-def test_nothing_is_in_training_mode(lab: ModuleType, workshop: Path, changes: dict[str, Any]) -> None:
-    made = lab.parts(lab.ppo_config(workshop, **changes, **separate(workshop)))
+def test_nothing_is_in_training_mode(tiny: ModuleType, workshop: Path, changes: dict[str, Any]) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop, **changes, **separate(workshop)))
     made.trainer.step(made.prompts)
     policy = made.trainer.policy
     assert not any(module.training for model in (policy.lm, policy.critic) for module in model.modules())
 
 
-def test_a_constant_reward_teaches_the_policy_nothing(lab: ModuleType, workshop: Path) -> None:
-    made = lab.parts(lab.ppo_config(workshop, reward="constant", gae_lambda=1.0, score__normalise="running"))
+def test_a_constant_reward_teaches_the_policy_nothing(tiny: ModuleType, workshop: Path) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop, reward="constant", gae_lambda=1.0, score__normalise="running"))
     result = made.trainer.step(made.prompts)
     assert float(result.experience.advantages.abs().max()) == 0.0
     assert [update.means["policy_loss"] for update in result.updates] == [0.0] * 4
     assert all(math.isfinite(number) for update in result.updates for number in update.means.values())
 
 
-def test_a_reward_that_is_not_finite_stops_before_anything_moves(lab: ModuleType, workshop: Path) -> None:
-    made = lab.parts(lab.ppo_config(workshop, reward="nan"))
-    before = lab.weights(made.trainer)
+def test_a_reward_that_is_not_finite_stops_before_anything_moves(tiny: ModuleType, workshop: Path) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop, reward="nan"))
+    before = tiny.weights(made.trainer)
     with pytest.raises(RewardError, match="score 0 is nan") as caught:
         made.trainer.step(made.prompts)
     assert caught.value.exit_status == 5
-    assert all(torch.equal(before[name], weight) for name, weight in lab.weights(made.trainer).items())
+    assert all(torch.equal(before[name], weight) for name, weight in tiny.weights(made.trainer).items())
 
 
 @pytest.mark.parametrize(
     ("name", "found"),
     [("logprobs", "logprobs"), ("ref_logprobs", "rewards"), ("values", "values"), ("scores", "rewards")],
 )
-def test_a_rollout_that_is_not_finite_is_refused(lab: ModuleType, workshop: Path, name: str, found: str) -> None:
-    made = lab.parts(lab.ppo_config(workshop))
+def test_a_rollout_that_is_not_finite_is_refused(tiny: ModuleType, workshop: Path, name: str, found: str) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop))
     tensor = torch.zeros(2) if name == "scores" else torch.zeros(2, 2)
     tensor.view(-1)[0] = torch.nan
-    batch = lab.experience(made.trainer, lab.hand_rollout([2, 1], 2, **{name: tensor}))
+    batch = tiny.experience(made.trainer, tiny.hand_rollout([2, 1], 2, **{name: tensor}))
     with pytest.raises(GuardStop, match=f"not finite: .*{found}") as caught:
         made.trainer.guard(batch)
     assert caught.value.exit_status == 6
 
 
-def test_a_loss_that_is_not_finite_moves_nothing(lab: ModuleType, workshop: Path) -> None:
-    made = lab.parts(lab.ppo_config(workshop))
-    trainer, collected = made.trainer, lab.collected(made)
-    batch = lab.experience(trainer, collected.rollout)
+def test_a_loss_that_is_not_finite_moves_nothing(tiny: ModuleType, workshop: Path) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop))
+    trainer, collected = made.trainer, tiny.collected(made)
+    batch = tiny.experience(trainer, collected.rollout)
     bad = dataclasses.replace(batch, advantages=torch.where(collected.rollout.response_mask, torch.nan, 0.0))
-    before = lab.weights(trainer)
+    before = tiny.weights(trainer)
     with pytest.raises(GuardStop, match="not finite in an update: policy_loss"):
         trainer.update(bad, collected.microbatches.all())
-    assert all(torch.equal(before[name], weight) for name, weight in lab.weights(trainer).items())
+    assert all(torch.equal(before[name], weight) for name, weight in tiny.weights(trainer).items())
 
 
-def test_a_policy_too_far_from_the_reference_stops_the_run(lab: ModuleType, workshop: Path) -> None:
-    made = lab.parts(lab.ppo_config(workshop, kl_control__max_kl=1.0))
+def test_a_policy_too_far_from_the_reference_stops_the_run(tiny: ModuleType, workshop: Path) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop, kl_control__max_kl=1.0))
     far = {"logprobs": torch.full((2, 2), -1.0), "ref_logprobs": torch.full((2, 2), -1.7)}
     with pytest.raises(
         GuardStop, match=r"KL to the reference is 1\.4 nats a sequence, the limit kl_control\.max_kl is 1\.0"
     ):
-        made.trainer.guard(lab.experience(made.trainer, lab.hand_rollout([2, 2], 2, **far)))
-    made.trainer.guard(lab.experience(made.trainer, lab.hand_rollout([1, 1], 2, **far)))  # 0.7
+        made.trainer.guard(tiny.experience(made.trainer, tiny.hand_rollout([2, 2], 2, **far)))
+    made.trainer.guard(tiny.experience(made.trainer, tiny.hand_rollout([1, 1], 2, **far)))  # 0.7
 
 
-def test_the_adaptive_controller_is_fed_the_sum_over_a_sequence(lab: ModuleType, workshop: Path) -> None:
+def test_the_adaptive_controller_is_fed_the_sum_over_a_sequence(tiny: ModuleType, workshop: Path) -> None:
     control = {"controller": "adaptive", "target": 1.0, "horizon": 80}
-    made = lab.parts(lab.ppo_config(workshop, kl_control=control, kl_coef=0.1))
+    made = tiny.parts(tiny.ppo_config(workshop, kl_control=control, kl_coef=0.1))
     far = {"logprobs": torch.full((2, 3), -1.0), "ref_logprobs": torch.full((2, 3), -1.55)}
-    batch: Experience = lab.experience(made.trainer, lab.hand_rollout([3, 1], 3, **far))
+    batch: Experience = tiny.experience(made.trainer, tiny.hand_rollout([3, 1], 3, **far))
     assert made.trainer.sequence_kl(batch) == pytest.approx(1.1)  # (3 + 1) * 0.55 / 2 sequences
     made.trainer.kl_control.update(made.trainer.sequence_kl(batch), 8)
     assert made.trainer.kl_control.coef == pytest.approx(0.1 * 1.01)  # 1 + 0.1 * 8 / 80
-    result = lab.parts(lab.ppo_config(workshop, kl_control=control, kl_coef=0.1)).trainer
+    result = tiny.parts(tiny.ppo_config(workshop, kl_control=control, kl_coef=0.1)).trainer
     step = result.step(made.prompts)
     assert step.kl_coef == 0.1
     assert result.kl_control.coef == pytest.approx(0.1 * 0.98)  # KL 0 on the first step: error -1, clipped to -0.2
 
 
-def learning_curve(lab: ModuleType, workshop: Path, num_steps: int, **changes: Any) -> tuple[list[float], float]:
+def learning_curve(tiny: ModuleType, workshop: Path, num_steps: int, **changes: Any) -> tuple[list[float], float]:
     """Mean scores of the steps, and the KL to the reference that the last one found."""
-    config = lab.ppo_config(workshop, microbatch_tokens=512, sampling={"max_new_tokens": 5}, **changes)
-    made = lab.parts(config)
+    config = tiny.ppo_config(workshop, microbatch_tokens=512, sampling={"max_new_tokens": 5}, **changes)
+    made = tiny.parts(config)
     prompts = made.prompts * (config.rollout_batch_size // 8)
     results = [made.trainer.step(prompts) for _ in range(num_steps)]
     scores = [float(result.experience.rollout.scores.mean()) for result in results]
     return scores, made.trainer.sequence_kl(results[-1].experience)
 
 
-def test_ppo_learns(lab: ModuleType, workshop: Path) -> None:
-    scores, _ = learning_curve(lab, workshop, 10, kl_coef=0.0, rollout_batch_size=16, optimizer__learning_rate=1e-2)
+def test_ppo_learns(tiny: ModuleType, workshop: Path) -> None:
+    scores, _ = learning_curve(tiny, workshop, 10, kl_coef=0.0, rollout_batch_size=16, optimizer__learning_rate=1e-2)
     assert sum(scores[-2:]) / 2 > sum(scores[:2]) / 2 + 0.04
 
 
-def test_a_large_kl_coefficient_holds_the_policy_near_the_reference(lab: ModuleType, workshop: Path) -> None:
+def test_a_large_kl_coefficient_holds_the_policy_near_the_reference(tiny: ModuleType, workshop: Path) -> None:
     settings = {"rollout_batch_size": 64, "optimizer__learning_rate": 3e-3}
-    (_, free), (_, held) = (learning_curve(lab, workshop, 10, kl_coef=coef, **settings) for coef in (0.0, 1.0))
+    (_, free), (_, held) = (learning_curve(tiny, workshop, 10, kl_coef=coef, **settings) for coef in (0.0, 1.0))
     assert free > 2.0
     assert held < 0.5 * free

@@ -52,7 +52,7 @@ def step(trainer: PPO, prompt: Any, **changes: Any) -> tuple[StepResult, dict[st
 
 @pytest.mark.parametrize("case", ["full", "partial", "lora", "critic", "partial critic", "stopped"])
 def test_each_phase_has_the_operations_that_torch_counts(
-    lab: ModuleType, workshop: Path, case: str, monkeypatch: pytest.MonkeyPatch
+    tiny: ModuleType, workshop: Path, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampler, "is_packable", lambda model: False)  # torch cannot look into packed products
     reward = {"kind": "model", "path": str(workshop / "reward_model")}
@@ -65,13 +65,13 @@ def test_each_phase_has_the_operations_that_torch_counts(
         "partial critic": {**critic, "model__trainable_layers": 1},
         "stopped": {"target_kl": 1e-12},
     }[case]
-    config = lab.ppo_config(
+    config = tiny.ppo_config(
         workshop, sampling__stop_strings=[], sampling__batch_rows=NUM_ROWS, rewards=[reward, reward], **changes
     )
-    made = lab.parts(config)
+    made = tiny.parts(config)
     trainer = made.trainer
     trainer.collector.eos_ids = ()
-    lab.stir(trainer, 1e-3)
+    tiny.stir(trainer, 1e-3)
     cost = step_cost(trainer)
     result, seen = step(trainer, made.prompts[0])
     assert len(result.updates) == (2 if case == "stopped" else 4)
@@ -105,16 +105,16 @@ def test_each_phase_has_the_operations_that_torch_counts(
 
 
 def test_the_sampler_reads_forced_tokens_with_the_prompt_and_equal_beginnings_once(
-    lab: ModuleType, workshop: Path
+    tiny: ModuleType, workshop: Path
 ) -> None:
     # Prompts of 2 tokens; responses of 4 and 3 tokens of which 2 and 2 are forced, the same ones, and of 1 and none.
     forced = torch.tensor([[True, True, False, False], [True, True, False, False], [False] * 4])
     mask = torch.tensor([[False, False, True, True], [False, False, True, False], [True, False, False, False]])
-    rollout = lab.hand_rollout([4, 3, 1], 4, forced=forced, response_mask=mask)
+    rollout = tiny.hand_rollout([4, 3, 1], 4, forced=forced, response_mask=mask)
     result = SimpleNamespace(
         experience=SimpleNamespace(rollout=rollout), collected=SimpleNamespace(frozen_states={}), updates=[]
     )
-    cost = step_cost(lab.parts(lab.ppo_config(workshop)).trainer)
+    cost = step_cost(tiny.parts(tiny.ppo_config(workshop)).trainer)
     tokens, flops = cost.of(result)  # type: ignore[arg-type]
     # Read: 4 tokens and 2, which attend to 10 and 3; then one step that sees 5. Sampled: 2 beginnings and the step.
     assert flops["generation"] == forward_flops(cost.sampling, Work(tokens=7, pairs=18, predictions=3))
@@ -124,7 +124,7 @@ def test_the_sampler_reads_forced_tokens_with_the_prompt_and_equal_beginnings_on
     )  # fmt: skip
 
 
-def test_rewards_that_are_no_model_of_ours_cost_no_operations(lab: ModuleType, workshop: Path) -> None:
-    made = lab.parts(lab.ppo_config(workshop))
+def test_rewards_that_are_no_model_of_ours_cost_no_operations(tiny: ModuleType, workshop: Path) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop))
     result = made.trainer.step(made.prompts)
     assert step_cost(made.trainer).of(result)[1]["reward"] == 0

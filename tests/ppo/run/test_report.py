@@ -27,24 +27,24 @@ NAMES = {
 
 
 @pytest.fixture(scope="module")
-def result(lab: ModuleType, workshop: Path) -> StepResult:
-    made = lab.parts(lab.ppo_config(workshop, score__missing_eos_penalty=1.0))
-    lab.stir(made.trainer, 0.02)
+def result(tiny: ModuleType, workshop: Path) -> StepResult:
+    made = tiny.parts(tiny.ppo_config(workshop, score__missing_eos_penalty=1.0))
+    tiny.stir(made.trainer, 0.02)
     return made.trainer.step(made.prompts)
 
 
-def test_metrics_bear_the_names_that_users_look_for(lab: ModuleType, workshop: Path, result: StepResult) -> None:
+def test_metrics_bear_the_names_that_users_look_for(tiny: ModuleType, workshop: Path, result: StepResult) -> None:
     assert step_metrics(result, Processes()).keys() == NAMES
-    made = lab.parts(lab.ppo_config(workshop, entropy_coef=0.01))
+    made = tiny.parts(tiny.ppo_config(workshop, entropy_coef=0.01))
     metrics = step_metrics(made.trainer.step(made.prompts), Processes())
     assert metrics.keys() == NAMES | {"policy/entropy_avg"}
     assert 0 < metrics["policy/entropy_avg"] < 6.2  # log 488
 
 
-def test_without_a_critic_there_is_no_metric_of_one(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+def test_without_a_critic_there_is_no_metric_of_one(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
     of_critic = {"loss/value_avg", "val/clipfrac_avg", "val/explained_variance"}
     for advantage, missing in (("reward_to_go", of_critic), ("baseline", set())):
-        made = lab.parts(lab.ppo_config(workshop, advantage=advantage))
+        made = tiny.parts(tiny.ppo_config(workshop, advantage=advantage))
         metrics = PPOSteps(made.trainer, ListedPrompts(made.prompts, made.trainer.config), tmp_path / advantage).step(0)
         assert NAMES - metrics.keys() == missing
 
@@ -78,13 +78,13 @@ def test_metrics_agree_with_plain_sums(result: StepResult) -> None:
     )
 
 
-def test_updates_report_means_over_their_real_tokens(lab: ModuleType, workshop: Path) -> None:
-    made = lab.parts(lab.ppo_config(workshop, minibatches=1))
-    trainer, collected = made.trainer, lab.collected(made)
-    batch = lab.experience(trainer, collected.rollout)
-    lab.stir(trainer, 0.05)
+def test_updates_report_means_over_their_real_tokens(tiny: ModuleType, workshop: Path) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop, minibatches=1))
+    trainer, collected = made.trainer, tiny.collected(made)
+    batch = tiny.experience(trainer, collected.rollout)
+    tiny.stir(trainer, 0.05)
     with torch.no_grad():
-        moved = trainer.collector.forward(lab.starts(made, range(8)), _responses(collected), collected.microbatches)[0]
+        moved = trainer.collector.forward(tiny.starts(made, range(8)), _responses(collected), collected.microbatches)[0]
     means = trainer.update(batch, collected.microbatches.all()).means
     log_ratio = (moved - collected.rollout.logprobs)[collected.rollout.response_mask]
     assert means["ratio"] == pytest.approx(float(log_ratio.exp().mean()), rel=1e-4)

@@ -34,22 +34,22 @@ def without_ties(means: dict[str, float]) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def two_processes(
-    lab: ModuleType, workshop: Path, in_two_processes: Callable[[list[str]], str]
+    tiny: ModuleType, workshop: Path, in_two_processes: Callable[[list[str]], str]
 ) -> list[dict[str, Any]]:
     """What each of two gloo processes saw; see `_main` in tiny_ppo.py."""
-    made = lab.parts(lab.ppo_config(workshop))
-    lab.stir(made.trainer, 0.01, seed=3)
-    rollout = lab.collected(made).rollout
+    made = tiny.parts(tiny.ppo_config(workshop))
+    tiny.stir(made.trainer, 0.01, seed=3)
+    rollout = tiny.collected(made).rollout
     torch.save({name: getattr(rollout, name) for name in rollout.__slots__}, workshop / "rollout.pt")
     in_two_processes([sys.executable, str(Path(__file__).parents[1] / "tiny_ppo.py"), str(workshop)])
     return [torch.load(workshop / f"seen-{rank}.pt") for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
-def one_process(lab: ModuleType, workshop: Path, two_processes: object) -> dict[str, Any]:
+def one_process(tiny: ModuleType, workshop: Path, two_processes: object) -> dict[str, Any]:
     from rlhf.batches import Rollout
 
-    return lab.one_global_update(workshop, Rollout(**torch.load(workshop / "rollout.pt")), Processes())
+    return tiny.one_global_update(workshop, Rollout(**torch.load(workshop / "rollout.pt")), Processes())
 
 
 def test_two_processes_take_the_same_update_as_one(
@@ -117,9 +117,9 @@ def test_accelerate_launch_runs_two_processes_that_write_each_file_once(
 
 
 def test_the_policy_is_an_ordinary_model_with_its_value_head_beside_it(
-    lab: ModuleType, workshop: Path, tmp_path: Path
+    tiny: ModuleType, workshop: Path, tmp_path: Path
 ) -> None:
-    config = lab.ppo_config(workshop, output_dir=str(tmp_path / "run"), **separate(workshop))
+    config = tiny.ppo_config(workshop, output_dir=str(tmp_path / "run"), **separate(workshop))
     policy = train_ppo(config)
     assert policy == tmp_path / "run" / "policy"
     trained = AutoModelForCausalLM.from_pretrained(policy)
@@ -150,13 +150,13 @@ def lora_sft(workshop: Path) -> Path:
 
 
 def test_lora_ppo_from_a_lora_sft_has_the_merged_model_as_reference(
-    lab: ModuleType, workshop: Path, lora_sft: Path, tmp_path: Path
+    tiny: ModuleType, workshop: Path, lora_sft: Path, tmp_path: Path
 ) -> None:
     settings = {"model": {"path": str(lora_sft), "precision": "float32", "lora": {"r": 2, "alpha": 4.0}}}
     merged = AutoPeftModelForCausalLM.from_pretrained(lora_sft).merge_and_unload()
     base = AutoModelForCausalLM.from_pretrained(workshop / "policy")
-    made = lab.parts(lab.ppo_config(workshop, **settings))
-    lab.stir(made.trainer, 0.1)
+    made = tiny.parts(tiny.ppo_config(workshop, **settings))
+    tiny.stir(made.trainer, 0.1)
     prompt, response = torch.tensor([[5, 6, 7]]), torch.tensor([[8, 9]])
     full = torch.ones(1, 3, dtype=torch.bool), torch.ones(1, 2, dtype=torch.bool)
     said = made.trainer.collector.reference.logprobs(join(prompt, full[0], response, full[1]), 2, 1.0)[0]
@@ -167,7 +167,7 @@ def test_lora_ppo_from_a_lora_sft_has_the_merged_model_as_reference(
     )
     torch.testing.assert_close(said, expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(said, without, atol=1e-2)
-    policy = train_ppo(lab.ppo_config(workshop, output_dir=str(tmp_path / "run"), **settings))
+    policy = train_ppo(tiny.ppo_config(workshop, output_dir=str(tmp_path / "run"), **settings))
     exported = AutoPeftModelForCausalLM.from_pretrained(policy)
     with torch.no_grad():
         moved = (exported(input_ids=ids).logits - merged(input_ids=ids).logits).abs().max()
@@ -178,13 +178,13 @@ def test_lora_ppo_from_a_lora_sft_has_the_merged_model_as_reference(
     assert 1e-4 < float(moved) < 1.0, "the adapter holds what PPO learned"
 
 
-def test_a_function_reward_gets_what_trl_would_give_it(lab: ModuleType, workshop: Path) -> None:
+def test_a_function_reward_gets_what_trl_would_give_it(tiny: ModuleType, workshop: Path) -> None:
     rewards = [
         {"kind": "function", "path": f"{workshop}/rewards.py:label", "weight": 2.0},
         {"kind": "function", "path": f"{workshop}/rewards.py:constant", "weight": -1.0},
     ]
-    made = lab.parts(lab.ppo_config(workshop, rewards=rewards))
-    collected = lab.collected(made)
+    made = tiny.parts(tiny.ppo_config(workshop, rewards=rewards))
+    collected = tiny.collected(made)
     function = made.trainer.collector.scorer.rewards[0][0]._function
     assert function.__globals__["seen"] == {
         "prompts": [prompt.raw for prompt in made.prompts],
@@ -194,9 +194,9 @@ def test_a_function_reward_gets_what_trl_would_give_it(lab: ModuleType, workshop
     assert collected.raw_scores == pytest.approx([2.0 * label - 0.1 for label in range(8)])
 
 
-def test_a_reward_model_reads_prompt_and_response(lab: ModuleType, workshop: Path) -> None:
-    made = lab.parts(lab.ppo_config(workshop, rewards=[{"kind": "model", "path": str(workshop / "reward_model")}]))
-    collected = lab.collected(made)
+def test_a_reward_model_reads_prompt_and_response(tiny: ModuleType, workshop: Path) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop, rewards=[{"kind": "model", "path": str(workshop / "reward_model")}]))
+    collected = tiny.collected(made)
     model = AutoModelForSequenceClassification.from_pretrained(workshop / "reward_model")
     for episode, score in zip(collected.episodes, collected.raw_scores, strict=True):
         hidden = model.model(input_ids=torch.tensor([[*episode.prompt_ids, *episode.response_ids]])).last_hidden_state
@@ -234,21 +234,21 @@ CASES = ("positions of the policy", "positions of the critic", "tokenizer of the
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_parts_that_do_not_fit_are_refused(lab: ModuleType, workshop: Path, tmp_path: Path, case: str) -> None:
+def test_parts_that_do_not_fit_are_refused(tiny: ModuleType, workshop: Path, tmp_path: Path, case: str) -> None:
     changes, message = refusals(workshop, tmp_path)[case]
     with pytest.raises(RlhfError, match=message) as caught:
-        lab.parts(lab.ppo_config(workshop, **changes))
+        tiny.parts(tiny.ppo_config(workshop, **changes))
     assert caught.value.exit_status == (3 if case == "no prompt left" else 2)
 
 
-def test_one_process_refuses_minibatches_that_do_not_divide(lab: ModuleType, workshop: Path) -> None:
+def test_one_process_refuses_minibatches_that_do_not_divide(tiny: ModuleType, workshop: Path) -> None:
     with pytest.raises(ValueError, match=r"minibatches \(3\) must divide rollout_batch_size .*nearest valid: 2 or 4"):
-        lab.ppo_config(workshop, minibatches=3)
-    one = lab.ppo_config(workshop).model_copy(update={"rollout_batch_size": 1})
+        tiny.ppo_config(workshop, minibatches=3)
+    one = tiny.ppo_config(workshop).model_copy(update={"rollout_batch_size": 1})
     with pytest.raises(ConfigError, match=r"\(1 x 2\); nearest valid: 2$"):
-        lab.parts(one)
-    groups = lab.ppo_config(workshop, num_samples_per_prompt=4, minibatches=2)
+        tiny.parts(one)
+    groups = tiny.ppo_config(workshop, num_samples_per_prompt=4, minibatches=2)
     with pytest.raises(
         ConfigError, match=r"and of processes x num_samples_per_prompt \(1 x 4\); nearest valid: 4 or 8"
     ):
-        lab.parts(groups.model_copy(update={"rollout_batch_size": 6}))
+        tiny.parts(groups.model_copy(update={"rollout_batch_size": 6}))

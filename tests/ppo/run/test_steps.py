@@ -16,7 +16,7 @@ from rlhf.ppo.run.steps import PPOSteps
 from rlhf.training.schedule import learning_rate_factor
 
 
-def run_config(lab: ModuleType, workshop: Path, output: Path, **changes: Any) -> Any:
+def run_config(tiny: ModuleType, workshop: Path, output: Path, **changes: Any) -> Any:
     settings = {
         "steps": 4, "optimizer__schedule": "cosine", "optimizer__learning_rate": 1e-2, "score__normalise": "running",
         "kl_control": {"controller": "adaptive", "target": 0.1, "horizon": 20}, "samples_every": 2,
@@ -26,7 +26,7 @@ def run_config(lab: ModuleType, workshop: Path, output: Path, **changes: Any) ->
             {"kind": "model", "path": str(workshop / "reward_model"), "weight": 0.5},
         ],
     }  # fmt: skip
-    return lab.ppo_config(workshop, output_dir=str(output), **(settings | changes))
+    return tiny.ppo_config(workshop, output_dir=str(output), **(settings | changes))
 
 
 def digests(directory: Path) -> dict[str, str]:
@@ -50,7 +50,7 @@ def rows(directory: Path) -> list[dict[str, Any]]:
     ],
 )
 def test_stopped_and_resumed_equals_uninterrupted(
-    lab: ModuleType,
+    tiny: ModuleType,
     workshop: Path,
     tmp_path: Path,
     stopped_after_two_steps: Callable[[PPOConfig], None],
@@ -58,8 +58,8 @@ def test_stopped_and_resumed_equals_uninterrupted(
 ) -> None:
     if "critic" in changes:
         changes = changes | {"critic_model": {"path": str(workshop / "reward_model")}}
-    train_ppo(run_config(lab, workshop, tmp_path / "whole", **changes))
-    config = run_config(lab, workshop, tmp_path / "halves", **changes)
+    train_ppo(run_config(tiny, workshop, tmp_path / "whole", **changes))
+    config = run_config(tiny, workshop, tmp_path / "halves", **changes)
     stopped_after_two_steps(config)
     assert not (tmp_path / "halves" / "policy").exists()
     train_ppo(config)
@@ -74,9 +74,9 @@ def test_stopped_and_resumed_equals_uninterrupted(
     ]  # fmt: skip
 
 
-def test_the_schedule_follows_the_step_through_early_stops(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
-    config = lab.ppo_config(workshop, steps=3, target_kl=1e-9, optimizer__schedule="linear", output_dir=str(tmp_path))
-    made = lab.parts(config)
+def test_the_schedule_follows_the_step_through_early_stops(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
+    config = tiny.ppo_config(workshop, steps=3, target_kl=1e-9, optimizer__schedule="linear", output_dir=str(tmp_path))
+    made = tiny.parts(config)
     steps = PPOSteps(made.trainer, ListedPrompts(made.prompts, made.trainer.config), tmp_path)
     metrics = [steps.step(index) for index in range(3)]
     assert [row["updates"] for row in metrics] == [1.0, 1.0, 1.0]
@@ -85,8 +85,8 @@ def test_the_schedule_follows_the_step_through_early_stops(lab: ModuleType, work
     assert [row["lr/policy"] for row in metrics] == pytest.approx(rates)
 
 
-def test_steps_draw_their_prompts_in_the_order_of_the_epochs(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
-    made = lab.parts(lab.ppo_config(workshop, rollout_batch_size=4))
+def test_steps_draw_their_prompts_in_the_order_of_the_epochs(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop, rollout_batch_size=4))
     seen: list[str] = []
     step = made.trainer.step
 
@@ -100,8 +100,8 @@ def test_steps_draw_their_prompts_in_the_order_of_the_epochs(lab: ModuleType, wo
     assert sorted(seen) == sorted(prompt.text for prompt in made.prompts)
 
 
-def test_a_step_draws_a_prompt_once_for_all_its_samples(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
-    made = lab.parts(lab.ppo_config(workshop, num_samples_per_prompt=2))
+def test_a_step_draws_a_prompt_once_for_all_its_samples(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop, num_samples_per_prompt=2))
     seen: list[list[str]] = []
     step = made.trainer.step
 
@@ -117,10 +117,10 @@ def test_a_step_draws_a_prompt_once_for_all_its_samples(lab: ModuleType, worksho
 
 
 def test_a_profile_tells_every_phase_of_a_step_and_changes_nothing_else(
-    lab: ModuleType, workshop: Path, tmp_path: Path
+    tiny: ModuleType, workshop: Path, tmp_path: Path
 ) -> None:
-    train_ppo(run_config(lab, workshop, tmp_path / "plain", steps=2))
-    train_ppo(run_config(lab, workshop, tmp_path / "profiled", steps=2), profile=True)
+    train_ppo(run_config(tiny, workshop, tmp_path / "plain", steps=2))
+    train_ppo(run_config(tiny, workshop, tmp_path / "profiled", steps=2), profile=True)
     assert digests(tmp_path / "profiled") == digests(tmp_path / "plain")
     phases = {"generation", "reward", "reference", "forward", "backward", "optimizer", "other"}
     for row, plain in zip(rows(tmp_path / "profiled"), rows(tmp_path / "plain"), strict=True):

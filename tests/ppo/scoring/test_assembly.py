@@ -111,10 +111,10 @@ def test_one_run_uses_every_kind(
 
 
 def test_a_sentiment_classifier_with_another_tokenizer_plugs_in_by_configuration_alone(
-    lab: ModuleType, workshop: Path, sentiment: str
+    tiny: ModuleType, workshop: Path, sentiment: str
 ) -> None:
     section = {"kind": "model", "path": sentiment, "label": "POSITIVE", "activation": "log_softmax"}
-    made = lab.parts(lab.ppo_config(workshop, rewards=[section]))
+    made = tiny.parts(tiny.ppo_config(workshop, rewards=[section]))
     result = made.trainer.step(made.prompts)
     model = AutoModelForSequenceClassification.from_pretrained(sentiment).eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(sentiment)
@@ -126,20 +126,20 @@ def test_a_sentiment_classifier_with_another_tokenizer_plugs_in_by_configuration
 
 
 def test_a_server_reads_special_tokens_and_labels_and_may_answer_nan(
-    lab: ModuleType, workshop: Path, server: str
+    tiny: ModuleType, workshop: Path, server: str
 ) -> None:
     section = {"kind": "http", "url": server, "label_column": "label", "on_nan": "drop_episode"}
-    made = lab.parts(lab.ppo_config(workshop, rewards=[section]))
-    collected = lab.collected(made)
+    made = tiny.parts(tiny.ppo_config(workshop, rewards=[section]))
+    collected = tiny.collected(made)
     assert collected.rollout.response_mask.any(1).tolist() == [index != 3 for index in range(8)]
     texts = [made.trainer.collector.tokenizer.decode([*e.prompt_ids, *e.response_ids]) for e in collected.episodes]
     expected = [0.0 if index == 3 else len(text) / 10 for index, text in enumerate(texts)]
     assert collected.raw_scores == pytest.approx(expected)
 
 
-def test_scores_of_tokens_enter_the_rewards_of_their_tokens(lab: ModuleType, workshop: Path, mine: str) -> None:
+def test_scores_of_tokens_enter_the_rewards_of_their_tokens(tiny: ModuleType, workshop: Path, mine: str) -> None:
     rewards = [{"kind": "function", "path": f"{mine}:tokens", "weight": 0.5}]
-    made = lab.parts(lab.ppo_config(workshop, rewards=rewards))
+    made = tiny.parts(tiny.ppo_config(workshop, rewards=rewards))
     result = made.trainer.step(made.prompts)
     rollout, mask = result.experience.rollout, result.experience.rollout.response_mask
     assert rollout.scores.tolist() == [0.0] * 8 and len(set(mask.sum(1).tolist())) > 1
@@ -157,12 +157,12 @@ def dropping(mine: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_dropped_episode_leaves_the_update(lab: ModuleType, workshop: Path, mine: str, tmp_path: Path) -> None:
+def test_a_dropped_episode_leaves_the_update(tiny: ModuleType, workshop: Path, mine: str, tmp_path: Path) -> None:
     """Rows 1, 4 and 7 of 8 are dropped; whatever they hold, the update is that of the others."""
-    config = lab.ppo_config(workshop, rewards=dropping(mine), minibatches=1, score__normalise="running", epochs=1)
-    made = lab.parts(config)
-    lab.stir(made.trainer, 0.02)
-    collected = lab.collected(made)
+    config = tiny.ppo_config(workshop, rewards=dropping(mine), minibatches=1, score__normalise="running", epochs=1)
+    made = tiny.parts(config)
+    tiny.stir(made.trainer, 0.02)
+    collected = tiny.collected(made)
     rollout, dropped = collected.rollout, torch.tensor([False, True, False, False, True, False, False, True])
     assert torch.equal(rollout.response_mask.any(1), ~dropped)
     for name in ("response_ids", "logprobs", "ref_logprobs", "values", "token_scores"):
@@ -170,27 +170,27 @@ def test_a_dropped_episode_leaves_the_update(lab: ModuleType, workshop: Path, mi
     assert not rollout.scores[dropped].any() and not rollout.ended[dropped].any()
     assert sorted(int(row) for group in collected.microbatches.all() for row in group) == [0, 2, 3, 5, 6]
     assert made.trainer.collector.scorer.running.count == 5
-    batch = lab.experience(made.trainer, rollout)
+    batch = tiny.experience(made.trainer, rollout)
     for name in ("kl", "rewards", "advantages", "returns"):
         assert not getattr(batch, name)[dropped].any(), name
     advantages = batch.advantages[rollout.response_mask]
     assert float(advantages.mean()) == pytest.approx(0, abs=1e-6)
-    alone = lab.experience(made.trainer, rollout.rows(~dropped))
+    alone = tiny.experience(made.trainer, rollout.rows(~dropped))
     assert torch.equal(alone.advantages, batch.advantages[~dropped])
     assert made.trainer.sequence_kl(batch) == pytest.approx(made.trainer.sequence_kl(alone)) and batch.kl.any()
-    before = lab.weights(made.trainer)
-    update, gradients = lab.update(made.trainer, batch, collected.microbatches.all())
+    before = tiny.weights(made.trainer)
+    update, gradients = tiny.update(made.trainer, batch, collected.microbatches.all())
     made.trainer.optimizer.weights.load(before)
-    again, expected = lab.update(made.trainer, alone, [torch.arange(5)])
+    again, expected = tiny.update(made.trainer, alone, [torch.arange(5)])
     assert update.means == pytest.approx(again.means, rel=1e-4, abs=1e-6)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-6)
 
 
 def test_metrics_and_samples_count_the_episodes_that_are_left(
-    lab: ModuleType, workshop: Path, mine: str, tmp_path: Path
+    tiny: ModuleType, workshop: Path, mine: str, tmp_path: Path
 ) -> None:
-    made = lab.parts(lab.ppo_config(workshop, rewards=dropping(mine), score__missing_eos_penalty=100.0))
+    made = tiny.parts(tiny.ppo_config(workshop, rewards=dropping(mine), score__missing_eos_penalty=100.0))
     steps = PPOSteps(made.trainer, ListedPrompts(made.prompts[:8], made.trainer.config), tmp_path)
     metrics = steps.step(0)
     rows = [json.loads(line) for line in (tmp_path / "step-000001.jsonl").read_text().splitlines()]
@@ -203,34 +203,34 @@ def test_metrics_and_samples_count_the_episodes_that_are_left(
     assert metrics["val/first_ratio_deviation"] == 0.0
 
 
-def test_minibatches_whose_episodes_are_all_dropped_are_left_out(lab: ModuleType, workshop: Path, mine: str) -> None:
+def test_minibatches_whose_episodes_are_all_dropped_are_left_out(tiny: ModuleType, workshop: Path, mine: str) -> None:
     """Five of eight minibatches of one episode have something to learn from."""
-    made = lab.parts(lab.ppo_config(workshop, rewards=dropping(mine), minibatches=8, epochs=2))
+    made = tiny.parts(tiny.ppo_config(workshop, rewards=dropping(mine), minibatches=8, epochs=2))
     result = made.trainer.step(made.prompts)
     assert len(result.updates) == 10 and made.trainer.optimizer.num_done == 10
     assert result.updates[0].ratio_deviation == 0.0
 
 
-def test_an_exception_drops_only_the_prompts_that_cause_it(lab: ModuleType, workshop: Path, mine: str) -> None:
+def test_an_exception_drops_only_the_prompts_that_cause_it(tiny: ModuleType, workshop: Path, mine: str) -> None:
     rewards = [{"kind": "function", "path": f"{mine}:fails_on_a", "on_error": "drop_episode"}]
-    made = lab.parts(lab.ppo_config(workshop, rewards=rewards))
-    rollout = lab.collected(made).rollout
+    made = tiny.parts(tiny.ppo_config(workshop, rewards=rewards))
+    rollout = tiny.collected(made).rollout
     assert rollout.response_mask.any(1).tolist() == [not prompt.text.startswith("A") for prompt in made.prompts]
 
 
-def test_running_scales_of_rewards_are_resumed(lab: ModuleType, workshop: Path, mine: str, tmp_path: Path) -> None:
+def test_running_scales_of_rewards_are_resumed(tiny: ModuleType, workshop: Path, mine: str, tmp_path: Path) -> None:
     rewards = [{"kind": "function", "path": f"{mine}:length", "normalise": "running"}]
-    made = lab.parts(lab.ppo_config(workshop, rewards=rewards))
+    made = tiny.parts(tiny.ppo_config(workshop, rewards=rewards))
     steps = PPOSteps(made.trainer, ListedPrompts(made.prompts, made.trainer.config), tmp_path)
     steps.step(0)
     state = json.loads(json.dumps(steps.saved()[1]))
     assert state["reward_scales"]["length"]["count"] == 8.0
-    other = lab.parts(lab.ppo_config(workshop, rewards=rewards)).trainer.collector.scorer
+    other = tiny.parts(tiny.ppo_config(workshop, rewards=rewards)).trainer.collector.scorer
     other.load(state)
     assert other.state() == made.trainer.collector.scorer.state()
 
 
-def test_the_files_and_models_of_rewards_are_inputs_of_the_run(lab: ModuleType, workshop: Path) -> None:
+def test_the_files_and_models_of_rewards_are_inputs_of_the_run(tiny: ModuleType, workshop: Path) -> None:
     rewards = [
         {"kind": "function", "path": "my/file.py:name"},
         {"kind": "model", "path": "rm"},
@@ -238,21 +238,21 @@ def test_the_files_and_models_of_rewards_are_inputs_of_the_run(lab: ModuleType, 
         {"kind": "http", "url": "http://localhost/"},
         {"kind": "length", "at_most": 1},
     ]
-    assert reward_inputs(lab.ppo_config(workshop, rewards=rewards).rewards) == ["my/file.py", "rm", "a", "b"]
+    assert reward_inputs(tiny.ppo_config(workshop, rewards=rewards).rewards) == ["my/file.py", "rm", "a", "b"]
 
 
-def test_a_dropped_episode_is_no_reset_and_no_best_of_its_own(lab: ModuleType, workshop: Path, mine: str) -> None:
+def test_a_dropped_episode_is_no_reset_and_no_best_of_its_own(tiny: ModuleType, workshop: Path, mine: str) -> None:
     section = {"fraction": 0.5, "demonstrations": {"kind": "own_best", "size": 8}, "cut": {"law": "uniform"}}
     rewards = [{**dropping(mine)[0], "weight": -1.0}]  # the others score below the 0 of what was dropped
-    made = lab.parts(lab.ppo_config(workshop, rewards=rewards, reset=section))
+    made = tiny.parts(tiny.ppo_config(workshop, rewards=rewards, reset=section))
     made.trainer.step(made.prompts)
     remembered = [best["prompt"] for best in made.trainer.resets.state()["own_best"]]
     assert remembered and not set(remembered) & {1, 4, 7}
 
 
-def test_after_a_reset_scores_of_forced_tokens_count_nowhere(lab: ModuleType, workshop: Path, mine: str) -> None:
+def test_after_a_reset_scores_of_forced_tokens_count_nowhere(tiny: ModuleType, workshop: Path, mine: str) -> None:
     rewards = [{"kind": "function", "path": f"{mine}:tokens"}]
-    made = lab.parts(lab.ppo_config(workshop, rewards=rewards, reset=lab.reset_section(workshop, 1.0)))
+    made = tiny.parts(tiny.ppo_config(workshop, rewards=rewards, reset=tiny.reset_section(workshop, 1.0)))
     result = made.trainer.step(made.prompts)
     rollout = result.experience.rollout
     assert rollout.forced.any(1).all()
@@ -267,10 +267,10 @@ def test_after_a_reset_scores_of_forced_tokens_count_nowhere(lab: ModuleType, wo
 
 
 def test_after_a_reset_texts_are_ranked_as_wholes(
-    lab: ModuleType, workshop: Path, mine: str, monkeypatch: pytest.MonkeyPatch
+    tiny: ModuleType, workshop: Path, mine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rewards = [{"kind": "function", "path": f"{mine}:tokens"}]
-    made = lab.parts(lab.ppo_config(workshop, rewards=rewards, reset=lab.reset_section(workshop, 1.0)))
+    made = tiny.parts(tiny.ppo_config(workshop, rewards=rewards, reset=tiny.reset_section(workshop, 1.0)))
     ranked: list[list[float]] = []
     monkeypatch.setattr(made.trainer.resets, "finish_step", lambda *given: ranked.append(given[2]))
     result = made.trainer.step(made.prompts)
@@ -280,8 +280,8 @@ def test_after_a_reset_texts_are_ranked_as_wholes(
     assert result.collected.raw_scores == [num + 4.0 for num in num_emitted] != ranked[0]
 
 
-def test_metrics_of_resets_leave_dropped_episodes_out(lab: ModuleType, workshop: Path, mine: str) -> None:
-    made = lab.parts(lab.ppo_config(workshop, rewards=dropping(mine), reset=lab.reset_section(workshop, 1.0)))
+def test_metrics_of_resets_leave_dropped_episodes_out(tiny: ModuleType, workshop: Path, mine: str) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop, rewards=dropping(mine), reset=tiny.reset_section(workshop, 1.0)))
     result = made.trainer.step(made.prompts)
     rollout = result.experience.rollout
     kept = rollout.response_mask.any(1)

@@ -43,18 +43,18 @@ def load_tiny_ppo() -> ModuleType:
     return module
 
 
-def one_step(lab: ModuleType, workshop: Path, processes: Processes, case: str, policy: str) -> dict[str, Any]:
+def one_step(tiny: ModuleType, workshop: Path, processes: Processes, case: str, policy: str) -> dict[str, Any]:
     """One PPO step on eight prompts, four a process, and what came of it here."""
     section = {"kind": "function", "path": f"{workshop}/two.py:{case}", "name": "r", "normalise": "running"}
     # Long enough for any answer, and short for what never comes.
     section |= {"on_error": policy, "on_nan": policy, "deadline": 2.0 if case == "hangs" else 60.0}
-    made = lab.parts(lab.ppo_config(workshop, rewards=[section], epochs=1), processes)
+    made = tiny.parts(tiny.ppo_config(workshop, rewards=[section], epochs=1), processes)
     try:
         result = made.trainer.step(made.prompts[processes.rank :: processes.num])
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
     mask = result.experience.rollout.response_mask
-    weights = lab.weights(made.trainer)
+    weights = tiny.weights(made.trainer)
     return {
         "kept": mask.any(1).tolist(),
         "scores": result.experience.rollout.scores.tolist(),
@@ -66,9 +66,9 @@ def one_step(lab: ModuleType, workshop: Path, processes: Processes, case: str, p
 
 
 def _main(workshop: Path) -> None:
-    lab, processes = load_tiny_ppo(), Processes(expected=2)
+    tiny, processes = load_tiny_ppo(), Processes(expected=2)
     seen = {
-        f"{case}/{policy}": one_step(lab, workshop, processes, case, policy) for case in CASES for policy in POLICIES
+        f"{case}/{policy}": one_step(tiny, workshop, processes, case, policy) for case in CASES for policy in POLICIES
     }
     (workshop / f"rewards-{processes.rank}.json").write_text(json.dumps(seen))
 

@@ -40,16 +40,20 @@ def rows(directory: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in parsed]
 
 
-def run_config(lab: ModuleType, workshop: Path, output: Path, **changes: Any) -> PPOConfig:
+def run_config(tiny: ModuleType, workshop: Path, output: Path, **changes: Any) -> PPOConfig:
     settings = {"steps": 4, "samples_every": 1, "score__normalise": "running", "optimizer__learning_rate": 1e-2}
-    return lab.ppo_config(workshop, output_dir=str(output), **(settings | changes))
+    return tiny.ppo_config(workshop, output_dir=str(output), **(settings | changes))
 
 
-def test_fraction_zero_is_plain_ppo_byte_for_byte(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+def test_fraction_zero_is_plain_ppo_byte_for_byte(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
     """Also when resets are on and no coin falls on one: then only the metrics of resets come on top."""
-    sections = {"plain": None, "zero": lab.reset_section(workshop, 0.0), "never": lab.reset_section(workshop, 1e-12)}
+    sections = {
+        "plain": None,
+        "zero": tiny.reset_section(workshop, 0.0),
+        "never": tiny.reset_section(workshop, 1e-12),
+    }
     for name, section in sections.items():
-        train_ppo(run_config(lab, workshop, tmp_path / name, reset=section))
+        train_ppo(run_config(tiny, workshop, tmp_path / name, reset=section))
     assert rows(tmp_path / "zero") == rows(tmp_path / "plain")
     without = [{name: value for name, value in row.items() if "reset/" not in name} for row in rows(tmp_path / "never")]
     assert without == rows(tmp_path / "plain")
@@ -59,13 +63,17 @@ def test_fraction_zero_is_plain_ppo_byte_for_byte(lab: ModuleType, workshop: Pat
 
 @pytest.mark.parametrize("kind", ["own_best", "guide", "data"])
 def test_stopped_and_resumed_equals_uninterrupted(
-    lab: ModuleType, workshop: Path, tmp_path: Path, stopped_after_two_steps: Callable[[PPOConfig], None], kind: str
+    tiny: ModuleType,
+    workshop: Path,
+    tmp_path: Path,
+    stopped_after_two_steps: Callable[[PPOConfig], None],
+    kind: str,
 ) -> None:
-    section = {"own_best": OWN_BEST, "data": lab.reset_section(workshop, 0.5)}.get(kind)
+    section = {"own_best": OWN_BEST, "data": tiny.reset_section(workshop, 0.5)}.get(kind)
     guide = {"kind": "guide", "path": str(workshop / "policy"), "num_demonstrations": 6}
     section = section or {"fraction": 0.5, "demonstrations": guide}
-    train_ppo(run_config(lab, workshop, tmp_path / "whole", reset=section))
-    config = run_config(lab, workshop, tmp_path / "halves", reset=section)
+    train_ppo(run_config(tiny, workshop, tmp_path / "whole", reset=section))
+    config = run_config(tiny, workshop, tmp_path / "halves", reset=section)
     stopped_after_two_steps(config)
     train_ppo(config)
     whole = rows(tmp_path / "whole")
@@ -75,9 +83,9 @@ def test_stopped_and_resumed_equals_uninterrupted(
     assert all(shares[1:3]) and (shares[0] == 0) == (kind == "own_best"), "own best responses come with the first step"
 
 
-def test_a_stop_between_keeps_the_policys_own_best(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
-    config = run_config(lab, workshop, tmp_path, reset=OWN_BEST)
-    made = lab.parts(config)
+def test_a_stop_between_keeps_the_policys_own_best(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
+    config = run_config(tiny, workshop, tmp_path, reset=OWN_BEST)
+    made = tiny.parts(config)
     steps = PPOSteps(made.trainer, ListedPrompts(made.prompts, made.trainer.config), tmp_path)
     for index in range(2):
         steps.step(index)
@@ -88,46 +96,48 @@ def test_a_stop_between_keeps_the_policys_own_best(lab: ModuleType, workshop: Pa
     assert scores == sorted(scores, reverse=True)
 
 
-def resets(lab: ModuleType, workshop: Path, path: Path, *values: dict[str, Any], **changes: Any) -> Any:
+def resets(tiny: ModuleType, workshop: Path, path: Path, *values: dict[str, Any], **changes: Any) -> Any:
     path.write_text("".join(json.dumps(value) + "\n" for value in values))
     section = {"fraction": 0.5, "demonstrations": {"kind": "data", "path": str(path)}, **changes}
-    return lab.parts(lab.ppo_config(workshop, reset=section)).trainer.resets
+    return tiny.parts(tiny.ppo_config(workshop, reset=section)).trainer.resets
 
 
 def test_demonstrations_lose_what_ends_them_and_those_without_an_inside(
-    lab: ModuleType, workshop: Path, tmp_path: Path
+    tiny: ModuleType, workshop: Path, tmp_path: Path
 ) -> None:
-    """`e` is a stop string of the laboratory."""
+    """`e` is a stop string of the tiny PPO."""
     values = [{"prompt": "It", "completion": text} for text in (" ran on.", "e", " hit us all", " a plot")]
-    made = resets(lab, workshop, tmp_path / "rows.jsonl", *values)
-    tokenizer = lab.parts(lab.ppo_config(workshop)).trainer.collector.tokenizer
+    made = resets(tiny, workshop, tmp_path / "rows.jsonl", *values)
+    tokenizer = tiny.parts(tiny.ppo_config(workshop)).trainer.collector.tokenizer
     assert [tokenizer.decode(each.response_ids) for each in made.pool()] == [" ran on.", " hit u", " a plot"]
 
 
-def test_chosen_responses_are_demonstrations(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+def test_chosen_responses_are_demonstrations(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
     values = [{"prompt": "It", "chosen": " ran on.", "rejected": " hit us"}]
-    (only,) = resets(lab, workshop, tmp_path / "rows.jsonl", *values).pool()
+    (only,) = resets(tiny, workshop, tmp_path / "rows.jsonl", *values).pool()
     assert only.prompt.raw == "It" and only.prompt.columns.keys() == {"chosen", "rejected"}
 
 
-def test_demonstrations_in_which_nothing_can_begin_are_refused(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+def test_demonstrations_in_which_nothing_can_begin_are_refused(
+    tiny: ModuleType, workshop: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "rows.jsonl"
     with pytest.raises(DataError, match="all 1 end with their first token"):
-        resets(lab, workshop, file, {"prompt": "It", "completion": "e"})
+        resets(tiny, workshop, file, {"prompt": "It", "completion": "e"})
     with pytest.raises(DataError, match="sentence finds no place to cut in any of 1 demonstrations"):
-        resets(lab, workshop, file, {"prompt": "It", "completion": " ran on"}, cut={"law": "sentence"})
+        resets(tiny, workshop, file, {"prompt": "It", "completion": " ran on"}, cut={"law": "sentence"})
 
 
-def test_the_prompts_of_demonstrations_must_fit_too(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+def test_the_prompts_of_demonstrations_must_fit_too(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
     value = {"prompt": "It ran on " * 40, "completion": " it"}
     with pytest.raises(ConfigError, match=r"longest prompt \(\d+ tokens\) \+ sampling.max_new_tokens"):
-        resets(lab, workshop, tmp_path / "rows.jsonl", value)
+        resets(tiny, workshop, tmp_path / "rows.jsonl", value)
 
 
-def test_other_demonstrations_make_another_run(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+def test_other_demonstrations_make_another_run(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
     shutil.copy(workshop / "demonstrations.jsonl", tmp_path / "rows.jsonl")
     shown = {"kind": "data", "path": str(tmp_path / "rows.jsonl")}
-    config = run_config(lab, workshop, tmp_path / "run", steps=1, reset={"fraction": 0.5, "demonstrations": shown})
+    config = run_config(tiny, workshop, tmp_path / "run", steps=1, reset={"fraction": 0.5, "demonstrations": shown})
     train_ppo(config)
     with (tmp_path / "rows.jsonl").open("a") as file:
         file.write(json.dumps({"prompt": "It", "completion": " ran on"}) + "\n")
@@ -135,9 +145,9 @@ def test_other_demonstrations_make_another_run(lab: ModuleType, workshop: Path, 
         train_ppo(config)
 
 
-def test_one_token_responses_leave_nothing_to_force(lab: ModuleType, workshop: Path) -> None:
+def test_one_token_responses_leave_nothing_to_force(tiny: ModuleType, workshop: Path) -> None:
     with pytest.raises(ValueError, match="reset needs sampling.max_new_tokens of at least 2"):
-        lab.ppo_config(workshop, reset=lab.reset_section(workshop, 0.5), sampling__max_new_tokens=1)
+        tiny.ppo_config(workshop, reset=tiny.reset_section(workshop, 0.5), sampling__max_new_tokens=1)
 
 
 TWO = """
@@ -171,12 +181,12 @@ train_ppo(halves)
 
 
 def test_two_processes_hold_the_same_own_best_and_resume(
-    lab: ModuleType, workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], str]
+    tiny: ModuleType, workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], str]
 ) -> None:
     (tmp_path / "two.py").write_text(TWO)
     names = ["whole", "halves"]
     for name in names:
-        config = run_config(lab, workshop, tmp_path / name, reset=OWN_BEST, steps=3, expected_processes=2)
+        config = run_config(tiny, workshop, tmp_path / name, reset=OWN_BEST, steps=3, expected_processes=2)
         save_config(config, tmp_path / f"{name}.yaml")
     files = [str(tmp_path / f"{name}.yaml") for name in names]
     output = in_two_processes([sys.executable, str(tmp_path / "two.py"), *files])
@@ -188,8 +198,8 @@ def test_two_processes_hold_the_same_own_best_and_resume(
     assert rows(tmp_path / "whole")[1]["reset/share"] > 0
 
 
-def test_own_best_is_of_the_runs_prompts(lab: ModuleType, workshop: Path) -> None:
-    made = lab.parts(lab.ppo_config(workshop, reset=OWN_BEST))
+def test_own_best_is_of_the_runs_prompts(tiny: ModuleType, workshop: Path) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop, reset=OWN_BEST))
     made.trainer.step(made.prompts)
     assert isinstance(made.trainer.resets.demonstrations, OwnBest)
     assert {each.prompt.text for each in made.trainer.resets.pool()} <= {prompt.text for prompt in made.prompts}

@@ -13,16 +13,16 @@ from rlhf.errors import ConfigError
 from rlhf.ppo.starts.resets import Resets
 
 
-def guided(lab: ModuleType, workshop: Path, path: Path, **changes: Any) -> Resets:
+def guided(tiny: ModuleType, workshop: Path, path: Path, **changes: Any) -> Resets:
     shown = {"kind": "guide", "path": str(path), "num_demonstrations": 11, **changes}
     section = {"fraction": 0.5, "demonstrations": shown}
-    return lab.parts(lab.ppo_config(workshop, reset=section, sampling__stop_strings=[])).trainer.resets
+    return tiny.parts(tiny.ppo_config(workshop, reset=section, sampling__stop_strings=[])).trainer.resets
 
 
-def test_a_guide_answers_the_prompts_in_their_order_and_again(lab: ModuleType, workshop: Path) -> None:
+def test_a_guide_answers_the_prompts_in_their_order_and_again(tiny: ModuleType, workshop: Path) -> None:
     """Eleven demonstrations of eight prompts, five rows at a time; cold, so that each is the likeliest response."""
-    pool = guided(lab, workshop, workshop / "policy", temperature=1e-4).pool()
-    made = lab.parts(lab.ppo_config(workshop))
+    pool = guided(tiny, workshop, workshop / "policy", temperature=1e-4).pool()
+    made = tiny.parts(tiny.ppo_config(workshop))
     expected = []
     for place in range(11):
         prompt = made.prompts[place % 8]
@@ -35,8 +35,8 @@ def test_a_guide_answers_the_prompts_in_their_order_and_again(lab: ModuleType, w
     assert [label for label, _ in expected[-2:]] == [0, 2]
 
 
-def test_the_same_seed_samples_the_same_demonstrations(lab: ModuleType, workshop: Path) -> None:
-    first, again = (guided(lab, workshop, workshop / "policy").pool() for _ in range(2))
+def test_the_same_seed_samples_the_same_demonstrations(tiny: ModuleType, workshop: Path) -> None:
+    first, again = (guided(tiny, workshop, workshop / "policy").pool() for _ in range(2))
     assert first == again
     by_prompt: dict[object, set[object]] = {}
     for each in first:
@@ -44,9 +44,9 @@ def test_the_same_seed_samples_the_same_demonstrations(lab: ModuleType, workshop
     assert max(map(len, by_prompt.values())) == 2, "another sample of the same prompt"
 
 
-def test_what_ends_the_guides_responses_alone_is_cut_off_too(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+def test_what_ends_the_guides_responses_alone_is_cut_off_too(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
     """An id that its own generation config lists, and the policy's does not."""
-    plain = guided(lab, workshop, workshop / "policy", temperature=1e-4).pool()
+    plain = guided(tiny, workshop, workshop / "policy", temperature=1e-4).pool()
     end = next(each.response_ids[1] for each in plain if len(set(each.response_ids[:2])) == 2)
     shutil.copytree(workshop / "policy", tmp_path / "guide")
     (tmp_path / "guide" / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, end]}))
@@ -54,23 +54,23 @@ def test_what_ends_the_guides_responses_alone_is_cut_off_too(lab: ModuleType, wo
     for each in plain:
         place = each.response_ids.index(end) if end in each.response_ids else 0
         cut += [(each.prompt.text, each.response_ids[:place])] if place else []
-    found = guided(lab, workshop, tmp_path / "guide", temperature=1e-4).pool()
+    found = guided(tiny, workshop, tmp_path / "guide", temperature=1e-4).pool()
     assert sorted((each.prompt.text, each.response_ids) for each in found) == sorted(cut)
 
 
 def test_a_guide_with_another_tokenizer_is_refused_with_the_way_round(
-    lab: ModuleType, workshop: Path, tmp_path: Path
+    tiny: ModuleType, workshop: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(workshop / "policy", tmp_path / "guide")
     file = tmp_path / "guide" / "tokenizer_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"unk_token": "a"}))
     with pytest.raises(ConfigError, match=r"another tokenizer .* - let `rlhf generate` write its responses"):
-        guided(lab, workshop, tmp_path / "guide")
+        guided(tiny, workshop, tmp_path / "guide")
 
 
-def test_a_guide_with_too_few_positions_is_refused(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
+def test_a_guide_with_too_few_positions_is_refused(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
     shutil.copytree(workshop / "policy", tmp_path / "guide")
     file = tmp_path / "guide" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"max_position_embeddings": 8}))
     with pytest.raises(ConfigError, match=r"longest prompt \(\d+ tokens\) .* exceed the 8 positions"):
-        guided(lab, workshop, tmp_path / "guide")
+        guided(tiny, workshop, tmp_path / "guide")

@@ -13,17 +13,17 @@ from rlhf.training.processes import Processes
 
 @pytest.mark.parametrize(("fraction", "kinds"), [(1.0, {"resets"}), (1e-12, {"prompts"})])
 def test_a_kind_of_episode_that_did_not_occur_is_left_out(
-    lab: ModuleType, workshop: Path, fraction: float, kinds: set[str]
+    tiny: ModuleType, workshop: Path, fraction: float, kinds: set[str]
 ) -> None:
-    made = lab.parts(lab.ppo_config(workshop, reset=lab.reset_section(workshop, fraction)))
+    made = tiny.parts(tiny.ppo_config(workshop, reset=tiny.reset_section(workshop, fraction)))
     metrics = reset_metrics(made.trainer.step(made.prompts), Processes())
     assert {name.rpartition("_")[2] for name in metrics if "_at_" in name} == kinds
     assert metrics["reset/share"] == round(fraction)
     assert (metrics["reset/forced_tokens"] > 0) == (metrics["reset/decode_tokens_saved"] > 0) == (fraction == 1.0)
 
 
-def test_samples_show_where_the_forced_part_ends(lab: ModuleType, workshop: Path, tmp_path: Path) -> None:
-    made = lab.parts(lab.ppo_config(workshop, reset=lab.reset_section(workshop, 0.5)))
+def test_samples_show_where_the_forced_part_ends(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
+    made = tiny.parts(tiny.ppo_config(workshop, reset=tiny.reset_section(workshop, 0.5)))
     result = made.trainer.step(made.prompts)
     write_samples(result, tmp_path / "samples.jsonl", 8)
     rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]

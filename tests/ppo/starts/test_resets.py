@@ -91,14 +91,14 @@ def test_the_state_brings_back_counter_and_own_best() -> None:
 
 
 @pytest.fixture
-def made(lab: ModuleType, workshop: Path) -> Any:
+def made(tiny: ModuleType, workshop: Path) -> Any:
     """Half the episodes begin inside a demonstration; policy and value head have something to say."""
-    section = lab.reset_section(workshop, 0.5)
-    config = lab.ppo_config(
+    section = tiny.reset_section(workshop, 0.5)
+    config = tiny.ppo_config(
         workshop, reset=section, sampling__max_new_tokens=6, entropy_coef=0.01, score__missing_eos_penalty=3.0
     )
-    made = lab.parts(config)
-    lab.stir(made.trainer, 0.02)
+    made = tiny.parts(config)
+    tiny.stir(made.trainer, 0.02)
     return made
 
 
@@ -135,11 +135,11 @@ def test_a_rollout_after_resets_holds_what_the_models_say_about_each_sampled_tok
 
 
 def test_rewards_read_the_whole_response_and_its_score_lies_on_the_last_sampled_token(
-    lab: ModuleType, made: Any
+    tiny: ModuleType, made: Any
 ) -> None:
     starts, collected = collect(made)
     rollout, tokenizer = collected.rollout, made.trainer.collector.tokenizer
-    batch = lab.experience(made.trainer, dataclasses.replace(rollout, ref_logprobs=rollout.logprobs))
+    batch = tiny.experience(made.trainer, dataclasses.replace(rollout, ref_logprobs=rollout.logprobs))
     for row, episode in enumerate(collected.episodes):
         whole = rollout.response_ids[row][rollout.response_mask[row] | rollout.forced[row]].tolist()
         assert list(episode.response_ids) == whole
@@ -152,10 +152,10 @@ def test_rewards_read_the_whole_response_and_its_score_lies_on_the_last_sampled_
         assert float(batch.rewards[row].abs().sum()) == pytest.approx(abs(score))
 
 
-def losses(made: Any, rollout: Rollout, lab: ModuleType) -> tuple[Any, dict[str, float], list[Tensor]]:
+def losses(made: Any, rollout: Rollout, tiny: ModuleType) -> tuple[Any, dict[str, float], list[Tensor]]:
     """Experience, the sums of a loss over all rows, and its gradients."""
     trainer = made.trainer
-    batch = lab.experience(trainer, rollout)
+    batch = tiny.experience(trainer, rollout)
     trainer.policy.zero_grad()
     loss, sums, _ = trainer.loss(batch, num_tokens=float(rollout.response_mask.sum()))
     loss.backward()
@@ -165,9 +165,9 @@ def losses(made: Any, rollout: Rollout, lab: ModuleType) -> tuple[Any, dict[str,
     return batch, {"loss": float(loss.detach()), **sums}, gradients
 
 
-def test_what_stands_at_forced_positions_enters_nothing(lab: ModuleType, made: Any) -> None:
+def test_what_stands_at_forced_positions_enters_nothing(tiny: ModuleType, made: Any) -> None:
     _, collected = collect(made)
-    lab.stir(made.trainer, 0.01, seed=4)  # the ratio is not 1
+    tiny.stir(made.trainer, 0.01, seed=4)  # the ratio is not 1
     rollout = collected.rollout
     numbers = ("logprobs", "ref_logprobs", "values", "token_scores")
     garbage = 1e3 * torch.randn(rollout.values.shape, generator=torch.Generator().manual_seed(1))
@@ -176,7 +176,7 @@ def test_what_stands_at_forced_positions_enters_nothing(lab: ModuleType, made: A
     )
     assert not torch.equal(dirty.values, rollout.values)
     (clean_batch, clean, clean_gradients), (dirty_batch, unclean, gradients) = (
-        losses(made, each, lab) for each in (rollout, dirty)
+        losses(made, each, tiny) for each in (rollout, dirty)
     )
     for name in ("kl", "rewards", "advantages", "returns"):
         assert torch.equal(getattr(dirty_batch, name), getattr(clean_batch, name)), name
@@ -185,10 +185,10 @@ def test_what_stands_at_forced_positions_enters_nothing(lab: ModuleType, made: A
     assert made.trainer.sequence_kl(dirty_batch) == made.trainer.sequence_kl(clean_batch)
 
 
-def test_forced_tokens_are_as_good_as_tokens_of_the_prompt(lab: ModuleType, made: Any) -> None:
+def test_forced_tokens_are_as_good_as_tokens_of_the_prompt(tiny: ModuleType, made: Any) -> None:
     """The same sequences, once with the forced tokens in the response and once at the end of the prompt."""
     starts, collected = collect(made)
-    lab.stir(made.trainer, 0.01, seed=4)
+    tiny.stir(made.trainer, 0.01, seed=4)
     rollout = collected.rollout
     emitted = [rollout.response_ids[row][mask] for row, mask in enumerate(rollout.response_mask)]
     width = max(map(len, emitted))
@@ -204,7 +204,7 @@ def test_forced_tokens_are_as_good_as_tokens_of_the_prompt(lab: ModuleType, made
         response_mask=mask, forced=torch.zeros_like(mask), **{name: moved(getattr(rollout, name)) for name in names},
     )  # fmt: skip
     (batch, forced, forced_gradients), (other, plain, gradients) = (
-        losses(made, each, lab) for each in (rollout, prompted)
+        losses(made, each, tiny) for each in (rollout, prompted)
     )
     for name in ("kl", "rewards", "advantages", "returns"):
         torch.testing.assert_close(moved(getattr(batch, name)), getattr(other, name), **LOOSE)
@@ -239,10 +239,10 @@ def test_the_first_update_after_resets_has_ratio_one_and_all_numbers_are_of_samp
 
 
 @pytest.mark.parametrize("changes", [{}, {"model__trainable_layers": 1}])
-def test_the_responses_of_a_group_begin_in_one_state(lab: ModuleType, workshop: Path, changes: dict[str, Any]) -> None:
-    section = lab.reset_section(workshop, 0.5)
+def test_the_responses_of_a_group_begin_in_one_state(tiny: ModuleType, workshop: Path, changes: dict[str, Any]) -> None:
+    section = tiny.reset_section(workshop, 0.5)
     groups = {"num_samples_per_prompt": 4, "advantage": "rloo", "sampling__max_new_tokens": 6}
-    made = lab.parts(lab.ppo_config(workshop, reset=section, rollout_batch_size=16, **groups, **changes))
+    made = tiny.parts(tiny.ppo_config(workshop, reset=section, rollout_batch_size=16, **groups, **changes))
     result = made.trainer.step(made.prompts[:4])
     rollout = result.experience.rollout
     states = [
