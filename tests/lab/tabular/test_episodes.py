@@ -1,10 +1,10 @@
-"""Tests of rlhf.lab.episodes."""
+"""Tests of rlhf.lab.tabular.episodes."""
 
 import pytest
 import torch
 
 from rlhf.functional.advantages import response_return
-from rlhf.lab.episodes import Sampler
+from rlhf.lab.tabular.episodes import Sampler
 from rlhf.oracle.chain import chain
 from rlhf.oracle.exact import solve
 from rlhf.oracle.language import tiny_language

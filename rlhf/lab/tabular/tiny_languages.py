@@ -12,7 +12,7 @@ from rlhf.functional.advantages import shaped_rewards
 from rlhf.functional.groups import rloo
 from rlhf.functional.kl import exact_kl, kl_estimate
 from rlhf.functional.masking import keep
-from rlhf.lab.episodes import Episodes, Sampler
+from rlhf.lab.tabular.episodes import Episodes, Sampler
 from rlhf.oracle.exact import optimal_logits, regularised_objective
 from rlhf.oracle.expectation import Objective
 from rlhf.oracle.language import tiny_language

@@ -1,10 +1,10 @@
-"""Tests of rlhf.lab.chain_runs."""
+"""Tests of rlhf.lab.tabular.chain_runs."""
 
 import pytest
 import torch
 
-from rlhf.lab.chain_runs import Budget, ascended, cloned_logits, solve_chain, spaced_start, success
-from rlhf.lab.episodes import Episodes, Sampler
+from rlhf.lab.tabular.chain_runs import Budget, ascended, cloned_logits, solve_chain, spaced_start, success
+from rlhf.lab.tabular.episodes import Episodes, Sampler
 from rlhf.oracle.chain import chain
 from rlhf.oracle.exact import policy_gradient, solve
 from rlhf.oracle.process import random_logits

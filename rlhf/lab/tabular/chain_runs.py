@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rlhf.functional.advantages import reward_to_go
 from rlhf.functional.losses import policy_gradient_loss
-from rlhf.lab.episodes import Episodes, Sampler
+from rlhf.lab.tabular.episodes import Episodes, Sampler
 from rlhf.oracle.chain import ADVANCE, NUM_ACTIONS, chain
 
 SOLVED = 0.5

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf.lab.gradient_statistics import (
+from rlhf.lab.language_model.gradient_statistics import (
     BLOCK,
     cosine_of_halves,
     cosine_of_sums,

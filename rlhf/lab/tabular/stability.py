@@ -6,9 +6,9 @@ from functools import partial
 from torch import Tensor
 
 from rlhf.functional.losses import policy_gradient_loss, policy_loss
-from rlhf.lab.fits import Estimate, mean_estimate, shown
-from rlhf.lab.language_runs import HORIZON, KL_COEF, VOCABULARY, Ends, Size, languages, train
 from rlhf.lab.section import Curve, Figure, Section, Settings, Table
+from rlhf.lab.tabular.fits import Estimate, mean_estimate, shown
+from rlhf.lab.tabular.tiny_languages import HORIZON, KL_COEF, VOCABULARY, Ends, Size, languages, train
 from rlhf.oracle.expectation import Objective
 from rlhf.training.randomness import generator
 

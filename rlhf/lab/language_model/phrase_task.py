@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config import SftConfig
-from rlhf.lab.openers import write_rows
+from rlhf.lab.language_model.gradient_batch import write_rows
 
 PROMPTS = (
     "The movie was a",
@@ -62,7 +62,7 @@ def ppo_settings(task: Task, model: str, seed: int, directory: Path) -> dict[str
         "seed": seed,
         "model": {"path": model, "trainable_layers": task.num_layers, "precision": task.precision},
         "prompts": {"path": str(directory / "prompts.jsonl")},
-        "rewards": [{"kind": "function", "path": "rlhf.lab.phrase_task:holds_phrase"}],
+        "rewards": [{"kind": "function", "path": "rlhf.lab.language_model.phrase_task:holds_phrase"}],
         # The phrase ends the response: the score lies on the token that completes it.
         "sampling": {"max_new_tokens": task.max_new_tokens, "stop_strings": [task.phrase]},
         "optimizer": {"learning_rate": 5e-4, "schedule": "constant"},

@@ -4,8 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlhf.lab.assembled import assembled
-from rlhf.lab.hidden_phrase import (
+from rlhf.lab.language_model.hidden_phrase import (
     ARMS,
     QUICK,
     Place,
@@ -16,7 +15,8 @@ from rlhf.lab.hidden_phrase import (
     run,
     solved,
 )
-from rlhf.lab.phrase_task import PHRASE, write_task
+from rlhf.lab.language_model.phrase_task import PHRASE, write_task
+from rlhf.lab.language_model.ppo_run import assembled
 from rlhf.lab.section import Settings
 from rlhf.ppo.run.prompt_source import ListedPrompts
 from rlhf.ppo.run.steps import PPOSteps

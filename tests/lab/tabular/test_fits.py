@@ -1,11 +1,11 @@
-"""Tests of rlhf.lab.fits."""
+"""Tests of rlhf.lab.tabular.fits."""
 
 import math
 
 import pytest
 import torch
 
-from rlhf.lab.fits import Estimate, estimate, fitted_line, logarithms, mean_estimate, resampled_means, shown
+from rlhf.lab.tabular.fits import Estimate, estimate, fitted_line, logarithms, mean_estimate, resampled_means, shown
 
 
 def numbers(seed=0):
@@ -57,7 +57,7 @@ def test_rows_are_drawn_whole():
 
 
 def test_resamples_in_blocks_are_as_many_as_asked_for(monkeypatch):
-    monkeypatch.setattr("rlhf.lab.fits._INDICES_AT_ONCE", 7)
+    monkeypatch.setattr("rlhf.lab.tabular.fits._INDICES_AT_ONCE", 7)
     assert resampled_means(torch.arange(3.0), numbers(), 5).shape == (5,)
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf.lab.gradient_noise import REFERENCE, RUNGS
-from rlhf.lab.gradient_report import Batch, Measured, figures_of, finding, painted, table
-from rlhf.lab.gradient_statistics import inner_products
+from rlhf.lab.language_model.gradient_noise import REFERENCE, RUNGS
+from rlhf.lab.language_model.gradient_report import Batch, Measured, figures_of, finding, painted, table
+from rlhf.lab.language_model.gradient_statistics import inner_products
 
 BATCH = Batch(
     num_episodes=64, num_tokens=600, num_weights=40, score=0.5, score_std=1.0, kl=2.0, explained_variance=0.1,

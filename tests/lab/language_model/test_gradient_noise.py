@@ -7,7 +7,7 @@ import torch
 
 from rlhf.functional.advantages import gae, reward_to_go, trajectory_return
 from rlhf.functional.groups import rloo
-from rlhf.lab.gradient_noise import (
+from rlhf.lab.language_model.gradient_noise import (
     QUICK,
     REFERENCE,
     RUNGS,

@@ -13,10 +13,10 @@ from rlhf.batches import Experience
 from rlhf.config import PPOConfig
 from rlhf.functional.masking import masked_mean
 from rlhf.functional.statistics import explained_variance
-from rlhf.lab.assembled import assembled
-from rlhf.lab.gradient_report import Batch, Measured, figures_of, finding, painted, table
-from rlhf.lab.gradient_statistics import inner_products
-from rlhf.lab.openers import opener_rows, write_rows
+from rlhf.lab.language_model.gradient_batch import opener_rows, write_rows
+from rlhf.lab.language_model.gradient_report import Batch, Measured, figures_of, finding, painted, table
+from rlhf.lab.language_model.gradient_statistics import inner_products
+from rlhf.lab.language_model.ppo_run import assembled
 from rlhf.lab.section import Section, Settings
 from rlhf.models.sequences import join
 from rlhf.ppo.experience import make_experience

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from rlhf.functional import advantages
 from rlhf.functional.losses import policy_gradient_loss
-from rlhf.lab.fits import Estimate, estimate, fitted_line, logarithms, resampled_means
 from rlhf.lab.section import Curve, Figure, Section, Settings, Table
+from rlhf.lab.tabular.fits import Estimate, estimate, fitted_line, logarithms, resampled_means
 from rlhf.oracle import second_moments
 from rlhf.training.randomness import generator
 

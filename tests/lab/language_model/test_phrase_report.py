@@ -1,7 +1,7 @@
 import pytest
 
-from rlhf.lab.phrase_report import Followed, finding, painted, table, wilson
-from rlhf.lab.phrase_task import Task
+from rlhf.lab.language_model.phrase_report import Followed, finding, painted, table, wilson
+from rlhf.lab.language_model.phrase_task import Task
 
 
 def followed(found, num=10, steps=((8, 0), (8, 4))):

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlhf.lab.chain_runs import LEARNING_RATE, SOLVED, Budget, Solving, cloned_logits, solve_chain, spaced_start
-from rlhf.lab.fits import Estimate, estimate, fitted_line, logarithms, resampled_means, shown
 from rlhf.lab.section import Curve, Figure, Section, Settings, Table
+from rlhf.lab.tabular.chain_runs import LEARNING_RATE, SOLVED, Budget, Solving, cloned_logits, solve_chain, spaced_start
+from rlhf.lab.tabular.fits import Estimate, estimate, fitted_line, logarithms, resampled_means, shown
 from rlhf.training.randomness import generator
 
 BUDGET = Budget(num_seeds=64, batch=32, cap=2**17)

@@ -1,4 +1,4 @@
-"""Tests of rlhf.lab.language_runs."""
+"""Tests of rlhf.lab.tabular.tiny_languages."""
 
 from functools import partial
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from rlhf.functional.losses import policy_gradient_loss, policy_loss
-from rlhf.lab.episodes import Episodes, Sampler
-from rlhf.lab.language_runs import KL_COEF, Size, languages, moved, objective_of, train, update
-from rlhf.lab.stability import OBJECTIVES
+from rlhf.lab.tabular.episodes import Episodes, Sampler
+from rlhf.lab.tabular.stability import OBJECTIVES
+from rlhf.lab.tabular.tiny_languages import KL_COEF, Size, languages, moved, objective_of, train, update
 from rlhf.oracle.exact import optimal_logits, regularised_objective, sequence_kl
 from rlhf.oracle.process import random_logits
 

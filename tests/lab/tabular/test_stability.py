@@ -1,10 +1,10 @@
-"""Tests of rlhf.lab.stability."""
+"""Tests of rlhf.lab.tabular.stability."""
 
 import pytest
 
-from rlhf.lab.fits import Estimate
 from rlhf.lab.section import Settings
-from rlhf.lab.stability import CLIPPED, EPOCHS, NAIVE, OBJECTIVES, SURROGATE, largest_holding, run, verdict
+from rlhf.lab.tabular.fits import Estimate
+from rlhf.lab.tabular.stability import CLIPPED, EPOCHS, NAIVE, OBJECTIVES, SURROGATE, largest_holding, run, verdict
 
 
 def cells(*values, epochs=4, name=NAIVE):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rlhf.evaluation.bootstrap import Interval
-from rlhf.lab.phrase_task import Task
+from rlhf.lab.language_model.phrase_task import Task
 from rlhf.lab.section import Curve, Figure, Settings, Table
 
 WINDOW = 4

@@ -1,12 +1,12 @@
-"""Tests of rlhf.lab.variance."""
+"""Tests of rlhf.lab.tabular.variance."""
 
 import dataclasses
 
 import pytest
 import torch
 
-from rlhf.lab import variance
 from rlhf.lab.section import Settings
+from rlhf.lab.tabular import variance
 
 
 def numbers(seed=0):

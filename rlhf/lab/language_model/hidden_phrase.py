@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from rlhf.data.batching import collate_prompts
-from rlhf.lab.assembled import assembled
-from rlhf.lab.phrase_report import Followed, finding, method, painted, table
-from rlhf.lab.phrase_task import Task, cloning_config, ppo_settings, reset_settings, write_task
+from rlhf.lab.language_model.phrase_report import Followed, finding, method, painted, table
+from rlhf.lab.language_model.phrase_task import Task, cloning_config, ppo_settings, reset_settings, write_task
+from rlhf.lab.language_model.ppo_run import assembled
 from rlhf.lab.section import Section, Settings
 from rlhf.models.sequences import join
 from rlhf.ppo.responses import whole_responses

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from rlhf.evaluation.bootstrap import Interval, mean_interval
-from rlhf.lab.gradient_statistics import (
+from rlhf.lab.language_model.gradient_statistics import (
     Floats,
     cosine_of_halves,
     cosine_of_sums,

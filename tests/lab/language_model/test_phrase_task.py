@@ -1,6 +1,6 @@
 import json
 
-from rlhf.lab.phrase_task import PHRASE, Task, holds_phrase, write_task
+from rlhf.lab.language_model.phrase_task import PHRASE, Task, holds_phrase, write_task
 
 
 def test_the_reward_is_1_where_the_phrase_stands_anywhere_in_the_response():

@@ -1,11 +1,11 @@
-"""Tests of rlhf.lab.chain_exploration."""
+"""Tests of rlhf.lab.tabular.chain_exploration."""
 
 import pytest
 import torch
 
-from rlhf.lab.chain_exploration import STARTS, growth, run
-from rlhf.lab.chain_runs import Solving
 from rlhf.lab.section import Settings
+from rlhf.lab.tabular.chain_exploration import STARTS, growth, run
+from rlhf.lab.tabular.chain_runs import Solving
 
 
 def numbers():
