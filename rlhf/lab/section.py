@@ -1,6 +1,10 @@
 """What an experiment hands to the page: words, tables, curves; and what it is told."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
+
+from rlhf.lab.estimate import Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +30,12 @@ class Curve:
     """Lower ends of the intervals of y; with `high`, or neither. Without them the curve is drawn dashed, as a "
     "formula."""
     high: list[float] | None = None
+
+    @classmethod
+    def through(cls, label: str, x: Sequence[float], points: Sequence[Estimate]) -> Self:
+        """Return the curve through estimates, with their intervals."""
+        low, high = [point.low for point in points], [point.high for point in points]
+        return cls(label=label, x=list(x), y=[point.value for point in points], low=low, high=high)
 
     def __post_init__(self) -> None:
         """Refuse lists of different lengths."""

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from rlhf.evaluation.bootstrap import Interval, mean_interval
+from rlhf.evaluation.bootstrap import mean_interval
+from rlhf.lab.estimate import Estimate
 from rlhf.lab.language_model.gradient_statistics import (
     Floats,
     cosine_of_halves,
@@ -62,11 +63,11 @@ class Measured:
 class Figures:
     """What is measured of a rung."""
 
-    ratio: Interval
+    ratio: Estimate
     """Signal to noise of a minibatch."""
-    to_rest: Interval
+    to_rest: Estimate
     """Cosine of a minibatch's gradient to that of the other minibatches."""
-    to_reference: Interval
+    to_reference: Estimate
     """The same to the reference rung's gradient of the other minibatches."""
     cosines: Floats
     """[M] of which that is the mean."""
@@ -88,7 +89,7 @@ def _figures(one: Measured, counts: Floats, seed: int) -> Figures:
     low, high = np.quantile(resamples, [0.025, 0.975])
     cosines = cosines_to_rest(one.gram, one.cross, one.reference)
     return Figures(
-        ratio=Interval(float(signal_to_noise(one.gram)[0]), float(low), float(high)),
+        ratio=Estimate(value=float(signal_to_noise(one.gram)[0]), low=float(low), high=float(high)),
         to_rest=_mean(cosines_to_rest(one.gram, one.gram, one.gram), seed),
         to_reference=_mean(cosines, seed),
         cosines=cosines,
@@ -112,10 +113,10 @@ def table(figures: Mapping[str, Figures], episodes_each: int) -> Table:
         rows=[
             [
                 name,
-                _shown(each.ratio),
-                f"{episodes_each / each.ratio.mean:.0f}" if each.ratio.low > 0 else "not told from infinity",
-                _shown(each.to_rest),
-                _shown(each.to_reference),
+                f"{each.ratio:.3f}",
+                f"{episodes_each / each.ratio.value:.0f}" if each.ratio.low > 0 else "not told from infinity",
+                f"{each.to_rest:.3f}",
+                f"{each.to_reference:.3f}",
                 f"{each.halves:.3f}",
                 f"{each.whole:.3f}",
             ]
@@ -148,10 +149,9 @@ def painted(
     ]
 
 
-def _bar(name: str, place: int, ratio: Interval) -> Curve:
+def _bar(name: str, place: int, ratio: Estimate) -> Curve:
     """Return a level line as wide as most of its place, with the interval around it."""
-    ends = [place - 0.35, place + 0.35]
-    return Curve(label=name, x=ends, y=[ratio.mean] * 2, low=[ratio.low] * 2, high=[ratio.high] * 2)
+    return Curve.through(name, [place - 0.35, place + 0.35], [ratio, ratio])
 
 
 def _growing(name: str, gram: Floats, episodes_each: int, seed: int) -> Curve:
@@ -159,18 +159,12 @@ def _growing(name: str, gram: Floats, episodes_each: int, seed: int) -> Curve:
     sizes = [size for size in (1, 2, 4) if len(gram) // size >= 8]
     grams = [merged(gram, size) for size in sizes]
     cosines = [_mean(cosines_to_rest(each, each, each), seed) for each in grams]
-    return Curve(
-        label=name,
-        x=[float(size * episodes_each) for size in sizes],
-        y=[cosine.mean for cosine in cosines],
-        low=[cosine.low for cosine in cosines],
-        high=[cosine.high for cosine in cosines],
-    )
+    return Curve.through(name, [float(size * episodes_each) for size in sizes], cosines)
 
 
 def finding(figures: Mapping[str, Figures], batch: Batch, seed: int) -> str:
     """Say which steps up the ladder bring a minibatch's gradient nearer to the rest's, and which are not told apart."""
-    ratios = {name: each.ratio.mean for name, each in figures.items()}
+    ratios = {name: each.ratio.value for name, each in figures.items()}
     gains = {pair: _gain(*pair, figures, seed) for pair in STEPS}
     climbs = [ratios[name] for name in LADDER]
     told = sum(gains[pair].low > 0 for pair in pairwise(LADDER))
@@ -186,18 +180,15 @@ def finding(figures: Mapping[str, Figures], batch: Batch, seed: int) -> str:
     )
 
 
-def _gain(lower: str, upper: str, figures: Mapping[str, Figures], seed: int) -> Interval:
+def _gain(lower: str, upper: str, figures: Mapping[str, Figures], seed: int) -> Estimate:
     return _mean(figures[upper].cosines - figures[lower].cosines, seed)
 
 
-def _verdict(gain: Interval) -> str:
+def _verdict(gain: Estimate) -> str:
     verdict = "better" if gain.low > 0 else "worse" if gain.high < 0 else "not told apart"
-    return f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}], {verdict}"
+    return f"{gain:+.3f}, {verdict}"
 
 
-def _mean(values: Floats, seed: int) -> Interval:
-    return mean_interval(values, generator=np.random.default_rng(seed))
-
-
-def _shown(interval: Interval) -> str:
-    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+def _mean(values: Floats, seed: int) -> Estimate:
+    interval = mean_interval(values, generator=np.random.default_rng(seed))
+    return Estimate(value=interval.mean, low=interval.low, high=interval.high)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rlhf.evaluation.bootstrap import Interval
+from rlhf.lab.estimate import Estimate
 from rlhf.lab.language_model.phrase_task import Task
 from rlhf.lab.section import Curve, Figure, Settings, Table
 
@@ -32,7 +32,7 @@ class Followed:
     """That a response begins with the phrase, before the first step."""
 
 
-def wilson(num_solved: int, num: int) -> Interval:
+def wilson(num_solved: int, num: int) -> Estimate:
     """Return a share with its 95 % score interval, which holds where the share is 0 or 1.
 
     Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
@@ -45,7 +45,7 @@ def wilson(num_solved: int, num: int) -> Interval:
     share, factor = num_solved / num, 1 + Z**2 / num
     centre = (share + Z**2 / (2 * num)) / factor
     half = Z / factor * math.sqrt(share * (1 - share) / num + Z**2 / (4 * num**2))
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+    return Estimate(value=share, low=max(0.0, centre - half), high=min(1.0, centre + half))
 
 
 def table(runs: Mapping[str, Sequence[Followed]], task: Task) -> Table:
@@ -57,7 +57,7 @@ def table(runs: Mapping[str, Sequence[Followed]], task: Task) -> Table:
             [
                 name,
                 f"{sum(run.probability for run in followed) / len(followed):.1e}",
-                _shown(_final(followed)),
+                f"{_final(followed):.1%}",
                 ", ".join(f"{run.num_solved / run.num_judged:.0%}" for run in followed),
                 ", ".join(_episodes_to_half(run, task) for run in followed),
                 f"{sum(run.num_decoded for run in followed) / len(followed):,.0f}",
@@ -81,7 +81,7 @@ def painted(runs: Mapping[str, Sequence[Followed]], task: Task) -> Figure:
 def finding(runs: Mapping[str, Sequence[Followed]], task: Task) -> str:
     """Say how many seeds each arm solves, and what the statement expects."""
     rates = {name: _final(followed) for name, followed in runs.items()}
-    words = "; ".join(f"{name}: {_shown(rate)}" for name, rate in rates.items())
+    words = "; ".join(f"{name}: {rate:.1%}" for name, rate in rates.items())
     verdicts = "; ".join(f"{name} {_verdict(followed)}" for name, followed in runs.items())
     seeds = len(next(iter(runs.values())))
     return (
@@ -118,7 +118,7 @@ def method(settings: Settings, task: Task, runs: Mapping[str, Sequence[Followed]
     )
 
 
-def _final(followed: Sequence[Followed]) -> Interval:
+def _final(followed: Sequence[Followed]) -> Estimate:
     return wilson(sum(run.num_solved for run in followed), sum(run.num_judged for run in followed))
 
 
@@ -141,14 +141,4 @@ def _curve(name: str, followed: Sequence[Followed], task: Task) -> Curve:
         width = min(WINDOW, task.steps - start)
         x.append(task.batch * (start + (width - 1) / 2))
         rates.append(wilson(sum(found for _, found in window), sum(num for num, _ in window)))
-    return Curve(
-        label=name,
-        x=x,
-        y=[rate.mean for rate in rates],
-        low=[rate.low for rate in rates],
-        high=[rate.high for rate in rates],
-    )
-
-
-def _shown(rate: Interval) -> str:
-    return f"{rate.mean:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
+    return Curve.through(name, x, rates)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rlhf.lab.estimate import Estimate, shown
 from rlhf.lab.section import Curve, Figure, Section, Settings, Table
 from rlhf.lab.tabular.chain_runs import LEARNING_RATE, SOLVED, Budget, Solving, cloned_logits, solve_chain, spaced_start
-from rlhf.lab.tabular.fits import Estimate, estimate, fitted_line, logarithms, resampled_means, shown
+from rlhf.lab.tabular.fits import estimate, fitted_line, logarithms, resampled_means
 from rlhf.training.randomness import generator
 
 BUDGET = Budget(num_seeds=64, batch=32, cap=2**17)
@@ -194,10 +195,8 @@ def _figure(name: str, is_log: bool, grown: dict[str, Growth], lengths: dict[str
             continue
         found = grown[start.name]
         kept = [place for place, is_fitted in enumerate(found.is_fitted) if is_fitted]
-        points = [found.points[k] for k in kept]
         x = [float(lengths[start.name][k]) for k in kept]
-        y, low, high = [p.value for p in points], [p.low for p in points], [p.high for p in points]
-        curves.append(Curve(label=start.name, x=x, y=y, low=low, high=high))
+        curves.append(Curve.through(start.name, x, [found.points[k] for k in kept]))
         if start.name == STARTS[0].name:
             curves.append(Curve(label="3^H", x=x, y=[start.base**length for length in x]))
     title = "Episodes with resets, both axes logarithmic" if is_log else "Episodes until the chain is solved"

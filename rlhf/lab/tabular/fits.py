@@ -7,35 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rlhf.lab.estimate import Estimate
+
 NUM_RESAMPLES = 1000
 LEVEL = 0.95
 _INDICES_AT_ONCE = 4_000_000  # 32 MB of int64
-
-
-def shown(number: float, digits: int = 3) -> str:
-    """Return a number with so many significant digits, and without an exponent where it is large: `262,000`."""
-    if not math.isfinite(number):
-        return f"{number}"
-    if abs(number) < 10.0**digits:
-        return f"{number:#.{digits}g}".rstrip(".")
-    return f"{float(f'{number:.{digits}g}'):,.0f}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A number and the percentile interval of its resamples."""
-
-    value: float
-    low: float
-    high: float
-
-    def shown(self, digits: int = 3) -> str:
-        """Return `2.99 [2.95, 3.03]`, with so many significant digits."""
-        return f"{shown(self.value, digits)} [{shown(self.low, digits)}, {shown(self.high, digits)}]"
-
-    def holds(self, number: float) -> bool:
-        """Whether the interval contains `number`."""
-        return self.low <= number <= self.high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

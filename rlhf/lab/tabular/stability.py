@@ -6,8 +6,9 @@ from functools import partial
 from torch import Tensor
 
 from rlhf.functional.losses import policy_gradient_loss, policy_loss
+from rlhf.lab.estimate import Estimate, shown
 from rlhf.lab.section import Curve, Figure, Section, Settings, Table
-from rlhf.lab.tabular.fits import Estimate, mean_estimate, shown
+from rlhf.lab.tabular.fits import mean_estimate
 from rlhf.lab.tabular.tiny_languages import HORIZON, KL_COEF, VOCABULARY, Ends, Size, languages, train
 from rlhf.oracle.expectation import Objective
 from rlhf.training.randomness import generator
@@ -126,11 +127,8 @@ def _edge_table(states: dict[Cell, str], rates: tuple[float, ...]) -> Table:
 
 
 def _figure(closed: Cells, epochs: int, rates: tuple[float, ...]) -> Figure:
-    curves = []
-    for name in OBJECTIVES:
-        points = [closed[epochs, name, place] for place in range(len(rates))]
-        y, low, high = [p.value for p in points], [p.low for p in points], [p.high for p in points]
-        curves.append(Curve(label=name, x=list(rates), y=y, low=low, high=high))
+    places = range(len(rates))
+    curves = [Curve.through(name, rates, [closed[epochs, name, k] for k in places]) for name in OBJECTIVES]
     curves.append(Curve(label="optimum", x=list(rates), y=[1.0] * len(rates)))
     return Figure(
         name=f"stability_{epochs}",

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from rlhf.functional import advantages
 from rlhf.functional.losses import policy_gradient_loss
+from rlhf.lab.estimate import Estimate
 from rlhf.lab.section import Curve, Figure, Section, Settings, Table
-from rlhf.lab.tabular.fits import Estimate, estimate, fitted_line, logarithms, resampled_means
+from rlhf.lab.tabular.fits import estimate, fitted_line, logarithms, resampled_means
 from rlhf.oracle import second_moments
 from rlhf.training.randomness import generator
 
@@ -189,9 +190,7 @@ def _figure(measured: dict[str, Measured], horizons: tuple[int, ...]) -> Figure:
     x = [float(horizon) for horizon in horizons]
     curves = []
     for rung in RUNGS:
-        moments = measured[rung.name].moments
-        y, low, high = [m.value for m in moments], [m.low for m in moments], [m.high for m in moments]
-        curves.append(Curve(label=rung.name, x=x, y=y, low=low, high=high))
+        curves.append(Curve.through(rung.name, x, measured[rung.name].moments))
         curves.append(Curve(label="exact formula", x=x, y=[rung.exact(horizon) for horizon in horizons]))
     return Figure(
         name="variance",

@@ -11,7 +11,7 @@ def followed(found, num=10, steps=((8, 0), (8, 4))):
 def test_the_interval_of_a_share_is_wilsons():
     # 5 of 10: centre (0.5 + 3.8415 / 20) / 1.38415 = 0.5, half 1.96 / 1.38415 * sqrt(0.025 + 3.8415 / 400) = 0.2634.
     found = wilson(5, 10)
-    assert (found.mean, found.low, found.high) == pytest.approx((0.5, 0.2366, 0.7634), abs=1e-4)
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.2366, 0.7634), abs=1e-4)
     # 0 of n: from 0 to z^2 / (n + z^2).
     assert wilson(0, 10).low == 0.0 and wilson(0, 10).high == pytest.approx(3.8415 / 13.8415, abs=1e-4)
     assert wilson(10, 10).high == pytest.approx(1.0)

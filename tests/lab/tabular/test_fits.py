@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from rlhf.lab.tabular.fits import Estimate, estimate, fitted_line, logarithms, mean_estimate, resampled_means, shown
+from rlhf.lab.estimate import Estimate
+from rlhf.lab.tabular.fits import estimate, fitted_line, logarithms, mean_estimate, resampled_means
 
 
 def numbers(seed=0):
@@ -75,22 +76,3 @@ def test_a_higher_level_is_a_wider_interval():
     resamples = torch.arange(101.0)
     assert estimate(50.0, resamples, 0.9) == Estimate(value=50.0, low=pytest.approx(5), high=pytest.approx(95))
     assert estimate(50.0, resamples, 0.5) == Estimate(value=50.0, low=pytest.approx(25), high=pytest.approx(75))
-
-
-@pytest.mark.parametrize(
-    ("number", "digits", "text"),
-    [
-        (2.9951, 3, "3.00"),
-        (2.9951, 4, "2.995"),
-        (262144.0, 3, "262,000"),
-        (0.00123, 2, "0.0012"),
-        (999.0, 3, "999"),
-        (64.0, 3, "64.0"),
-    ],
-)
-def test_numbers_are_shown_with_their_significant_digits(number, digits, text):
-    assert shown(number, digits) == text
-
-
-def test_an_estimate_is_shown_with_its_interval():
-    assert Estimate(value=1234.0, low=0.5, high=float("inf")).shown() == "1,230 [0.500, inf]"

@@ -2,8 +2,8 @@
 
 import pytest
 
+from rlhf.lab.estimate import Estimate
 from rlhf.lab.section import Settings
-from rlhf.lab.tabular.fits import Estimate
 from rlhf.lab.tabular.stability import CLIPPED, EPOCHS, NAIVE, OBJECTIVES, SURROGATE, largest_holding, run, verdict
 
 
