@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from rlhf.batches import Experience
 from rlhf.config import PPOConfig, PPOSettings
+from rlhf.data.reading.text_files import write_jsonl
 from rlhf.models.pretrained.quiet import quiet_transformers
 from rlhf.models.sequences import join
 from rlhf.ppo.experience import make_experience
@@ -148,7 +149,7 @@ def build(directory: Path, sizes: Sizes) -> Parts:
     with quiet_transformers():
         AutoModelForCausalLM.from_config(model, dtype=torch.float32).save_pretrained(directory / "policy")
     prompts = [{"prompt": TEXT[: 8 + 7 * (row % 9)]} for row in range(sizes.rows)]
-    (directory / "prompts.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
+    write_jsonl(directory / "prompts.jsonl", prompts)
     (directory / "reward.py").write_text("def score(completions): return [float(len(text)) for text in completions]\n")
     config = PPOConfig.model_validate(
         {

@@ -1,6 +1,5 @@
 """What all sides read: the model, a reward model made of its weights, and texts of known lengths in tokens."""
 
-import json
 import random
 import shutil
 from collections.abc import Sequence
@@ -8,7 +7,6 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.fetch import resolve
 from rlhf.models.pretrained.loading import load_scalar_lm
 from rlhf.models.pretrained.quiet import quiet_transformers
 from rlhf.models.pretrained.tokenizer import load_tokenizer
@@ -20,11 +18,6 @@ WORDS = (
 )
 """Common words: each is one token for most tokenizers. Where it is not, letters take their place."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
-
-
-def model_directory(name: str) -> str:
-    """Return the local directory of a model, fetched when it is `fetch:NAME`."""
-    return resolve(name)
 
 
 def make_reward_model(policy: str, directory: Path, seed: int) -> str:
@@ -56,12 +49,6 @@ class Texts:
         if [len(row) for row in ids] != list(lengths):
             raise ValueError("the model's tokenizer joins single words to other tokens; choose another model")
         return texts, ids
-
-
-def write_rows(path: Path, column: str, texts: Sequence[str]) -> str:
-    """Write texts as a JSONL file with one column and return its path."""
-    path.write_text("".join(json.dumps({column: text}) + "\n" for text in texts), encoding="utf-8")
-    return str(path)
 
 
 def _single_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -10,8 +10,10 @@ import torch
 
 from arithmetic import shape_of, update_seconds
 from limits import BUDGET, QUICK_BUDGET, measure_limits
-from materials import Texts, make_reward_model, model_directory, write_rows
+from materials import Texts, make_reward_model
 from options import PAIRS, Parser, add_size, add_turns, has_goals, parser, positive, refuse_only, settle
+from rlhf.data.reading.text_files import write_jsonl
+from rlhf.fetch import resolve
 from rlhf.training.precision import compute_dtype
 from rows import Row, collect, comparison
 from sides import Side, in_turn
@@ -72,12 +74,12 @@ def arguments() -> Parser:
 
 def prepared(directory: Path, size: Size, options: Any) -> dict[str, Any]:
     """Make what all sides read, and return the work that they share."""
-    policy = model_directory(options.model)
+    policy = resolve(options.model)
     texts, ids = Texts(policy, options.seed).of_lengths([size.prompt_tokens] * size.rows)
     return {
         "policy": policy,
         "reward_model": make_reward_model(policy, directory / "reward_model", options.seed),
-        "prompts": write_rows(directory / "prompts.jsonl", "prompt", texts),
+        "prompts": write_jsonl(directory / "prompts.jsonl", [{"prompt": text} for text in texts]),
         "prompt_ids": ids,
         "new_tokens": size.new_tokens,
         "epochs": size.epochs,

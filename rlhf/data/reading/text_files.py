@@ -1,10 +1,10 @@
-"""JSONL and CSV files, read line by line in bounded memory; every refusal names file and line."""
+"""JSONL and CSV files, read line by line in bounded memory; every refusal names file and line. JSONL is written too."""
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from rlhf.data.records import Row
 from rlhf.errors import DataError
@@ -34,6 +34,12 @@ def read_jsonl(path: Path) -> Iterator[Row]:
         if not isinstance(values, dict):
             raise DataError(f"{location}: expected a JSON object, found {type(values).__name__}")
         yield Row(values, location)
+
+
+def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write one line for each row, and return the path as a configuration names it."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
 
 
 def read_csv(path: Path) -> Iterator[Row]:

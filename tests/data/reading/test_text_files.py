@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlhf.data.reading import text_files
-from rlhf.data.reading.text_files import read_csv, read_jsonl
+from rlhf.data.reading.text_files import read_csv, read_jsonl, write_jsonl
 from rlhf.errors import DataError
 
 
@@ -21,6 +21,12 @@ def test_jsonl_rows_carry_file_and_line_and_blank_lines_are_passed_over(tmp_path
     rows = list(read_jsonl(path))
     assert [row.values for row in rows] == [{"prompt": "x"}, {"prompt": "y"}]
     assert [row.location for row in rows] == [f"{path}:1", f"{path}:3"]
+
+
+def test_rows_that_were_written_are_read_again(tmp_path):
+    rows = [{"prompt": "two\nlines", "label": 1}, {"prompt": "caf\xe9", "label": None}]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    assert [row.values for row in read_jsonl(Path(path))] == rows
 
 
 def test_a_byte_order_mark_is_accepted(tmp_path):
