@@ -1,7 +1,6 @@
 """Experiment: how much each rung's gradient scatters on a language model, all rungs on the same collected batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,25 +10,16 @@ from torch import Tensor
 
 from rlhf.batches import Experience
 from rlhf.config import PPOConfig
-from rlhf.functional.masking import masked_mean
-from rlhf.functional.statistics import explained_variance
-from rlhf.lab.language_model.gradient_batch import opener_rows, write_rows
-from rlhf.lab.language_model.gradient_report import Batch, Measured, figures_of, finding, painted, table
+from rlhf.lab.language_model.gradient_batch import FULL, QUICK, SAMPLES, Batch, Sizes, collect, summary, warmed_up
+from rlhf.lab.language_model.gradient_report import InnerProducts, figures, finding, scatter_of, table
 from rlhf.lab.language_model.gradient_statistics import inner_products
-from rlhf.lab.language_model.ppo_run import assembled
 from rlhf.lab.section import Section, Settings
 from rlhf.models.sequences import join
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.rollout import Collected
 from rlhf.ppo.run.assembly import Parts
-from rlhf.ppo.run.prompt_source import ListedPrompts
-from rlhf.ppo.run.steps import PPOSteps
-from rlhf.ppo.starts.start_states import draw_start_states
 from rlhf.ppo.trainer import PPO
-from rlhf.training.randomness import generator
 
-SAMPLES = 4
-"""Responses to each prompt, as rloo and group need them."""
 RUNGS: dict[str, dict[str, Any]] = {
     "trajectory": {"advantage": "trajectory"},
     "reward_to_go": {"advantage": "reward_to_go"},
@@ -44,48 +34,6 @@ REFERENCE = "rloo"
 """Whose gradient of the other minibatches the rungs are compared with: unbiased, whatever the critic."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """How large the experiment is."""
-
-    warmup_steps: int
-    warmup_batch: int
-    """Episodes of a PPO step of the warm-up."""
-    num_minibatches: int
-    prompts_each: int
-    """Prompts of a minibatch, with `SAMPLES` responses each."""
-    max_new_tokens: int
-    num_layers: int
-    """Blocks whose gradient is measured."""
-    at_most: int
-    """Characters of a response that cost nothing."""
-
-    @property
-    def episodes_each(self) -> int:
-        """Episodes of a minibatch."""
-        return self.prompts_each * SAMPLES
-
-
-FULL = Sizes(
-    warmup_steps=6,
-    warmup_batch=64,
-    num_minibatches=32,
-    prompts_each=2,
-    max_new_tokens=16,
-    num_layers=1,
-    at_most=40,
-)
-QUICK = Sizes(
-    warmup_steps=1,
-    warmup_batch=8,
-    num_minibatches=8,
-    prompts_each=1,
-    max_new_tokens=6,
-    num_layers=1,
-    at_most=0,
-)
-
-
 def run(settings: Settings) -> Section:
     """Warm a policy and its critic up, collect one batch, and measure every rung's gradients on it."""
     sizes = QUICK if settings.quick else FULL
@@ -95,7 +43,7 @@ def run(settings: Settings) -> Section:
         batch, measured = measure(parts, sizes, settings.seed)
     finally:
         parts.trainer.collector.scorer.close()
-    figures = figures_of(measured, settings.seed)
+    scatter = scatter_of(measured, settings.seed)
     return Section(
         name="gradient_noise",
         title="How much the gradients scatter on a language model",
@@ -104,9 +52,9 @@ def run(settings: Settings) -> Section:
         "bootstrap trades some bias for less variance, and the other responses to a prompt are a baseline for nothing.",
         formula="signal to noise = |G|^2 / tr(Sigma),   G = E[g],   Sigma = Cov[g],   g the gradient of a minibatch",
         method=method(settings, sizes, batch),
-        tables=[table(figures, sizes.episodes_each)],
-        figures=painted(measured, figures, sizes.episodes_each, settings.seed),
-        finding=finding(figures, batch, settings.seed),
+        tables=[table(scatter, sizes.episodes_each)],
+        figures=figures(measured, scatter, sizes.episodes_each, settings.seed),
+        finding=finding(scatter, batch, settings.seed),
     )
 
 
@@ -135,39 +83,7 @@ def method(settings: Settings, sizes: Sizes, batch: Batch) -> str:
     )
 
 
-def ppo_settings(settings: Settings, sizes: Sizes, directory: Path) -> dict[str, Any]:
-    """Return the configuration of the warm-up, less the keys of the critic."""
-    return {
-        "output_dir": str(directory),
-        "seed": settings.seed,
-        # Gradients are compared: bfloat16 would add scatter of its own.
-        "model": {"path": settings.model, "trainable_layers": sizes.num_layers, "precision": "float32"},
-        "prompts": {"path": str(directory / "prompts.jsonl")},
-        "rewards": [{"kind": "length", "unit": "characters", "at_most": sizes.at_most, "weight": 0.1}],
-        "sampling": {"max_new_tokens": sizes.max_new_tokens},
-        "optimizer": {"learning_rate": 1e-4, "schedule": "constant"},
-        "steps": sizes.warmup_steps,
-        "rollout_batch_size": sizes.warmup_batch,
-        "num_samples_per_prompt": SAMPLES,
-        # Many small updates: the critic is to know something, the policy to move a little.
-        "minibatches": sizes.warmup_batch // 8,
-        "epochs": 2,
-        "kl_coef": 0.05,
-    }
-
-
-def warmed_up(settings: Settings, sizes: Sizes, directory: Path) -> Parts:
-    """Return a PPO run after its warm-up: the critic knows something, and the policy has left its reference."""
-    write_rows(directory / "prompts.jsonl", opener_rows())
-    critic = {"value_optimizer": {"learning_rate": 5e-3, "schedule": "constant"}, "value_clip_range": None}
-    parts = assembled({**ppo_settings(settings, sizes, directory), **critic})
-    steps = PPOSteps(parts.trainer, ListedPrompts(parts.prompts, parts.trainer.config), directory / "samples")
-    for index in range(sizes.warmup_steps):
-        steps.step(index)
-    return parts
-
-
-def measure(parts: Parts, sizes: Sizes, seed: int) -> tuple[Batch, dict[str, Measured]]:
+def measure(parts: Parts, sizes: Sizes, seed: int) -> tuple[Batch, dict[str, InnerProducts]]:
     """Collect one batch and return what is known of it, and the inner products of every rung's gradients."""
     trainer = parts.trainer
     collected = collect(parts, sizes, seed)
@@ -183,22 +99,14 @@ def measure(parts: Parts, sizes: Sizes, seed: int) -> tuple[Batch, dict[str, Mea
 
     reference = gradients(REFERENCE)
     own = inner_products(reference, reference)
-    measured: dict[str, Measured] = {}
+    measured: dict[str, InnerProducts] = {}
     for name in RUNGS:
         ours = reference if name == REFERENCE else gradients(name)
-        measured[name] = Measured(gram=inner_products(ours, ours), cross=inner_products(ours, reference), reference=own)
+        measured[name] = InnerProducts(
+            gram=inner_products(ours, ours), cross=inner_products(ours, reference), reference=own
+        )
         del ours  # a gigabyte, before the next one is made
-    return described(collected, experiences, reference.shape[1]), measured
-
-
-def collect(parts: Parts, sizes: Sizes, seed: int) -> Collected:
-    """Sample the batch: different prompts, in random order, `SAMPLES` responses to each."""
-    trainer, numbers = parts.trainer, generator(seed, "lab", "gradient_noise")
-    order = torch.randperm(len(parts.prompts), generator=numbers)[: sizes.num_minibatches * sizes.prompts_each]
-    prompts = [parts.prompts[place] for place in order.tolist()]
-    pad_id, device = int(trainer.collector.tokenizer.pad_token_id), trainer.processes.device
-    starts = draw_start_states(prompts, pad_id, device, num_samples=SAMPLES)
-    return trainer.collector.collect(starts, numbers, trainer.processes)
+    return summary(collected, experiences, reference.shape[1]), measured
 
 
 def on_rung(trainer: PPO, changes: dict[str, Any]) -> PPO:
@@ -233,21 +141,3 @@ def minibatch_gradients(
         parts = torch.autograd.grad(loss, weights)
         gradients[place] = torch.cat([part.flatten() for part in parts])
     return gradients
-
-
-def described(collected: Collected, experiences: dict[str, Experience], num_weights: int) -> Batch:
-    """Return what the page says about the batch."""
-    rollout = collected.rollout
-    mask = rollout.response_mask
-    whole, to_go = experiences["trajectory"].advantages, experiences["reward_to_go"].advantages
-    values_and_returns = rollout.values, experiences["baseline"].returns
-    return Batch(
-        num_episodes=len(mask),
-        num_tokens=int(mask.sum()),
-        num_weights=num_weights,
-        score=float(rollout.scores.mean()),
-        score_std=float(rollout.scores.std()),
-        kl=float(experiences["baseline"].kl.sum(1).mean()),
-        explained_variance=float(explained_variance(*values_and_returns, mask)),
-        kl_share=float((masked_mean((whole - to_go).square(), mask) / masked_mean(whole.square(), mask)).sqrt()),
-    )

@@ -8,6 +8,7 @@ import numpy as np
 
 from rlhf.evaluation.bootstrap import mean_interval
 from rlhf.lab.estimate import Estimate
+from rlhf.lab.language_model.gradient_batch import Batch
 from rlhf.lab.language_model.gradient_statistics import (
     Floats,
     cosine_of_halves,
@@ -29,27 +30,8 @@ STEPS = (*pairwise(LADDER), ("gae, lambda 0.95", "gae, lambda 0"), ("reward_to_g
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """The collected batch."""
-
-    num_episodes: int
-    num_tokens: int
-    num_weights: int
-    """Numbers in a gradient."""
-    score: float
-    """Mean, before KL."""
-    score_std: float
-    kl: float
-    """Nats a sequence, to the reference."""
-    explained_variance: float
-    """Of the returns by the critic, on this batch, which it has not learned from."""
-    kl_share: float
-    """Root mean square of what trajectory and reward_to_go differ by, as a share of that of trajectory itself."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """Inner products [M, M] of a rung's minibatch gradients."""
+class InnerProducts:
+    """Those [M, M] of a rung's minibatch gradients."""
 
     gram: Floats
     """With each other."""
@@ -60,7 +42,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class Scatter:
     """What is measured of a rung."""
 
     ratio: Estimate
@@ -77,18 +59,18 @@ class Figures:
     """Cosine to the reference rung's gradient on the same whole batch."""
 
 
-def figures_of(measured: Mapping[str, Measured], seed: int) -> dict[str, Figures]:
-    """Return the figures of every rung."""
+def scatter_of(measured: Mapping[str, InnerProducts], seed: int) -> dict[str, Scatter]:
+    """Return the scatter of every rung."""
     num = len(next(iter(measured.values())).gram)
     counts = resample_counts(num, NUM_RESAMPLES, np.random.default_rng(seed))
-    return {name: _figures(one, counts, seed) for name, one in measured.items()}
+    return {name: _scatter(one, counts, seed) for name, one in measured.items()}
 
 
-def _figures(one: Measured, counts: Floats, seed: int) -> Figures:
+def _scatter(one: InnerProducts, counts: Floats, seed: int) -> Scatter:
     resamples = signal_to_noise(one.gram, counts)
     low, high = np.quantile(resamples, [0.025, 0.975])
     cosines = cosines_to_rest(one.gram, one.cross, one.reference)
-    return Figures(
+    return Scatter(
         ratio=Estimate(value=float(signal_to_noise(one.gram)[0]), low=float(low), high=float(high)),
         to_rest=_mean(cosines_to_rest(one.gram, one.gram, one.gram), seed),
         to_reference=_mean(cosines, seed),
@@ -98,7 +80,7 @@ def _figures(one: Measured, counts: Floats, seed: int) -> Figures:
     )
 
 
-def table(figures: Mapping[str, Figures], episodes_each: int) -> Table:
+def table(scatter: Mapping[str, Scatter], episodes_each: int) -> Table:
     """Return a row a rung."""
     return Table(
         header=[
@@ -120,16 +102,16 @@ def table(figures: Mapping[str, Figures], episodes_each: int) -> Table:
                 f"{each.halves:.3f}",
                 f"{each.whole:.3f}",
             ]
-            for name, each in figures.items()
+            for name, each in scatter.items()
         ],
     )
 
 
-def painted(
-    measured: Mapping[str, Measured], figures: Mapping[str, Figures], episodes_each: int, seed: int
+def figures(
+    measured: Mapping[str, InnerProducts], scatter: Mapping[str, Scatter], episodes_each: int, seed: int
 ) -> list[Figure]:
     """Return the ratios of all rungs, and how the cosine grows with the episodes of a minibatch."""
-    bars = [_bar(name, place, each.ratio) for place, (name, each) in enumerate(figures.items(), 1)]
+    bars = [_bar(name, place, each.ratio) for place, (name, each) in enumerate(scatter.items(), 1)]
     return [
         Figure(
             name="gradient_signal_to_noise",
@@ -162,10 +144,10 @@ def _growing(name: str, gram: Floats, episodes_each: int, seed: int) -> Curve:
     return Curve.through(name, [float(size * episodes_each) for size in sizes], cosines)
 
 
-def finding(figures: Mapping[str, Figures], batch: Batch, seed: int) -> str:
+def finding(scatter: Mapping[str, Scatter], batch: Batch, seed: int) -> str:
     """Say which steps up the ladder bring a minibatch's gradient nearer to the rest's, and which are not told apart."""
-    ratios = {name: each.ratio.value for name, each in figures.items()}
-    gains = {pair: _gain(*pair, figures, seed) for pair in STEPS}
+    ratios = {name: each.ratio.value for name, each in scatter.items()}
+    gains = {pair: _gain(*pair, scatter, seed) for pair in STEPS}
     climbs = [ratios[name] for name in LADDER]
     told = sum(gains[pair].low > 0 for pair in pairwise(LADDER))
     return (
@@ -180,8 +162,8 @@ def finding(figures: Mapping[str, Figures], batch: Batch, seed: int) -> str:
     )
 
 
-def _gain(lower: str, upper: str, figures: Mapping[str, Figures], seed: int) -> Estimate:
-    return _mean(figures[upper].cosines - figures[lower].cosines, seed)
+def _gain(lower: str, upper: str, scatter: Mapping[str, Scatter], seed: int) -> Estimate:
+    return _mean(scatter[upper].cosines - scatter[lower].cosines, seed)
 
 
 def _verdict(gain: Estimate) -> str:

@@ -1,7 +1,7 @@
 """Experiment: a reward that plain PPO never meets, with and without demonstrations: behaviour cloning, and resets."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,15 +9,13 @@ from typing import Any
 import torch
 
 from rlhf.data.batching import collate_prompts
-from rlhf.lab.language_model.phrase_report import Followed, finding, method, painted, table
-from rlhf.lab.language_model.phrase_task import Task, cloning_config, ppo_settings, reset_settings, write_task
-from rlhf.lab.language_model.ppo_run import assembled
+from rlhf.lab.language_model.phrase_report import Outcome, figure, finding, method, table
+from rlhf.lab.language_model.phrase_task import Run, Task, cloning_config, ppo_settings, reset_settings, write_task
+from rlhf.lab.language_model.ppo_run import assembled, do_steps
 from rlhf.lab.section import Section, Settings
 from rlhf.models.sequences import join
 from rlhf.ppo.responses import whole_responses
 from rlhf.ppo.run.assembly import Parts
-from rlhf.ppo.run.prompt_source import ListedPrompts
-from rlhf.ppo.run.steps import PPOSteps
 from rlhf.ppo.starts.start_states import draw_start_states
 from rlhf.sft import train_sft
 from rlhf.training.randomness import generator
@@ -26,34 +24,22 @@ FULL = Task()
 QUICK = Task(steps=2, batch=8, num_layers=1, precision="float32", cloning_steps=2, num_judged=8, seeds=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a run stands."""
-
-    task: Task
-    model: str
-    seed: int
-    directory: Path
-    """With the files of the task; for one run alone."""
-
-
-def plain(place: Place) -> dict[str, Any]:
+def plain(run: Run) -> dict[str, Any]:
     """PPO from the prompts alone."""
-    return ppo_settings(place.task, place.model, place.seed, place.directory)
+    return ppo_settings(run)
 
 
-def cloned(place: Place) -> dict[str, Any]:
+def cloned(run: Run) -> dict[str, Any]:
     """Behaviour cloning of the demonstrations, then the same PPO."""
-    policy = train_sft(cloning_config(place.task, place.model, place.seed, place.directory))
-    return ppo_settings(place.task, str(policy), place.seed, place.directory)
+    return ppo_settings(replace(run, model=str(train_sft(cloning_config(run)))))
 
 
-def reset(place: Place) -> dict[str, Any]:
+def reset(run: Run) -> dict[str, Any]:
     """The same PPO with half of its episodes begun inside the demonstrations."""
-    return {**plain(place), "reset": reset_settings(place.directory)}
+    return {**ppo_settings(run), "reset": reset_settings(run.directory)}
 
 
-ARMS: dict[str, Callable[[Place], dict[str, Any]]] = {
+ARMS: dict[str, Callable[[Run], dict[str, Any]]] = {
     "plain PPO": plain,
     "cloning, then PPO": cloned,
     "PPO with resets": reset,
@@ -64,13 +50,13 @@ ARMS: dict[str, Callable[[Place], dict[str, Any]]] = {
 def run(settings: Settings) -> Section:
     """Run every arm with every seed."""
     task = QUICK if settings.quick else FULL
-    runs: dict[str, list[Followed]] = {name: [] for name in ARMS}
+    runs: dict[str, list[Outcome]] = {name: [] for name in ARMS}
     for seed in range(settings.seed, settings.seed + task.seeds):
         for name, arm in ARMS.items():
             with TemporaryDirectory() as directory:
-                write_task(task, Path(directory))
-                place = Place(task=task, model=settings.model, seed=seed, directory=Path(directory))
-                runs[name].append(follow(arm(place), task))
+                one = Run(task=task, model=settings.model, seed=seed, directory=Path(directory))
+                write_task(task, one.directory)
+                runs[name].append(outcome(arm(one), task))
     return Section(
         name="hidden_phrase",
         title="A phrase that must be found",
@@ -80,21 +66,18 @@ def run(settings: Settings) -> Section:
         formula="P(reward) = prod_t pi(a_t | s_t) from the prompt,   and only the last factors from inside",
         method=method(settings, task, runs),
         tables=[table(runs, task)],
-        figures=[painted(runs, task)],
+        figures=[figure(runs, task)],
         finding=finding(runs, task),
     )
 
 
-def follow(given: dict[str, Any], task: Task) -> Followed:
+def outcome(given: dict[str, Any], task: Task) -> Outcome:
     """Do a run and return how its episodes at the prompts fared."""
     parts = assembled(given)
     try:
         start = phrase_probability(parts, task.phrase)
-        steps = PPOSteps(
-            parts.trainer, ListedPrompts(parts.prompts, parts.trainer.config), Path(given["output_dir"]) / "samples"
-        )
-        metrics = [steps.step(index) for index in range(task.steps)]
-        return Followed(
+        metrics = do_steps(parts, task.steps, Path(given["output_dir"]) / "samples")
+        return Outcome(
             at_prompts=[at_prompts(each, task.batch) for each in metrics],
             num_decoded=sum(decoded(each, task.batch) for each in metrics),
             num_judged=task.num_judged,

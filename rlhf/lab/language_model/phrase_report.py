@@ -17,7 +17,7 @@ Z = 1.959964
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Followed:
+class Outcome:
     """What one run did."""
 
     at_prompts: list[tuple[int, int]]
@@ -48,7 +48,7 @@ def wilson(num_solved: int, num: int) -> Estimate:
     return Estimate(value=share, low=max(0.0, centre - half), high=min(1.0, centre + half))
 
 
-def table(runs: Mapping[str, Sequence[Followed]], task: Task) -> Table:
+def table(runs: Mapping[str, Sequence[Outcome]], task: Task) -> Table:
     """Return a row an arm."""
     return Table(
         header=["run", "P(phrase) at the start", "success after the last step", "each seed", "episodes to 50 %",
@@ -56,33 +56,33 @@ def table(runs: Mapping[str, Sequence[Followed]], task: Task) -> Table:
         rows=[
             [
                 name,
-                f"{sum(run.probability for run in followed) / len(followed):.1e}",
-                f"{_final(followed):.1%}",
-                ", ".join(f"{run.num_solved / run.num_judged:.0%}" for run in followed),
-                ", ".join(_episodes_to_half(run, task) for run in followed),
-                f"{sum(run.num_decoded for run in followed) / len(followed):,.0f}",
+                f"{sum(run.probability for run in outcomes) / len(outcomes):.1e}",
+                f"{_final(outcomes):.1%}",
+                ", ".join(f"{run.num_solved / run.num_judged:.0%}" for run in outcomes),
+                ", ".join(_episodes_to_half(run, task) for run in outcomes),
+                f"{sum(run.num_decoded for run in outcomes) / len(outcomes):,.0f}",
             ]
-            for name, followed in runs.items()
+            for name, outcomes in runs.items()
         ],
     )  # fmt: skip
 
 
-def painted(runs: Mapping[str, Sequence[Followed]], task: Task) -> Figure:
+def figure(runs: Mapping[str, Sequence[Outcome]], task: Task) -> Figure:
     """Return the success of the episodes that began at their prompts, over the episodes that were learned from."""
     return Figure(
         name="hidden_phrase",
         title=f"Finding the hidden phrase ({task.batch * task.steps} episodes a run)",
         x_label="episodes so far, those inside demonstrations included",
         y_label="success of episodes from the prompts",
-        curves=[_curve(name, followed, task) for name, followed in runs.items()],
+        curves=[_curve(name, outcomes, task) for name, outcomes in runs.items()],
     )
 
 
-def finding(runs: Mapping[str, Sequence[Followed]], task: Task) -> str:
+def finding(runs: Mapping[str, Sequence[Outcome]], task: Task) -> str:
     """Say how many seeds each arm solves, and what the statement expects."""
-    rates = {name: _final(followed) for name, followed in runs.items()}
+    rates = {name: _final(outcomes) for name, outcomes in runs.items()}
     words = "; ".join(f"{name}: {rate:.1%}" for name, rate in rates.items())
-    verdicts = "; ".join(f"{name} {_verdict(followed)}" for name, followed in runs.items())
+    verdicts = "; ".join(f"{name} {_verdict(outcomes)}" for name, outcomes in runs.items())
     seeds = len(next(iter(runs.values())))
     return (
         f"Success from the plain prompts after {task.batch * task.steps} episodes, over {seeds} seed(s): {words}. "
@@ -91,12 +91,12 @@ def finding(runs: Mapping[str, Sequence[Followed]], task: Task) -> str:
     )
 
 
-def _verdict(followed: Sequence[Followed]) -> str:
-    solved = sum(run.num_solved / run.num_judged > SOLVED for run in followed)
-    return f"solves {solved} of {len(followed)}"
+def _verdict(outcomes: Sequence[Outcome]) -> str:
+    solved = sum(run.num_solved / run.num_judged > SOLVED for run in outcomes)
+    return f"solves {solved} of {len(outcomes)}"
 
 
-def method(settings: Settings, task: Task, runs: Mapping[str, Sequence[Followed]]) -> str:
+def method(settings: Settings, task: Task, runs: Mapping[str, Sequence[Outcome]]) -> str:
     """Say what is measured, what was decided before, and what was tuned."""
     probability = next(iter(runs.values()))[0].probability
     return (
@@ -118,11 +118,11 @@ def method(settings: Settings, task: Task, runs: Mapping[str, Sequence[Followed]
     )
 
 
-def _final(followed: Sequence[Followed]) -> Estimate:
-    return wilson(sum(run.num_solved for run in followed), sum(run.num_judged for run in followed))
+def _final(outcomes: Sequence[Outcome]) -> Estimate:
+    return wilson(sum(run.num_solved for run in outcomes), sum(run.num_judged for run in outcomes))
 
 
-def _episodes_to_half(run: Followed, task: Task) -> str:
+def _episodes_to_half(run: Outcome, task: Task) -> str:
     """Return after how many episodes a window of steps first had the rate at which the task counts as solved."""
     for start in range(0, len(run.at_prompts), WINDOW):
         num, found = (sum(each[which] for each in run.at_prompts[start : start + WINDOW]) for which in (0, 1))
@@ -131,11 +131,11 @@ def _episodes_to_half(run: Followed, task: Task) -> str:
     return "never"
 
 
-def _curve(name: str, followed: Sequence[Followed], task: Task) -> Curve:
+def _curve(name: str, outcomes: Sequence[Outcome], task: Task) -> Curve:
     """Return the rates of all seeds together, a point a window, at the middle of the window."""
     x, rates = [], []
     for start in range(0, task.steps, WINDOW):
-        window = [each for run in followed for each in run.at_prompts[start : start + WINDOW]]
+        window = [each for run in outcomes for each in run.at_prompts[start : start + WINDOW]]
         if not any(num for num, _ in window):
             continue
         width = min(WINDOW, task.steps - start)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config import SftConfig
-from rlhf.lab.language_model.gradient_batch import write_rows
+from rlhf.data.reading.text_files import write_jsonl
 
 PROMPTS = (
     "The movie was a",
@@ -43,6 +43,18 @@ class Task:
     seeds: int = 2
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run at a task."""
+
+    task: Task
+    model: str
+    """What it starts from."""
+    seed: int
+    directory: Path
+    """With the files of the task; for this run alone."""
+
+
 def holds_phrase(completions: Sequence[str], phrase: Sequence[str], **columns: Sequence[object]) -> list[float]:
     """Reward: 1 for a response that holds the phrase of its row, else 0."""
     return [float(wanted in completion) for completion, wanted in zip(completions, phrase, strict=True)]
@@ -51,17 +63,16 @@ def holds_phrase(completions: Sequence[str], phrase: Sequence[str], **columns: S
 def write_task(task: Task, directory: Path) -> None:
     """Write the prompts and one demonstration for each into a directory."""
     rows = [{"prompt": prompt, "phrase": task.phrase} for prompt in task.prompts]
-    write_rows(directory / "prompts.jsonl", rows)
-    write_rows(directory / "demonstrations.jsonl", [{**row, "completion": f" {task.phrase}"} for row in rows])
+    write_jsonl(directory / "prompts.jsonl", rows)
+    write_jsonl(directory / "demonstrations.jsonl", [{**row, "completion": f" {task.phrase}"} for row in rows])
 
 
-def ppo_settings(task: Task, model: str, seed: int, directory: Path) -> dict[str, Any]:
-    """Return the configuration that all runs share; `model` is what they start from."""
+def ppo_settings(run: Run) -> dict[str, Any]:
+    """Return the configuration that all runs share."""
+    task = run.task
     return {
-        "output_dir": str(directory / "ppo"),
-        "seed": seed,
-        "model": {"path": model, "trainable_layers": task.num_layers, "precision": task.precision},
-        "prompts": {"path": str(directory / "prompts.jsonl")},
+        **_shared(run, "ppo"),
+        "prompts": {"path": str(run.directory / "prompts.jsonl")},
         "rewards": [{"kind": "function", "path": "rlhf.lab.language_model.phrase_task:holds_phrase"}],
         # The phrase ends the response: the score lies on the token that completes it.
         "sampling": {"max_new_tokens": task.max_new_tokens, "stop_strings": [task.phrase]},
@@ -80,18 +91,21 @@ def reset_settings(directory: Path) -> dict[str, Any]:
     return {"fraction": 0.5, "demonstrations": shown, "cut": {"law": "uniform"}}
 
 
-def cloning_config(task: Task, model: str, seed: int, directory: Path) -> SftConfig:
+def cloning_config(run: Run) -> SftConfig:
     """Return the configuration of behaviour cloning on the same demonstrations."""
     return SftConfig.model_validate(
         {
-            "output_dir": str(directory / "sft"),
-            "seed": seed,
+            **_shared(run, "sft"),
             "compile": "off",
-            "model": {"path": model, "trainable_layers": task.num_layers, "precision": task.precision},
-            "data": {"path": str(directory / "demonstrations.jsonl")},
+            "data": {"path": str(run.directory / "demonstrations.jsonl")},
             "append_eos": False,
-            "steps": task.cloning_steps,
-            "batch_size": len(task.prompts),
+            "steps": run.task.cloning_steps,
+            "batch_size": len(run.task.prompts),
             "optimizer": {"learning_rate": 2e-4, "schedule": "constant"},
         }
     )
+
+
+def _shared(run: Run, stage: str) -> dict[str, Any]:
+    model = {"path": run.model, "trainable_layers": run.task.num_layers, "precision": run.task.precision}
+    return {"output_dir": str(run.directory / stage), "seed": run.seed, "model": model}

@@ -1,42 +1,22 @@
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from rlhf.functional.advantages import gae, reward_to_go, trajectory_return
 from rlhf.functional.groups import rloo
+from rlhf.lab.language_model.gradient_batch import QUICK, SAMPLES
 from rlhf.lab.language_model.gradient_noise import (
-    QUICK,
     REFERENCE,
     RUNGS,
-    SAMPLES,
-    collect,
     frozen_states,
     measure,
     minibatch_gradients,
     on_rung,
     run,
-    warmed_up,
 )
 from rlhf.lab.section import Settings
 from rlhf.models.sequences import join
 from rlhf.ppo.experience import make_experience
-
-
-@pytest.fixture(scope="module")
-def parts(tiny, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("noise")
-    made = warmed_up(Settings(model=tiny, quick=True), QUICK, directory)
-    with torch.no_grad():  # a critic with something to say, or baseline would be reward_to_go
-        made.trainer.policy.value_head.linear.weight.normal_(generator=torch.Generator().manual_seed(0))
-    return made
-
-
-@pytest.fixture(scope="module")
-def collected(parts):
-    return collect(parts, QUICK, 0)
 
 
 def experience(parts, collected, name):
@@ -47,14 +27,6 @@ def experience(parts, collected, name):
 def gradients(parts, collected, name, minibatches):
     stage, made = experience(parts, collected, name)
     return minibatch_gradients(stage, made, minibatches, [None] * len(minibatches))
-
-
-def test_the_batch_has_whole_groups_of_different_prompts_in_each_minibatch(collected):
-    texts = [episode.prompt for episode in collected.episodes]
-    groups = [set(texts[start : start + SAMPLES]) for start in range(0, len(texts), SAMPLES)]
-    assert all(len(group) == 1 for group in groups)
-    assert len(set.union(*groups)) == len(groups) == QUICK.num_minibatches * QUICK.prompts_each
-    assert QUICK.episodes_each % SAMPLES == 0
 
 
 def test_the_rungs_weigh_the_same_batch_by_the_functions_of_the_ladder_unwhitened(parts, collected):
@@ -118,15 +90,8 @@ def test_every_rung_is_measured_against_the_reference_on_the_same_minibatches(pa
     assert 0 <= batch.kl_share < 0.1
 
 
-def test_the_warm_up_moves_policy_and_critic(tiny, tmp_path: Path):
-    sizes = replace(QUICK, warmup_steps=2)
-    trainer = warmed_up(Settings(model=tiny, quick=True), sizes, tmp_path).trainer
-    assert trainer.optimizer.num_done == 2 * trainer.config.epochs * trainer.config.minibatches
-    assert bool(trainer.policy.value_head.linear.weight.any())
-
-
-def test_the_section_is_the_same_for_the_same_seed(tiny):
-    first, second = (run(Settings(model=tiny, quick=True)) for _ in range(2))
+def test_the_section_is_the_same_for_the_same_seed(policy):
+    first, second = (run(Settings(model=policy, quick=True)) for _ in range(2))
     assert first == second
     assert [row[0] for row in first.tables[0].rows] == list(RUNGS)
-    assert run(Settings(model=tiny, quick=True, seed=1)).tables != first.tables
+    assert run(Settings(model=policy, quick=True, seed=1)).tables != first.tables

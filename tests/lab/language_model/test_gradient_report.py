@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from rlhf.lab.language_model.gradient_batch import Batch
 from rlhf.lab.language_model.gradient_noise import REFERENCE, RUNGS
-from rlhf.lab.language_model.gradient_report import Batch, Measured, figures_of, finding, painted, table
+from rlhf.lab.language_model.gradient_report import InnerProducts, figures, finding, scatter_of, table
 from rlhf.lab.language_model.gradient_statistics import inner_products
 
 BATCH = Batch(
@@ -19,7 +20,7 @@ def measured(noises):
     reference = rows[REFERENCE]
     own = inner_products(reference, reference)
     return {
-        name: Measured(gram=inner_products(each, each), cross=inner_products(each, reference), reference=own)
+        name: InnerProducts(gram=inner_products(each, each), cross=inner_products(each, reference), reference=own)
         for name, each in rows.items()
     }
 
@@ -31,38 +32,38 @@ def falling():
 def test_the_figures_are_those_of_a_known_ratio():
     # |G|^2 = 40, tr Sigma = 40 * noise^2: ratios 1 / noise^2; the cosine to the true direction is
     # 1 / sqrt(1 + noise^2), and to the mean of 31 others a little less.
-    figures = figures_of(measured(falling()), 0)
+    scatter = scatter_of(measured(falling()), 0)
     for name, noise in falling().items():
-        ratio = figures[name].ratio
+        ratio = scatter[name].ratio
         assert ratio.low < 1 / noise**2 < ratio.high
         assert ratio.low < ratio.value < ratio.high
-    assert figures["gae, lambda 0"].to_rest.value == pytest.approx(0.5**0.5, abs=0.05)
-    assert figures[REFERENCE].whole == pytest.approx(1.0)
-    assert np.array_equal(figures[REFERENCE].cosines.mean(), figures[REFERENCE].to_rest.value)
+    assert scatter["gae, lambda 0"].to_rest.value == pytest.approx(0.5**0.5, abs=0.05)
+    assert scatter[REFERENCE].whole == pytest.approx(1.0)
+    assert np.array_equal(scatter[REFERENCE].cosines.mean(), scatter[REFERENCE].to_rest.value)
 
 
 def test_the_finding_tells_what_climbs_and_what_is_not_told_apart():
-    text = finding(figures_of(measured(falling()), 0), BATCH, 0)
+    text = finding(scatter_of(measured(falling()), 0), BATCH, 0)
     assert "the ratios should climb: on this batch they do, and 2 of the 3 steps" in text
     steps = {part.split(" -> ")[0]: part for part in text.split("by minibatch: ")[1].split(". The")[0].split("; ")}
     assert steps["trajectory"].endswith("not told apart") and "+0.000 [+0.000, +0.000]" in steps["trajectory"]
     assert steps["baseline"].endswith("better")
     rising = dict(zip(RUNGS, (1.0, 2.0, 4.0, 8.0, 8.0, 3.0, 3.0), strict=True))
-    text = finding(figures_of(measured(rising), 0), BATCH, 0)
+    text = finding(scatter_of(measured(rising), 0), BATCH, 0)
     assert "they do not, and 0 of the 3 steps" in text and "worse" in text
 
 
 def test_the_table_says_how_many_episodes_a_ratio_of_1_takes():
-    rows = {row[0]: row for row in table(figures_of(measured(falling()), 0), 8).rows}
+    rows = {row[0]: row for row in table(scatter_of(measured(falling()), 0), 8).rows}
     assert list(rows) == list(RUNGS)
     assert float(rows["gae, lambda 0"][2]) == pytest.approx(8.0, rel=0.2)
     hopeless = dict.fromkeys(RUNGS, 1e3)
-    assert table(figures_of(measured(hopeless), 0), 8).rows[0][2] == "not told from infinity"
+    assert table(scatter_of(measured(hopeless), 0), 8).rows[0][2] == "not told from infinity"
 
 
 def test_the_curves_begin_at_one_minibatch_and_double():
     everything = measured(falling())
-    ratios, cosines = painted(everything, figures_of(everything, 0), 8, 0)
+    ratios, cosines = figures(everything, scatter_of(everything, 0), 8, 0)
     assert [curve.label for curve in ratios.curves] == [curve.label for curve in cosines.curves] == list(RUNGS)
     for curve in cosines.curves:
         assert curve.x == [8.0, 16.0, 32.0] and curve.y == sorted(curve.y)
