@@ -95,7 +95,7 @@ def train(objective: Objective, epochs: int, size: Size, drawn: Languages, seed:
     for _ in range(size.num_batches):
         episodes = sampler.draw(logits, size.num_episodes, numbers)
         updated = update(logits, episodes, objective, epochs, rates)
-        largest = torch.maximum(largest, moved(logits, updated, episodes))
+        largest = torch.maximum(largest, update_kl(logits, updated, episodes))
         logits = updated
     reached = [objective_of(drawn.processes[k % num_seeds], logits[k]) for k in range(len(logits))]
     starts, bests = (torch.tensor(ends, dtype=torch.float64) for ends in (drawn.starts, drawn.bests))
@@ -131,7 +131,7 @@ def update(logits: Tensor, episodes: Episodes, objective: Objective, epochs: int
     return logits
 
 
-def moved(logits: Tensor, updated: Tensor, episodes: Episodes) -> Tensor:
+def update_kl(logits: Tensor, updated: Tensor, episodes: Episodes) -> Tensor:
     """Return [R] nats a response, KL(old || new): exact at every state, averaged over the visits of the batch."""
     tables = exact_kl(logits, updated)
     kl = keep(tables[episodes.runs.unsqueeze(1), episodes.states], episodes.mask)

@@ -48,8 +48,8 @@ class Rung:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """What the sampled episodes say about a rung."""
+class Growth:
+    """How a rung's second moment grows in the sampled episodes."""
 
     moments: list[Estimate]
     """At each horizon."""
@@ -115,7 +115,7 @@ def run(settings: Settings) -> Section:
         "cube of the episode's length; the reward to go leaves a third of it; with a value function it grows as the "
         "length itself.",
         formula="g = sum_t grad log pi(a_t | s_t) Psi_t,   E[g^2] = sum_t E[Psi_t^2]",
-        method=f"{num_episodes} episodes at each H in {_listed(horizons)}. Every action is one of two with "
+        method=f"{num_episodes} episodes at each H in {', '.join(map(str, horizons))}. Every action is one of two with "
         "probability 1/2 and a score of +1 or -1; it changes no reward, so E[g] = 0. A step brings 1, plus normal "
         "noise of variance n = 1 in the rungs that know the value: without noise they would be 0. g of an episode is "
         "the gradient of `policy_gradient_loss` on the rung's own function. An exponent is the slope of log mean g^2 "
@@ -145,7 +145,7 @@ def squared_gradients(rung: Rung, horizon: int, num_episodes: int, numbers: torc
     return gradient.squeeze(1).square()
 
 
-def measure(rung: Rung, horizons: tuple[int, ...], num_episodes: int, numbers: torch.Generator) -> Measured:
+def measure(rung: Rung, horizons: tuple[int, ...], num_episodes: int, numbers: torch.Generator) -> Growth:
     """Measure the second moment at every horizon, and its exponent."""
     means, resamples = [], []
     for horizon in horizons:
@@ -155,14 +155,14 @@ def measure(rung: Rung, horizons: tuple[int, ...], num_episodes: int, numbers: t
     points, drawn, places = torch.stack(means), torch.stack(resamples, 1), logarithms(horizons)
     exact = torch.tensor([rung.exact(horizon) for horizon in horizons], dtype=torch.float64)
     slope = fitted_line(places, points.log()).slope
-    return Measured(
+    return Growth(
         moments=[estimate(points[k], drawn[:, k], LEVEL) for k in range(len(horizons))],
         exponent=estimate(slope, fitted_line(places, drawn.log()).slope, LEVEL),
         exact_exponent=float(fitted_line(places, exact.log()).slope),
     )
 
 
-def _exponents(measured: dict[str, Measured]) -> Table:
+def _exponents(measured: dict[str, Growth]) -> Table:
     header = ["Psi_t", "E[g^2]", "for long H", "slope of the exact formula", "measured slope"]
     rows = []
     for rung in RUNGS:
@@ -171,7 +171,7 @@ def _exponents(measured: dict[str, Measured]) -> Table:
     return Table(title="Exponents", header=header, rows=rows)
 
 
-def _largest(measured: dict[str, Measured], horizons: tuple[int, ...]) -> Table:
+def _largest(measured: dict[str, Growth], horizons: tuple[int, ...]) -> Table:
     """Show the second moments themselves, at the shortest, a middle and the longest horizon."""
     chosen = [0, len(horizons) // 2, len(horizons) - 1]
     header = ["Psi_t"]
@@ -186,7 +186,7 @@ def _largest(measured: dict[str, Measured], horizons: tuple[int, ...]) -> Table:
     return Table(title="The second moments themselves", header=header, rows=rows)
 
 
-def _figure(measured: dict[str, Measured], horizons: tuple[int, ...]) -> Figure:
+def _figure(measured: dict[str, Growth], horizons: tuple[int, ...]) -> Figure:
     x = [float(horizon) for horizon in horizons]
     curves = []
     for rung in RUNGS:
@@ -203,7 +203,7 @@ def _figure(measured: dict[str, Measured], horizons: tuple[int, ...]) -> Figure:
     )
 
 
-def _finding(measured: dict[str, Measured], horizons: tuple[int, ...]) -> str:
+def _finding(measured: dict[str, Growth], horizons: tuple[int, ...]) -> str:
     missed = [name for name, found in measured.items() if not found.exponent.holds(found.exact_exponent)]
     verdict = (
         f"Measured and derived slopes agree: all {len(measured)} intervals hold the slope of the exact formula."
@@ -221,7 +221,3 @@ def _finding(measured: dict[str, Measured], horizons: tuple[int, ...]) -> str:
         f"whole future stays in it. Growth as H needs the bootstrap: lambda 0 gives {single.exponent.shown()}, lambda "
         f"{LAMBDA} {between.exponent.shown()} over these H, on its way to 1 once H is far beyond 1/(1 - lambda)."
     )
-
-
-def _listed(horizons: tuple[int, ...]) -> str:
-    return ", ".join(str(horizon) for horizon in horizons)

@@ -8,7 +8,7 @@ import torch
 from rlhf.functional.losses import policy_gradient_loss, policy_loss
 from rlhf.lab.tabular.episodes import Episodes, Sampler
 from rlhf.lab.tabular.stability import OBJECTIVES
-from rlhf.lab.tabular.tiny_languages import KL_COEF, Size, languages, moved, objective_of, train, update
+from rlhf.lab.tabular.tiny_languages import KL_COEF, Size, languages, objective_of, train, update, update_kl
 from rlhf.oracle.exact import optimal_logits, regularised_objective, sequence_kl
 from rlhf.oracle.process import random_logits
 
@@ -78,7 +78,7 @@ def test_the_measured_kl_is_the_oracles_from_old_to_new():
     exact, reverse = (float(sequence_kl(process, *pair)) for pair in ((policy[0], other[0]), (other[0], policy[0])))
     # The KL of a state differs from response to response by about as much as it is on average.
     tolerance = 5 * exact / 20_000**0.5
-    assert float(moved(policy, other, episodes)[0]) == pytest.approx(exact, abs=tolerance)
+    assert float(update_kl(policy, other, episodes)[0]) == pytest.approx(exact, abs=tolerance)
     assert abs(reverse - exact) > 2 * tolerance
 
 
