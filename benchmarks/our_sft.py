@@ -10,7 +10,6 @@ from rlhf.config import SftConfig
 from rlhf.config.reading.overrides import apply_overrides, parse_overrides
 from rlhf.sft import NextTokenObjective, train_sft
 from rlhf.training.optimizer import Optimizer
-from rlhf.training.precision import compute_dtype
 from rlhf.training.supervised import SupervisedSteps
 from stopwatch import Stopwatch, serve
 
@@ -23,15 +22,16 @@ def measure(work: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
     steps_per_pass = -(-len(work["rows"]) // work["batch_size"])
     num_steps = work["passes"] * steps_per_pass
     _wrap(watch)
-    step, learned = SupervisedSteps.step, 0.0
+    step, learned, compute = SupervisedSteps.step, 0.0, ""
 
     def timed(steps: SupervisedSteps, index: int) -> dict[str, float]:
         # From before the first step of a pass to after its last: what the loop does between them belongs to the pass.
-        nonlocal learned
+        nonlocal learned, compute
         if index % steps_per_pass == 0:
             watch.start()
         metrics = step(steps, index)
         learned += metrics["weight"]
+        compute = str(next(steps.optimizer.weights.module.parameters()).dtype).removeprefix("torch.")
         if (index + 1) % steps_per_pass == 0:
             watch.lap()
         return metrics
@@ -41,8 +41,7 @@ def measure(work: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
         train_sft(_config(work, num_steps, directory))
     if learned != work["passes"] * sum(len(row) - 1 for row in work["rows"]):
         raise SystemExit("the texts did not become the token ids that the other side reads")
-    compute = compute_dtype(work["dtype"], torch.device("cpu"))
-    return {"steps_per_pass": steps_per_pass, "compute": str(compute).removeprefix("torch.")}
+    return {"steps_per_pass": steps_per_pass, "compute": compute}
 
 
 def _config(work: dict[str, Any], num_steps: int, directory: str) -> SftConfig:
