@@ -6,13 +6,14 @@ as many different weight matrices as the model has blocks, so that weights come 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
 from arithmetic import Limits
-from options import Parser, finish, parser_without_model
-from rows import Row, circumstances, markdown, save
+from options import Parser, parser_without_model
+from rows import Row, circumstances, collect
 
 HIDDEN, INTERMEDIATE, VOCABULARY, BLOCKS = 576, 1536, 49152, 30
 """SmolLM2-135M."""
@@ -36,6 +37,11 @@ def best_seconds(work: Callable[[], object], budget: float) -> float:
         work()
         times.append(time.perf_counter() - before)
     return min(times)
+
+
+def budget_of(options: Any) -> float:
+    """Return the seconds for which each product is repeated under these options."""
+    return QUICK_BUDGET if options.quick else BUDGET
 
 
 def measure_limits(dtype: torch.dtype, budget: float = BUDGET) -> Limits:
@@ -72,20 +78,16 @@ def _flops(rows: int, inner: int, columns: int) -> float:
     return 2.0 * rows * inner * columns
 
 
-def product_rows(dtype: torch.dtype, limits: Limits, budget: float) -> list[Row]:
-    """Return a row for each product of the model at training and at decode shapes."""
+def product_rows(dtype: torch.dtype, limits: Limits, budget: float) -> Iterator[Row]:
+    """Yield a row for each product of the model at training and at decode shapes."""
     weights = [(HIDDEN, HIDDEN), (HIDDEN, INTERMEDIATE), (INTERMEDIATE, HIDDEN), (HIDDEN, VOCABULARY)]
-    rows = [
-        _row(
-            "training", dtype, limits, (TRAINING_ROWS, *weight), _product_seconds(TRAINING_ROWS, *weight, dtype, budget)
-        )
-        for weight in weights
-    ]
+    for weight in weights:
+        seconds = _product_seconds(TRAINING_ROWS, *weight, dtype, budget)
+        yield _row("training", dtype, limits, (TRAINING_ROWS, *weight), seconds)
     for num_rows in DECODE_ROWS:
         for weight in weights:
             seconds = _decode_seconds(num_rows, *weight, dtype, budget)
-            rows.append(_row("decode", dtype, limits, (num_rows, *weight), seconds))
-    return rows
+            yield _row("decode", dtype, limits, (num_rows, *weight), seconds)
 
 
 def _row(use: str, dtype: torch.dtype, limits: Limits, shape: tuple[int, int, int], seconds: float) -> Row:
@@ -108,21 +110,22 @@ def arguments() -> Parser:
     return parser_without_model(__doc__)
 
 
-def main() -> None:
-    """Measure, print the table, write the JSON."""
-    options = arguments().parse_args()
-    budget = QUICK_BUDGET if options.quick else BUDGET
-    rows: list[Row] = []
+def measured(budget: float) -> Iterator[Row]:
+    """Yield, for each type, a row with its limits and one for each product."""
     for dtype in (torch.float32, torch.bfloat16):
         limits = measure_limits(dtype, budget)
         name = str(dtype).removeprefix("torch.")
         best = {"gflops": limits.flops / 1e9, "gigabytes_per_second": limits.bytes / 1e9}
         print(f"{name}: {best['gflops']:.0f} GFLOP/s, memory {best['gigabytes_per_second']:.1f} GB/s")
-        rows.append({"benchmark": "limits", "name": f"limit {name}", "ratio": 1.0, "limit": best, **circumstances()})
-        rows += product_rows(dtype, limits, budget)
-        save(rows, options.json)
-    print(markdown(rows))
-    finish(len(rows))
+        yield {"benchmark": "limits", "name": f"limit {name}", "ratio": 1.0, "limit": best, **circumstances()}
+        yield from product_rows(dtype, limits, budget)
+
+
+def main() -> None:
+    """Measure, print the table, write the JSON."""
+    made = arguments()
+    options = made.parse_args()
+    collect(measured(budget_of(options)), made, options.json)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,12 @@ def add_turns(made: Parser) -> None:
     )
 
 
+def add_dtype_and_seed(made: Parser, dtype_of: str, seed_of: str) -> None:
+    """Add the options of benchmarks that compute with a model on random texts, each with its help."""
+    made.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help=dtype_of)
+    made.add_argument("--seed", type=positive, default=1, help=seed_of)
+
+
 def add_size(made: Parser, option: str, what: str, sizes: tuple[int, int], **more: Any) -> None:
     """Add an option that `--quick` has a smaller default for; `settle` fills it in."""
     full, quick = sizes

@@ -9,13 +9,24 @@ from typing import Any
 import torch
 
 from arithmetic import shape_of, update_seconds
-from limits import BUDGET, QUICK_BUDGET, measure_limits
+from limits import budget_of, measure_limits
 from materials import Texts, make_reward_model
-from options import PAIRS, Parser, add_size, add_turns, has_goals, parser, positive, refuse_only, settle
+from options import (
+    PAIRS,
+    Parser,
+    add_dtype_and_seed,
+    add_size,
+    add_turns,
+    has_goals,
+    parser,
+    positive,
+    refuse_only,
+    settle,
+)
 from rlhf.data.reading.text_files import write_jsonl
 from rlhf.fetch import resolve
 from rlhf.training.precision import compute_dtype
-from rows import Row, collect, comparison
+from rows import Row, collect, comparison, completed
 from sides import Side, in_turn
 
 
@@ -67,8 +78,7 @@ def arguments() -> Parser:
     add_turns(made)
     add_size(made, "--minibatches", "optimizer steps an epoch", MINIBATCHES, choices=(1, 2, 4, 8))
     made.add_argument("--updates", type=positive, default=1, help="timed updates of each process, after one to warm up")
-    made.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="what ours computes in")
-    made.add_argument("--seed", type=positive, default=1, help="of prompts, reward model and sampling")
+    add_dtype_and_seed(made, "what ours computes in", "of prompts, reward model and sampling")
     return made
 
 
@@ -98,7 +108,7 @@ def comparisons(size: Size, options: Any) -> Iterator[Row]:
 def measured(work: dict[str, Any], size: Size, options: Any) -> Iterator[Row]:
     """Run each peer and ours in turn, and yield the rows of each peer as soon as they are there."""
     dtype = compute_dtype(options.dtype, torch.device("cpu"))
-    shape, limits = shape_of(work["policy"]), measure_limits(dtype, QUICK_BUDGET if options.quick else BUDGET)
+    shape, limits = shape_of(work["policy"]), measure_limits(dtype, budget_of(options))
     ours = {
         critic: Side(
             name=f"ours, {critic} critic",
@@ -131,14 +141,8 @@ def measured(work: dict[str, Any], size: Size, options: Any) -> Iterator[Row]:
 
 
 def _completed(row: Row, goal: tuple[float, float] | None, least: float, size: Size, options: Any) -> Row:
-    row["work"] = {name: getattr(size, name) for name in Size.__slots__}
-    row["least_seconds"] = least
-    if goal is not None and size == FULL and has_goals(options):
-        row["goal"] = {"at_least": goal[0], "aim": goal[1]}
-    if "ours" in row:
-        row["share_of_limit"] = least / row["ours"]["seconds"]
-        row["work"]["ours_computes_in"] = row["ours"]["compute"]
-    return row
+    work = {name: getattr(size, name) for name in Size.__slots__}
+    return completed(row, work, least, goal if size == FULL and has_goals(options) else None)
 
 
 def _chosen(options: Any) -> list[tuple[Peer, list[str]]]:

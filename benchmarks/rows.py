@@ -42,6 +42,24 @@ def comparison(benchmark: str, name: str, theirs: Figures, ours: Figures, **more
     return row
 
 
+def completed(row: Row, work: Row, least: float | None, goal: tuple[float, float] | None) -> Row:
+    """Return a row with what was done, the least seconds it takes, our share of them, and the goal.
+
+    Args:
+        row: of a comparison.
+        work: sizes; what ours computed in is added to them, where it has said so.
+        least: seconds that the machine would need for it; None where nobody knows.
+        goal: at least, and aim; None where none applies.
+    """
+    ours = row.get("ours", {})
+    found = {**row, "work": {**work, **({"ours_computes_in": ours["compute"]} if "compute" in ours else {})}}
+    if least is not None:
+        found |= {"least_seconds": least, **({"share_of_limit": least / ours["seconds"]} if ours else {})}
+    if goal is not None:
+        found["goal"] = dict(zip(("at_least", "aim"), goal, strict=True))
+    return found
+
+
 def circumstances() -> Row:
     """Return machine and date."""
     return {

@@ -16,21 +16,21 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from arithmetic import sampling_seconds, shape_of
-from limits import BUDGET, QUICK_BUDGET, measure_limits
+from limits import budget_of, measure_limits
 from materials import Texts
-from options import PAIRS, Parser, add_size, has_goals, parser, positive, settle
+from options import PAIRS, Parser, add_dtype_and_seed, add_size, has_goals, parser, positive, settle
 from rlhf.batches import PromptBatch, Samples
 from rlhf.fetch import resolve
 from rlhf.models.pretrained.loading import frozen_in, load_causal_lm
 from rlhf.sampling.sampler import sample
 from rlhf.training.precision import compute_dtype
-from rows import Row, circumstances, collect
+from rows import Row, circumstances, collect, completed
 from stopwatch import peak_bytes, versions
 
 EARLY_SHARE = 1 / 3
 """Of the rows that end before their last token, with early EOS."""
 ROWS = (16, 64, 128)
-GOALS = {16: (2, 3.5), 64: (2, 3.5)}
+GOALS: dict[int, tuple[float, float]] = {16: (2, 3.5), 64: (2, 3.5)}
 PROMPT_TOKENS, NEW_TOKENS = 32, (64, 24)
 """Of each row; new ones in full, and with `--quick`."""
 PAD_ID = 0
@@ -44,8 +44,7 @@ def arguments() -> Parser:
     add_size(made, "--pairs", "how often the sides run in turn", PAIRS)
     made.add_argument("--prompt-tokens", type=positive, default=PROMPT_TOKENS, help="tokens of each prompt")
     add_size(made, "--new-tokens", "tokens sampled at most", NEW_TOKENS)
-    made.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="of both sides")
-    made.add_argument("--seed", type=positive, default=1, help="of prompts and sampling")
+    add_dtype_and_seed(made, "of both sides", "of prompts and sampling")
     return made
 
 
@@ -139,7 +138,7 @@ def comparisons(options: Any) -> Iterator[Row]:
     """Load the model and yield a row for each number of rows, without and with early EOS."""
     directory, dtype = resolve(options.model), compute_dtype(options.dtype, CPU)
     model, texts = load(directory, dtype), Texts(directory, options.seed)
-    shape, limits = shape_of(directory), measure_limits(dtype, QUICK_BUDGET if options.quick else BUDGET)
+    shape, limits = shape_of(directory), measure_limits(dtype, budget_of(options))
     for num_rows in options.rows or ROWS:
         prompt_ids = torch.tensor(texts.of_lengths([options.prompt_tokens] * num_rows)[1])
         sizes = {"rows": num_rows, "prompt_tokens": options.prompt_tokens, "new_tokens": options.new_tokens}
@@ -148,14 +147,14 @@ def comparisons(options: Any) -> Iterator[Row]:
             name = f"{num_rows} rows, {'early EOS' if early else 'no EOS'}, {str(dtype).removeprefix('torch.')}"
             print(f"{name} ...", file=sys.stderr, flush=True)
             row = row_of(measured(model, prompt_ids, stops, options), name, num_rows)
-            row["work"] = {**sizes, "num_stop_ids": len(stops)}
-            if not early:  # with early EOS the least work depends on where rows end
-                least = sampling_seconds(shape, limits, **sizes, bytes_per_weight=dtype.itemsize)
-                row |= {"least_seconds": least, "share_of_limit": least / row["ours"]["seconds"]}
-            has_full_size = (options.prompt_tokens, options.new_tokens) == (PROMPT_TOKENS, NEW_TOKENS[0])
-            if num_rows in GOALS and dtype == torch.bfloat16 and has_full_size and has_goals(options):
-                row["goal"] = dict(zip(("at_least", "aim"), GOALS[num_rows], strict=True))
-            yield row
+            # With early EOS the least work depends on where rows end.
+            least = None if early else sampling_seconds(shape, limits, **sizes, bytes_per_weight=dtype.itemsize)
+            yield completed(row, {**sizes, "num_stop_ids": len(stops)}, least, _goal(num_rows, dtype, options))
+
+
+def _goal(num_rows: int, dtype: torch.dtype, options: Any) -> tuple[float, float] | None:
+    has_full_size = (options.prompt_tokens, options.new_tokens) == (PROMPT_TOKENS, NEW_TOKENS[0])
+    return GOALS.get(num_rows) if dtype == torch.bfloat16 and has_full_size and has_goals(options) else None
 
 
 def row_of(found: dict[str, dict[str, list[float]]], name: str, num_rows: int) -> Row:

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from arithmetic import shape_of, training_seconds
-from limits import BUDGET, QUICK_BUDGET, measure_limits
+from limits import budget_of, measure_limits
 from materials import Texts
-from options import PAIRS, Parser, add_turns, has_goals, parser, positive, refuse_only, settle
+from options import PAIRS, Parser, add_dtype_and_seed, add_turns, has_goals, parser, positive, refuse_only, settle
 from rlhf.data.reading.text_files import write_jsonl
 from rlhf.fetch import resolve
 from rlhf.training.precision import compute_dtype
-from rows import Row, collect, comparison
+from rows import Row, collect, comparison, completed
 from sides import Side, in_turn
 
 PINS = "trl-1.16.0"
@@ -53,8 +53,7 @@ def arguments() -> Parser:
     made = parser(__doc__)
     add_turns(made)
     made.add_argument("--passes", type=positive, default=1, help="timed passes over the rows, after one to warm up")
-    made.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="what ours computes in")
-    made.add_argument("--seed", type=positive, default=1, help="of the rows")
+    add_dtype_and_seed(made, "what ours computes in", "of the rows")
     return made
 
 
@@ -89,9 +88,7 @@ def measured(case: Case, directory: Path, options: Any) -> Iterator[Row]:
     }
     found = in_turn([*theirs.values(), ours], options.pairs, options.timeout)
     tokens = sum(len(row) for row in ids)
-    limits = measure_limits(
-        compute_dtype(options.dtype, torch.device("cpu")), QUICK_BUDGET if options.quick else BUDGET
-    )
+    limits = measure_limits(compute_dtype(options.dtype, torch.device("cpu")), budget_of(options))
     least = training_seconds(shape_of(policy), limits, tokens)
     for packed, side in theirs.items():
         row = comparison("sft_vs_trl", _name(case, packed), found[side.name], found["ours"])
@@ -99,17 +96,10 @@ def measured(case: Case, directory: Path, options: Any) -> Iterator[Row]:
 
 
 def _completed(row: Row, case: Case, tokens: int, least: float, options: Any) -> Row:
-    row["work"] = {"real_tokens": tokens, "batch_size": BATCH_SIZE}
-    row["least_seconds"] = least
-    if has_goals(options):
-        row["goal"] = {"at_least": case.goal[0], "aim": case.goal[1]}
-    for side in ("theirs", "ours"):
-        if side in row:
-            row[side]["tokens_per_second"] = tokens / row[side]["seconds"]
-    if "ours" in row:
-        row["work"]["ours_computes_in"] = row["ours"]["compute"]
-        row["share_of_limit"] = least / row["ours"]["seconds"]
-    return row
+    work = {"real_tokens": tokens, "batch_size": BATCH_SIZE}
+    sides = {side: row[side] for side in ("theirs", "ours") if side in row}
+    speeds: Row = {side: {**found, "tokens_per_second": tokens / found["seconds"]} for side, found in sides.items()}
+    return completed({**row, **speeds}, work, least, case.goal if has_goals(options) else None)
 
 
 def _packings(case: Case, options: Any) -> list[bool]:
