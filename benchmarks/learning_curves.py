@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from intervals import mean_and_half
+from tables import markdown_table, mean_and_half
 
 KEYS = ("objective/scores", "objective/kl")
 Curves = NDArray[np.float64]
@@ -36,10 +36,8 @@ def interval(curves: Curves) -> tuple[float, float]:
 def table(settings: dict[str, list[Path]], width: int) -> str:
     """Return a Markdown table of two settings, a line for each metric and span of `width` steps."""
     one, other = settings
-    lines = [
-        f"| metric | steps | {one} | {other} | {one} in {other} | {other} in {one} | difference |",
-        f"|{' --- |' * 7}",
-    ]
+    header = ["metric", "steps", one, other, f"{one} in {other}", f"{other} in {one}", "difference"]
+    rows = []
     for key in KEYS:
         first, second = read(settings[one], key), read(settings[other], key)
         steps = min(first.shape[1], second.shape[1])
@@ -48,7 +46,7 @@ def table(settings: dict[str, list[Path]], width: int) -> str:
             (mean, half), (other_mean, other_half) = interval(first[:, span]), interval(second[:, span])
             apart = abs(mean - other_mean)
             difference = interval(first[:, span] - second[:, span])
-            cells = [
+            row = [
                 key,
                 f"{span.start + 1} to {span.stop}",
                 f"{mean:.2f} +- {half:.2f}",
@@ -57,8 +55,8 @@ def table(settings: dict[str, list[Path]], width: int) -> str:
                 "yes" if apart <= half else "no",
                 f"{difference[0]:+.2f} +- {difference[1]:.2f}",
             ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            rows.append(row)
+    return markdown_table(header, rows)
 
 
 def _setting(text: str) -> tuple[str, list[Path]]:

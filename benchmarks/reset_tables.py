@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from intervals import mean_and_half
+from tables import markdown_table, mean_and_half
 
+HEADER = ("fraction", "score", "of seeds", "KL", "decode tokens", "at the end", "at equal KL", "at equal decode tokens")
 Row = dict[str, Any]
 Curve = list[Row]
 """The measurements of one run, in the order of the steps."""
@@ -49,26 +50,14 @@ def interval(values: Sequence[float]) -> str:
 
 def table(runs: Runs) -> str:
     """Return one line a fraction: the end of the run, and differences to fraction 0; of the seeds that have it."""
-    header = (
-        "fraction",
-        "score",
-        "of seeds",
-        "KL",
-        "decode tokens",
-        "at the end",
-        "at equal KL",
-        "at equal decode tokens",
-    )
-    lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
-    ends: dict[int, dict[float, float]] = {
-        seed: {fraction: curve[-1]["score"] for fraction, curve in curves.items()} for seed, curves in runs.items()
-    }
+    rows = []
+    ends = {seed: {part: curve[-1]["score"] for part, curve in curves.items()} for seed, curves in runs.items()}
     by_kl = {seed: at_equal(curves, "kl") for seed, curves in runs.items()}
     by_tokens = {seed: at_equal(curves, "decode_tokens") for seed, curves in runs.items()}
     for fraction in sorted({fraction for curves in runs.values() for fraction in curves}):
         scores = [end[fraction] for end in ends.values() if fraction in end]
         last = [curves[fraction][-1] for curves in runs.values() if fraction in curves]
-        cells = [
+        row = [
             f"{fraction:g}",
             interval(scores),
             ", ".join(f"{score:.2f}" for score in scores),
@@ -76,8 +65,8 @@ def table(runs: Runs) -> str:
             f"{np.mean([row['decode_tokens'] for row in last]):,.0f}",
             *(_gain(found, fraction) for found in (ends, by_kl, by_tokens)),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(row)
+    return markdown_table(HEADER, rows)
 
 
 def _score_at(curve: Curve, key: str, place: float) -> float:

@@ -17,6 +17,7 @@ import torch
 from options import Parser, finish, one_line_errors
 from rlhf.training.telemetry.machine import processor_name
 from sides import Figures
+from tables import markdown_table
 
 Row = dict[str, Any]
 COLUMNS = ("comparison", "theirs", "ours", "ratio", "of pairs", "goal", "peak memory", "of the limit")
@@ -93,10 +94,8 @@ def collect(found: Iterable[Row], made: Parser, path: Path | None) -> NoReturn:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return the rows as a Markdown table, with the phases of the sides below it."""
-    cells = [list(COLUMNS), ["---"] * len(COLUMNS), *(_cells(row) for row in rows)]
-    lines = ["| " + " | ".join(row) + " |" for row in cells]
-    lines += ["", *(f"- {row['name']}: {_phases(row)}" for row in rows if _phases(row))]
-    return "\n".join(lines)
+    phases = [f"- {row['name']}: {_phases(row)}" for row in rows if _phases(row)]
+    return "\n".join([markdown_table(COLUMNS, map(_cells, rows)), "", *phases])
 
 
 def _cells(row: Row) -> list[str]:

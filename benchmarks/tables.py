@@ -1,10 +1,15 @@
-"""Student's interval of a mean over a few seeds."""
+"""What the tables of results share: lines of Markdown, and Student's interval of a mean over a few seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; a bar within a cell ends it."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
 def mean_and_half(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
