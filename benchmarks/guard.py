@@ -6,7 +6,6 @@ is small and random, and the bounds leave room for noise.
 """
 
 import argparse
-import copy
 import json
 import shutil
 import statistics
@@ -20,14 +19,14 @@ from io import StringIO
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig
 
+from plain_update import CLIP_RANGE, PlainUpdate, as_transformers_has_it
 from rlhf.batches import Experience
-from rlhf.config import PPOConfig, PPOSettings
+from rlhf.config import PPOConfig
 from rlhf.data.reading.text_files import write_jsonl
 from rlhf.models.pretrained.quiet import quiet_transformers
-from rlhf.models.sequences import join
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.rollout import Collected
 from rlhf.ppo.run.assembly import Parts
@@ -41,8 +40,6 @@ from rlhf.training.storage.run_directory import RunDirectory
 
 TINY = Path(__file__).resolve().parents[1] / "data" / "tiny_model"
 TEXT = "the film was long and the end of it came as no surprise to any of us"
-CLIP_RANGE = 0.2
-"""Of ratios and of values."""
 BOUNDS = {"sampler": 0.8, "update": 0.65}
 """Smallest ratio, their time / ours, that passes. Seen on two cores with four times too much to do: 2.53 and 2.79 (1.15
 and more without packed weights), and 1.31 to 1.49."""
@@ -84,53 +81,6 @@ class Comparison:
         if self.ratio >= bound:
             return None
         return f"guard: our {self.name} is {self.ratio:.2f}x as fast as {self.peer}, below {bound}x"
-
-
-class PlainUpdate:
-    """What `PPO.optimise` does, written plainly: float32, eager, padded rows, logits at every position."""
-
-    def __init__(self, lm: PreTrainedModel, hidden: int, config: PPOSettings) -> None:
-        """Train `lm` and a value head that starts at 0."""
-        self.lm, self.config = lm, config
-        self.value_head = nn.Linear(hidden, 1)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
-        groups = [(lm, config.optimizer), (self.value_head, config.value_optimizer)]
-        self.adam = torch.optim.AdamW(
-            [{"params": list(module.parameters()), "lr": section.learning_rate} for module, section in groups],
-            betas=config.optimizer.betas,
-            weight_decay=0.0,
-        )
-
-    def optimise(self, experience: Experience, minibatches: Sequence[Tensor]) -> None:
-        """Make `epochs` passes over the batch, one step for the rows of each minibatch."""
-        for _ in range(self.config.epochs):
-            for rows in minibatches:
-                self.loss(experience.rows(rows)).backward()
-                for module in (self.lm, self.value_head):
-                    nn.utils.clip_grad_norm_(module.parameters(), self.config.optimizer.max_grad_norm)
-                self.adam.step()
-                self.adam.zero_grad()
-
-    def loss(self, experience: Experience) -> Tensor:
-        """Return the clipped surrogate and the clipped value loss, means over response tokens."""
-        config, rollout = self.config, experience.rollout
-        mask = rollout.response_mask
-        sequences = join(rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, mask)
-        padding = torch.arange(sequences.input_ids.shape[1]) < sequences.lengths[:, None]
-        output = self.lm(
-            input_ids=sequences.input_ids, attention_mask=padding, use_cache=False, output_hidden_states=True
-        )
-        every = output.logits[:, :-1].float().log_softmax(-1).gather(-1, sequences.input_ids[:, 1:, None]).squeeze(-1)
-        place = sequences.rows, sequences.columns - 1
-        logprobs, values = every[place], self.value_head(output.hidden_states[-1]).squeeze(-1)[place]
-        advantages, old_values, returns = experience.advantages[mask], rollout.values[mask], experience.returns[mask]
-        ratio = (logprobs - rollout.logprobs[mask]).exp()
-        clipped = ratio.clamp(1 - CLIP_RANGE, 1 + CLIP_RANGE)
-        policy = -torch.minimum(ratio * advantages, clipped * advantages).mean()
-        near = old_values + (values - old_values).clamp(-CLIP_RANGE, CLIP_RANGE)
-        value = 0.5 * torch.maximum((values - returns).square(), (near - returns).square()).mean()
-        return policy + config.value_coef * value
 
 
 def build(directory: Path, sizes: Sizes) -> Parts:
@@ -211,13 +161,6 @@ def compare_updates(parts: Parts, sizes: Sizes) -> Comparison:
         return tokens
 
     return compared("update", "a plain update", ours, theirs, sizes.turns)
-
-
-def as_transformers_has_it(lm: PreTrainedModel) -> PreTrainedModel:
-    """Return a copy without what we have changed in the model's passes: torch's own attention."""
-    peer = copy.deepcopy(lm)
-    peer.set_attn_implementation("sdpa")
-    return peer
 
 
 def experienced(parts: Parts) -> tuple[Experience, Collected]:
