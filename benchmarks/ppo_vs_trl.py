@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,15 @@ class Peer:
     goals: dict[str, tuple[float, float]]
     mixed: bool = False
 
-    @property
-    def variables(self) -> dict[str, str]:
-        """Its own `bf16=True` has no effect in this trainer; accelerate's variable has."""
-        return {"ACCELERATE_MIXED_PRECISION": "bf16" if self.mixed else "no"}
+    def side(self, work: dict[str, Any]) -> Side:
+        """Return what its process does."""
+        # Its own `bf16=True` has no effect in this trainer; accelerate's variable has.
+        variables = {"ACCELERATE_MIXED_PRECISION": "bf16" if self.mixed else "no"}
+        own = {**work, "dtype": self.dtype}
+        return Side(name=self.name, worker=self.worker, pins=self.pins, variables=variables, work=own)
 
 
-NEW, OLD = ("trl_ppo.py", "trl-1.12.0"), ("trl_trunk_ppo.py", "trl-0.11.4")
+NEW, OLD = ("workers/trl_ppo.py", "trl-1.12.0"), ("workers/trl_trunk_ppo.py", "trl-0.11.4")
 PEERS = (
     Peer("TRL 1.12.0 mixed", *NEW, "float32", {"shared": (4, 5), "separate": (2.5, 3.3)}, mixed=True),
     Peer("TRL 1.12.0 float32", *NEW, "float32", {"shared": (6, 8)}),
@@ -109,40 +111,24 @@ def measured(work: dict[str, Any], size: Size, options: Any) -> Iterator[Row]:
     """Run each peer and ours in turn, and yield the rows of each peer as soon as they are there."""
     dtype = compute_dtype(options.dtype, torch.device("cpu"))
     shape, limits = shape_of(work["policy"]), measure_limits(dtype, budget_of(options))
-    ours = {
-        critic: Side(
-            name=f"ours, {critic} critic",
-            worker="our_ppo.py",
-            work={**work, "dtype": options.dtype, "critic": critic, "settings": options.set},
-        )
-        for critic in ("shared", "separate")
-    }
+    sizes = {"rows": size.rows, "prompt_tokens": size.prompt_tokens, "new_tokens": size.new_tokens}
     for peer, critics in _chosen(options):
-        theirs = Side(
-            name=peer.name,
-            worker=peer.worker,
-            pins=peer.pins,
-            variables=peer.variables,
-            work={**work, "dtype": peer.dtype},
-        )
-        found = in_turn([theirs, *(ours[critic] for critic in critics)], options.pairs, options.timeout)
-        for critic in critics:
-            least = update_seconds(
-                shape,
-                limits,
-                rows=size.rows,
-                prompt_tokens=size.prompt_tokens,
-                new_tokens=size.new_tokens,
-                epochs=size.epochs,
-                separate_critic=critic == "separate",
-            )
-            row = comparison("ppo_vs_trl", _name(peer, critic), found[peer.name], found[ours[critic].name])
+        ours = {critic: _our_side(critic, work, options) for critic in critics}
+        found = in_turn([peer.side(work), *ours.values()], options.pairs, options.timeout)
+        for critic, side in ours.items():
+            is_separate = critic == "separate"
+            least = update_seconds(shape, limits, **sizes, epochs=size.epochs, separate_critic=is_separate)
+            row = comparison("ppo_vs_trl", _name(peer, critic), found[peer.name], found[side.name])
             yield _completed(row, peer.goals.get(critic), least, size, options)
 
 
+def _our_side(critic: str, work: dict[str, Any], options: Any) -> Side:
+    given = {"dtype": options.dtype, "critic": critic, "settings": options.set}
+    return Side(name=f"ours, {critic} critic", worker="workers/our_ppo.py", work={**work, **given})
+
+
 def _completed(row: Row, goal: tuple[float, float] | None, least: float, size: Size, options: Any) -> Row:
-    work = {name: getattr(size, name) for name in Size.__slots__}
-    return completed(row, work, least, goal if size == FULL and has_goals(options) else None)
+    return completed(row, asdict(size), least, goal if size == FULL and has_goals(options) else None)
 
 
 def _chosen(options: Any) -> list[tuple[Peer, list[str]]]:

@@ -76,16 +76,8 @@ def measured(case: Case, directory: Path, options: Any) -> Iterator[Row]:
         "passes": 1 + options.passes,
         "seed": options.seed,
     }
-    ours = Side(name="ours", worker="our_sft.py", work={**work, "dtype": options.dtype, "settings": options.set})
-    theirs = {
-        packed: Side(
-            name=_peer(packed),
-            worker="trl_sft.py",
-            pins=PINS,
-            work={**work, "dtype": "bfloat16", "packing": packed},
-        )
-        for packed in _packings(case, options)
-    }
+    ours = _our_side(work, options)
+    theirs = {packed: _their_side(packed, work) for packed in _packings(case, options)}
     found = in_turn([*theirs.values(), ours], options.pairs, options.timeout)
     tokens = sum(len(row) for row in ids)
     limits = measure_limits(compute_dtype(options.dtype, torch.device("cpu")), budget_of(options))
@@ -93,6 +85,16 @@ def measured(case: Case, directory: Path, options: Any) -> Iterator[Row]:
     for packed, side in theirs.items():
         row = comparison("sft_vs_trl", _name(case, packed), found[side.name], found["ours"])
         yield _completed(row, case, tokens, least, options)
+
+
+def _our_side(work: dict[str, Any], options: Any) -> Side:
+    given = {"dtype": options.dtype, "settings": options.set}
+    return Side(name="ours", worker="workers/our_sft.py", work={**work, **given})
+
+
+def _their_side(packed: bool, work: dict[str, Any]) -> Side:
+    given = {"dtype": "bfloat16", "packing": packed}
+    return Side(name=_peer(packed), worker="workers/trl_sft.py", pins=PINS, work={**work, **given})
 
 
 def _completed(row: Row, case: Case, tokens: int, least: float, options: Any) -> Row:

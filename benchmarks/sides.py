@@ -1,6 +1,7 @@
 """One side of a comparison as a process of its own, and several of them in turn: A B A B."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ class Side:
 
     name: str
     worker: str
-    """File beside this one."""
+    """File, from the folder of this one."""
     work: dict[str, Any]
     """What the worker reads."""
     pins: str | None = None
@@ -99,6 +100,8 @@ def run(side: Side, timeout: float) -> dict[str, Any]:
     """
     python = Path(sys.executable) if side.pins is None else python_of(side.pins)
     variables = {**variables_of(side.pins), **side.variables}
+    # Workers read the stopwatch, which stands beside this file.
+    variables["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [variables.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory() as directory:
         work, result = Path(directory) / "work.json", Path(directory) / "result.json"
         work.write_text(json.dumps(side.work), encoding="utf-8")

@@ -80,6 +80,12 @@ def test_a_process_gets_its_work_and_variables_and_reports(worker):
     assert found["variable"] == "v" and found["offline"] == "1"
 
 
+def test_a_worker_in_a_folder_below_reads_the_stopwatch_too(worker, tmp_path):
+    (tmp_path / "workers").mkdir()
+    below = shutil.move(tmp_path / worker, tmp_path / "workers" / worker)
+    assert len(run(Side(name="x", worker=str(below.relative_to(tmp_path)), work={}), 60)["seconds"]) == 2
+
+
 def test_a_process_that_fails_says_its_last_line(worker):
     with pytest.raises(LeftOut, match="status 1: cannot do this"):
         run(Side(name="x", worker=worker, work={"fails": True}), 60)

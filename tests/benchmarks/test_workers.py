@@ -1,4 +1,4 @@
-"""Tests of our workers (benchmarks/our_ppo.py, our_sft.py) and of what the sides read, on a tiny random model."""
+"""Tests of our workers (benchmarks/workers/) and of what the sides read, on a tiny random model."""
 
 import json
 
@@ -6,16 +6,16 @@ import pytest
 import torch
 
 import materials
-import our_ppo
-import our_sft
 import ppo_vs_trl
 import sft_vs_trl
+import sides
 from rlhf.data.reading.text_files import write_jsonl
 from rlhf.models.pretrained.loading import load_scalar_lm
 from rlhf.sft import NextTokenObjective
 from rlhf.training.optimizer import Optimizer
 from rlhf.training.supervised import SupervisedSteps
 from stopwatch import Stopwatch
+from workers import our_ppo, our_sft
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +28,15 @@ def unwrapped(monkeypatch):
         (SupervisedSteps, "step"),
     ):
         monkeypatch.setattr(owner, name, getattr(owner, name))
+
+
+def test_every_worker_that_a_side_names_is_there():
+    options = ppo_vs_trl.arguments().parse_args([])
+    named = [peer.side({}) for peer in ppo_vs_trl.PEERS]
+    named += [ppo_vs_trl._our_side("shared", {}, options), sft_vs_trl._our_side({}, options)]
+    named.append(sft_vs_trl._their_side(True, {}))
+    files = {sides.HERE / side.worker for side in named}
+    assert len(files) == 5 and all(file.is_file() for file in files)
 
 
 def test_texts_have_the_lengths_that_were_asked_for(model_directory, tiny_tokenizer):
