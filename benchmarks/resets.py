@@ -7,6 +7,7 @@ so that runs can be compared at equal KL and at equal decode tokens. `reset_tabl
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,7 @@ class _Heldout:
     def __init__(self, task: Task, parts: Parts, reference: Policy, options: Any) -> None:
         config = parts.trainer.config
         self._task, self._options, self._reference = task, options, reference
-        self._policy = Policy(
-            path=task.policy,
-            model=parts.trainer.policy.lm,
-            tokenizer=reference.tokenizer,
-            eos_ids=reference.eos_ids,
-        )
+        self._policy = replace(reference, model=parts.trainer.policy.lm)
         self._decoding = DecodingSection(max_new_tokens=config.sampling.max_new_tokens)
         assert isinstance(config, PPOConfig)
         section = config.prompts.model_copy(
@@ -118,13 +114,13 @@ class _Heldout:
 
 
 def _config(task: Task, fraction: float, directory: Path, options: Any) -> PPOConfig:
-    reset = {"fraction": fraction, "demonstrations": {"kind": "data", "path": task.demonstrations, "max_length": 96}}
+    shown = {"kind": "data", "path": task.demonstrations, "max_length": 96}
     return PPOConfig.model_validate(
         {
             "output_dir": str(directory),
             "seed": options.seed,
             "prompts": {"path": "fetch:movie-reviews/ppo_prompts.jsonl", "max_length": 32},
-            "reset": reset,
+            "reset": {"fraction": fraction, "demonstrations": shown},
             **SETTINGS,
             **task.settings,
         }
