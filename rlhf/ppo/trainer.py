@@ -10,11 +10,10 @@ from rlhf.batches import Experience
 from rlhf.config import PPOSettings
 from rlhf.data.records import Prompt
 from rlhf.errors import GuardStop
-from rlhf.functional.losses import value_loss
+from rlhf.functional.losses import PolicyLoss, policy_gradient_loss, policy_loss, value_loss
 from rlhf.functional.masking import masked_sum
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.sequences import join
-from rlhf.ppo.estimators import policy_objective
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.kl_control import KLControl
 from rlhf.ppo.rollout import Collected, Collector, Sampled
@@ -247,3 +246,12 @@ class PPO:
         bad = [name for name, mean in means.items() if not abs(mean) < float("inf")]
         if bad:
             raise GuardStop(f"not finite in an update: {', '.join(bad)} - no step was taken; lower the learning rate")
+
+
+def policy_objective(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, config: PPOSettings, num_tokens: float
+) -> PolicyLoss:
+    """Return the loss of `config.objective`; all tensors [B, T], `num_tokens` of the global minibatch."""
+    if config.objective == "policy_gradient":
+        return policy_gradient_loss(logprobs, old_logprobs, advantages, mask, num_tokens=num_tokens)
+    return policy_loss(logprobs, old_logprobs, advantages, mask, config.clip_range, num_tokens=num_tokens)

@@ -29,7 +29,7 @@ from proofs import (
 )
 from rlhf.functional import advantages, groups, losses, masking
 from rlhf.oracle import second_moments
-from rlhf.ppo import estimators, experience
+from rlhf.ppo import experience
 from rlhf.ppo.starts.resets import Resets
 from rlhf.ppo.trainer import PPO
 
@@ -201,8 +201,8 @@ ESTIMATORS = [
     ),
     Mutation(
         "the configured estimator is not the one that runs",
-        estimators.estimated_advantages,
-        {"return reward_to_go(": "return -reward_to_go("},
+        experience.estimated_advantages,
+        {"return advantages": "return -advantages"},
         (UPDATE,),
     ),
     # Second moments.
