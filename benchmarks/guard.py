@@ -23,10 +23,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from rlhf.batches import Experience
+from rlhf.batches import Experience, join
 from rlhf.config import PPOConfig, PPOSettings
 from rlhf.models.pretrained.quiet import quiet_transformers
-from rlhf.models.sequences import join
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.rollout import Collected
 from rlhf.ppo.run.assembly import Parts
@@ -223,7 +222,7 @@ def experienced(parts: Parts) -> tuple[Experience, Collected]:
     """Return what an update learns from."""
     trainer = parts.trainer
     starts = draw_start_states(parts.prompts, 0, trainer.processes.device)
-    collected = trainer.collector.collect(starts, trainer.generators.rollout, trainer.processes)
+    collected = trainer.collector.collect(starts, trainer.generators.rollout)
     experience = make_experience(collected.rollout, trainer.kl_control.coef, trainer.config, trainer.processes)
     return experience, collected
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.batches import Experience
+from rlhf.batches import Experience, join
 from rlhf.config import PPOConfig
 from rlhf.functional.masking import masked_mean
 from rlhf.functional.statistics import explained_variance
@@ -18,7 +18,6 @@ from rlhf.lab.gradient_report import Batch, Measured, figures_of, finding, paint
 from rlhf.lab.gradient_statistics import inner_products
 from rlhf.lab.openers import opener_rows, write_rows
 from rlhf.lab.section import Section, Settings
-from rlhf.models.sequences import join
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.rollout import Collected
 from rlhf.ppo.run.assembly import Parts
@@ -198,7 +197,7 @@ def collect(parts: Parts, sizes: Sizes, seed: int) -> Collected:
     prompts = [parts.prompts[place] for place in order.tolist()]
     pad_id, device = int(trainer.collector.tokenizer.pad_token_id), trainer.processes.device
     starts = draw_start_states(prompts, pad_id, device, num_samples=SAMPLES)
-    return trainer.collector.collect(starts, numbers, trainer.processes)
+    return trainer.collector.collect(starts, numbers)
 
 
 def on_rung(trainer: PPO, changes: dict[str, Any]) -> PPO:

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from rlhf.batches import join
 from rlhf.data.batching import collate_prompts
 from rlhf.lab.assembled import assembled
 from rlhf.lab.phrase_report import Followed, finding, method, painted, table
 from rlhf.lab.phrase_task import Task, cloning_config, ppo_settings, reset_settings, write_task
 from rlhf.lab.section import Section, Settings
-from rlhf.models.sequences import join
 from rlhf.ppo.responses import whole_responses
 from rlhf.ppo.run.assembly import Parts
 from rlhf.ppo.run.prompt_source import ListedPrompts

@@ -13,7 +13,6 @@ from rlhf.errors import GuardStop
 from rlhf.functional.losses import PolicyLoss, policy_gradient_loss, policy_loss, value_loss
 from rlhf.functional.masking import masked_sum
 from rlhf.models.policy import PolicyWithValueHead
-from rlhf.models.sequences import join
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.kl_control import KLControl
 from rlhf.ppo.rollout import Collected, Collector, Sampled
@@ -120,7 +119,7 @@ class PPO:
 
     def make_experience(self, sampled: Sampled, scored: Scored) -> StepBatch:
         """Pass the responses through policy and reference, shape rewards with the KL, estimate advantages."""
-        collected = self.collector.complete(sampled, scored, self.generators.rollout, self.processes)
+        collected = self.collector.complete(sampled, scored, self.generators.rollout)
         kl_coef = self.kl_control.coef
         experience = make_experience(collected.rollout, kl_coef, self.config, self.processes)
         self.guard(experience)
@@ -192,9 +191,8 @@ class PPO:
         """Return a microbatch's share of the loss, its sums over real tokens, and its ratios [N]."""
         config, rollout = self.config, experience.rollout
         mask = rollout.response_mask
-        sequences = join(rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, mask, rollout.forced)
         output = self.policy(
-            sequences,
+            rollout.sequences(),
             mask.shape[1],
             config.sampling.temperature,
             frozen_states=frozen_states,

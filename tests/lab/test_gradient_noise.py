@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlhf.batches import join
 from rlhf.functional.advantages import gae, reward_to_go, trajectory_return
 from rlhf.functional.groups import rloo
 from rlhf.lab.gradient_noise import (
@@ -21,7 +22,6 @@ from rlhf.lab.gradient_noise import (
     warmed_up,
 )
 from rlhf.lab.section import Settings
-from rlhf.models.sequences import join
 from rlhf.ppo.experience import make_experience
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from rlhf.batches import join
 from rlhf.models.policy import PolicyWithValueHead, sequence_logprobs
-from rlhf.models.sequences import join
 
 FAMILIES = ("gpt2", "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3")
 PROMPTS, RESPONSES = ([5, 6, 7, 8, 9], [10], [11, 12]), ([20, 21, 2], [22, 23, 24, 25], [2])

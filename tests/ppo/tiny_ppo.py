@@ -137,7 +137,7 @@ def starts(made: Parts, indices: Sequence[int]) -> StartStates:
 def collected(made: Parts, indices: Sequence[int] = range(8)) -> Collected:
     """A rollout from the prompts with these numbers."""
     trainer = made.trainer
-    return trainer.collector.collect(starts(made, indices), trainer.generators.rollout, trainer.processes)
+    return trainer.collector.collect(starts(made, indices), trainer.generators.rollout)
 
 
 def experience(trainer: PPO, rollout: Rollout) -> Experience:

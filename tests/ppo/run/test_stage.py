@@ -15,8 +15,8 @@ from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from rlhf.batches import join
 from rlhf.errors import ConfigError, RlhfError
-from rlhf.models.sequences import join
 from rlhf.ppo import train_ppo
 from rlhf.training.processes import Processes
 

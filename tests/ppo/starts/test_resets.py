@@ -105,7 +105,7 @@ def made(tiny: ModuleType, workshop: Path) -> Any:
 def collect(made: Any) -> Any:
     trainer = made.trainer
     starts = draw_start_states(made.prompts, 0, torch.device("cpu"), trainer.resets)
-    return starts, trainer.collector.collect(starts, trainer.generators.rollout, trainer.processes)
+    return starts, trainer.collector.collect(starts, trainer.generators.rollout)
 
 
 def test_a_rollout_after_resets_holds_what_the_models_say_about_each_sampled_token(made: Any) -> None:
