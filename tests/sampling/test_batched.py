@@ -18,7 +18,7 @@ def prompts() -> PromptBatch:
 
 
 def decoding(tiny_tokenizer, **changes) -> Decoding:
-    drawn = {"max_new_tokens": 6, "temperature": 1.0, "stop_strings": ["e"], "batch_rows": 2, "eos_ids": (2,)}
+    drawn = {"max_new_tokens": 6, "temperature": 1.0, "stop_strings": list("aeiou"), "batch_rows": 2, "eos_ids": (2,)}
     return Decoding(**(drawn | changes), tokenizer=tiny_tokenizer)
 
 
@@ -44,7 +44,7 @@ def test_batches_are_sampled_one_after_the_other_as_wide_as_they_need(
         part = prompts().rows(torch.tensor(rows))
         part = PromptBatch(prompt_ids=part.prompt_ids[:, :width], prompt_mask=part.prompt_mask[:, :width])
         expected += sample(
-            model, part, max_new_tokens=6, temperature=1.0, eos_ids=(2,), generator=generator, stop_strings=("e",),
+            model, part, max_new_tokens=6, temperature=1.0, eos_ids=(2,), generator=generator, stop_strings=("a", "e", "i", "o", "u"),
             tokenizer=tiny_tokenizer,
         ).responses  # fmt: skip
     assert found.responses == expected and len({len(ids) for ids in expected}) > 1
