@@ -15,9 +15,9 @@ from rlhf.training.processes import Processes
 class Part:
     """One reward of the score: asks it, then scales, clips and weighs what it said."""
 
-    def __init__(self, component: Component, name: str) -> None:
-        """Take the reward, and its name among the others."""
-        self.name = name
+    def __init__(self, component: Component, name: str | None = None) -> None:
+        """Take the reward, and its name among the others where that is not its own."""
+        self.name = name or component.name
         self.asker = Asker(component)
         self.weight, self.options = component.weight, component.options
         self.running = RunningScale()

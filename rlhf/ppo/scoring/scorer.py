@@ -87,9 +87,8 @@ class Scorer:
         kept = [index not in dropped for index in range(len(episodes))]
         forced = [0] * len(episodes) if num_forced is None else list(num_forced)
         emitted = [answer.without_forced(forced) for answer in answers]
-        here = said(
-            [part.name for part in self._parts], emitted, kept, [len(episode.response_ids) for episode in episodes]
-        )
+        lengths = [len(episode.response_ids) for episode in episodes]
+        here = said([part.name for part in self._parts], emitted, kept, lengths)
         # Only the first process prints: it must hear what went wrong on the others.
         everyone = self._processes.gathered([here])
         stops = [one.stop for one in everyone if one.stop is not None]
