@@ -103,9 +103,7 @@ def _train(config: PPOConfig, run: Frame, directory: Path) -> None:
 def _prompts(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
     section = config.prompts
     rows = load_rows(section)
-    prepared = prepare_prompts(
-        rows, tokenizer, max_length=section.max_length, over_long=section.over_long, on_empty=section.on_empty
-    )
+    prepared = prepare_prompts(rows, tokenizer, **section.fitting)
     run.report(describe_rows(section, rows), prepared)
     return prepared.items
 
