@@ -1,5 +1,6 @@
 """Tiny random models and a tiny tokenizer, built in code: no network, the same bytes every time; and two processes."""
 
+import functools
 import importlib.util
 import os
 import signal
@@ -51,7 +52,8 @@ _CONFIGS: dict[str, type[PreTrainedConfig]] = {
     "gemma2": Gemma2Config,
     "gemma3": Gemma3TextConfig,
 }
-ROOT = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
 SECONDS = 270
 """What two processes may take: less than a test."""
 FAMILIES = ("gpt2", *_CONFIGS)
@@ -109,24 +111,31 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def roundings() -> ModuleType:
-    """The module `roundings.py`: tolerances."""
-    return _module("roundings", Path(__file__).parent / "roundings.py")
+def module() -> Callable[[Path], ModuleType]:
+    """A function that loads what several test files share; a path is always the same module."""
+
+    @functools.cache
+    def load(path: Path) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        loaded = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = loaded
+        spec.loader.exec_module(loaded)
+        return loaded
+
+    return load
 
 
 @pytest.fixture(scope="session")
-def tiny() -> ModuleType:
+def roundings(module: Callable[[Path], ModuleType]) -> ModuleType:
+    """The module `roundings.py`: tolerances."""
+    return module(TESTS / "roundings.py")
+
+
+@pytest.fixture(scope="session")
+def tiny(module: Callable[[Path], ModuleType]) -> ModuleType:
     """The module `ppo/tiny_ppo.py`."""
-    return _module("tiny_ppo", Path(__file__).parent / "ppo" / "tiny_ppo.py")
-
-
-def _module(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return module(TESTS / "ppo/tiny_ppo.py")
 
 
 @pytest.fixture(scope="session")
