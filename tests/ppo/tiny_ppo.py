@@ -32,6 +32,9 @@ from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
 
 ROOT = Path(__file__).parents[2]
+NO_CLIPPING = {"optimizer__max_grad_norm": 1e9, "value_optimizer": {"max_grad_norm": 1e9}}
+LOOSE = {"rtol": 1e-4, "atol": 1e-6}
+"""Sums of some hundred float32 products in another order: hundreds of eps (1.2e-7) of the largest terms, near 1e-2."""
 REWARDS = """
 import os, random
 seen = {}
@@ -101,6 +104,11 @@ def ppo_config(workshop: Path, *, reward: str = "share_of_e", **changes: Any) ->
     return PPOConfig.model_validate(given)
 
 
+def separate(workshop: Path) -> dict[str, Any]:
+    """A critic with a model of its own."""
+    return {"critic": "separate", "critic_model": {"path": str(workshop / "reward_model")}}
+
+
 def parts(config: PPOConfig, processes: Processes | None = None) -> Parts:
     """Assemble a trainer without a run directory."""
     processes = processes or Processes()
@@ -154,6 +162,15 @@ def stir(trainer: PPO, scale: float, seed: int = 0) -> None:
                 parameter += scale * torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
 
 
+def stirred(workshop: Path, **changes: Any) -> tuple[Parts, Collected]:
+    """A trainer whose policy has left the reference, and a rollout of it."""
+    settings = {"sampling__temperature": 0.7, "gamma": 0.9, "gae_lambda": 0.8, "kl_estimator": "k3", "kl_coef": 0.3}
+    settings |= {"clip_range": 0.05, "value_clip_range": 0.02, "entropy_coef": 0.05, "value_coef": 0.5, **NO_CLIPPING}
+    made = parts(ppo_config(workshop, **(settings | changes)))
+    stir(made.trainer, 0.02, seed=1)
+    return made, collected(made)
+
+
 def update(
     trainer: PPO,
     batch: Experience,
@@ -182,8 +199,7 @@ def weights(trainer: PPO) -> dict[str, Tensor]:
 
 def one_global_update(workshop: Path, rollout: Rollout, processes: Processes) -> dict[str, Any]:
     """One update on this process's rows of a global rollout; every trainer starts from the same stirred weights."""
-    free = {"optimizer__max_grad_norm": 1e9, "value_optimizer": {"max_grad_norm": 1e9}}
-    config = ppo_config(workshop, entropy_coef=0.01, **free)
+    config = ppo_config(workshop, entropy_coef=0.01, **NO_CLIPPING)
     trainer = parts(config, processes).trainer
     stir(trainer, 0.02)
     batch = experience(trainer, rollout.rows(torch.arange(8)[processes.rank :: processes.num]))

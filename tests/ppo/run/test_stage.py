@@ -23,10 +23,6 @@ from rlhf.training.processes import Processes
 ROOT = Path(__file__).parents[3]
 
 
-def separate(workshop: Path) -> dict[str, Any]:
-    return {"critic": "separate", "critic_model": {"path": str(workshop / "reward_model")}}
-
-
 def without_ties(means: dict[str, float]) -> dict[str, float]:
     """Leave out the share of clipped values, which a rounding error turns over where nothing is clipped."""
     return {name: mean for name, mean in means.items() if name != "value_clipped"}
@@ -119,7 +115,7 @@ def test_accelerate_launch_runs_two_processes_that_write_each_file_once(
 def test_the_policy_is_an_ordinary_model_with_its_value_head_beside_it(
     tiny: ModuleType, workshop: Path, tmp_path: Path
 ) -> None:
-    config = tiny.ppo_config(workshop, output_dir=str(tmp_path / "run"), **separate(workshop))
+    config = tiny.ppo_config(workshop, output_dir=str(tmp_path / "run"), **tiny.separate(workshop))
     policy = train_ppo(config)
     assert policy == tmp_path / "run" / "policy"
     trained = AutoModelForCausalLM.from_pretrained(policy)
