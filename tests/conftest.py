@@ -145,6 +145,18 @@ def workshop(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="session")
+def root() -> Path:
+    """The directory of the repository."""
+    return ROOT
+
+
+@pytest.fixture
+def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs in that directory, from which the paths of configs/ start."""
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
     """A function that finds a port on which nobody listens."""
 
