@@ -56,7 +56,6 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 SECONDS = 270
 """What two processes may take: less than a test."""
-FAMILIES = ("gpt2", *_CONFIGS)
 
 
 def tiny_config(family: str, **changes: object) -> PreTrainedConfig:
@@ -91,6 +90,12 @@ def tiny_model() -> Callable[..., PreTrainedModel]:
         return model.eval()
 
     return build
+
+
+@pytest.fixture(params=("gpt2", *_CONFIGS))
+def family(request: pytest.FixtureRequest) -> str:
+    """Each family that `tiny_model` knows; a test that is for some of them names them by `parametrize`."""
+    return str(request.param)
 
 
 @pytest.fixture
