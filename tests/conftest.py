@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -35,6 +36,7 @@ from rlhf.config import PPOConfig
 from rlhf.errors import Terminated
 from rlhf.ppo import train_ppo
 from rlhf.ppo.run.steps import PPOSteps
+from rlhf.training.supervised import SupervisedSteps
 
 VOCAB_SIZE = 128
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
@@ -138,6 +140,12 @@ def roundings(module: Callable[[Path], ModuleType]) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def on_disk(module: Callable[[Path], ModuleType]) -> ModuleType:
+    """The module `on_disk.py`: JSONL, metrics and contents of a run."""
+    return module(TESTS / "on_disk.py")
+
+
+@pytest.fixture(scope="session")
 def tiny(module: Callable[[Path], ModuleType]) -> ModuleType:
     """The module `ppo/tiny_ppo.py`."""
     return module(TESTS / "ppo/tiny_ppo.py")
@@ -182,27 +190,52 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def in_two_processes(free_port: Callable[[], int], environment: dict[str, str]) -> Callable[[list[str]], str]:
-    """A function that runs a command twice, as two processes of one run, and returns what they printed."""
+def in_two_processes(free_port: Callable[[], int], environment: dict[str, str]) -> Callable[[list[str]], list[str]]:
+    """A function that runs a command twice, as two processes of one run, and returns what each of them printed."""
 
-    def run(command: list[str]) -> str:
+    def run(command: list[str]) -> list[str]:
         shared = {**environment, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         processes = [
             subprocess.Popen(
                 command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, cwd=ROOT,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
             for rank in range(2)
         ]  # fmt: skip
         try:
-            outputs = [process.communicate(timeout=SECONDS)[0] for process in processes]
+            outputs = [process.communicate(timeout=SECONDS) for process in processes]
         finally:
             for process in processes:
                 process.kill()
-        assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-        return "".join(outputs)
+        assert [process.returncode for process in processes] == [0, 0], "\n".join(map("\n".join, outputs))
+        return [printed for printed, _ in outputs]
 
     return run
+
+
+@pytest.fixture
+def stopped_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], AbstractContextManager[None]]:
+    """`with stopped_before(3, "signal"):` supervised training is stopped in its fourth step, or ends in a "crash"."""
+
+    def crash() -> None:
+        raise RuntimeError("power cut")
+
+    actions = {"signal": lambda: os.kill(os.getpid(), signal.SIGTERM), "crash": crash}
+
+    @contextmanager
+    def stopped(index: int, how: str) -> Iterator[None]:
+        step = SupervisedSteps.step
+
+        def interrupted(self: SupervisedSteps, at: int) -> dict[str, float]:
+            if at == index:
+                actions[how]()
+            return step(self, at)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(SupervisedSteps, "step", interrupted)
+            yield
+
+    return stopped
 
 
 @pytest.fixture

@@ -60,9 +60,7 @@ def build_workshop(directory: Path) -> Path:
     config.num_labels = 1
     scorer = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     scorer.save_pretrained(directory / "reward_model")
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        for target in ("policy", "reward_model"):
-            shutil.copy(ROOT / "data/tiny_model" / name, directory / target / name)
+    give_tokenizer(directory / "policy", directory / "reward_model")
     beginnings = ["The film", "All in all the hero of it", "At last", "A", "From the start the ending was", "So"]
     beginnings += ["It was", "I"]
     rows = [{"prompt": text, "label": index} for index, text in enumerate(beginnings)]
@@ -81,6 +79,13 @@ def build_workshop(directory: Path) -> Path:
     (directory / "demonstrations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shown))
     (directory / "rewards.py").write_text(REWARDS)
     return directory
+
+
+def give_tokenizer(*directories: Path) -> None:
+    """Put the tokenizer of data/tiny_model into models."""
+    for directory in directories:
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copy(ROOT / "data/tiny_model" / name, directory / name)
 
 
 def ppo_config(workshop: Path, *, reward: str = "share_of_e", **changes: Any) -> PPOConfig:
