@@ -34,6 +34,8 @@ from transformers import (
 
 from rlhf.config import PPOConfig
 from rlhf.errors import Terminated
+from rlhf.models.pretrained.loading import load_scalar_lm
+from rlhf.models.pretrained.setup import make_trainable, save_model
 from rlhf.ppo import train_ppo
 from rlhf.ppo.run.steps import PPOSteps
 from rlhf.training.supervised import SupervisedSteps
@@ -115,6 +117,23 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+@pytest.fixture
+def saved_reward_model(
+    tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> Callable[..., str]:
+    """`saved_reward_model(score_mean=0.125)` is the directory of a reward model on a tiny Llama."""
+
+    def save(**keys: float) -> str:
+        tiny_model("llama").save_pretrained(tmp_path / "lm")
+        model = load_scalar_lm(str(tmp_path / "lm"), new_head=True)
+        for name, value in keys.items():
+            setattr(model.config, name, value)
+        save_model(make_trainable(model, "lm", lora=None, trainable_layers=None), tiny_tokenizer, tmp_path / "rm")
+        return str(tmp_path / "rm")
+
+    return save
 
 
 @pytest.fixture(scope="session")
