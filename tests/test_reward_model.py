@@ -123,14 +123,17 @@ def demonstrations(tokenizer):
         yield torch.tensor([[*ids, tokenizer.eos_token_id]])
 
 
+@torch.no_grad()
+def scored_demonstrations(directory):
+    """Load a reward model as anyone does, and score every demonstration alone."""
+    model = ScalarModel(load_scalar_lm(str(directory), new_head=False))
+    rows = demonstrations(AutoTokenizer.from_pretrained(directory))
+    return model, torch.cat([model(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in rows])
+
+
 def test_the_mean_over_demonstrations_is_zero_after_saving_and_loading(whole):
     directory = whole / "reward_model"
-    model, tokenizer = (
-        ScalarModel(load_scalar_lm(str(directory), new_head=False)),
-        AutoTokenizer.from_pretrained(directory),
-    )
-    with torch.no_grad():
-        scores = torch.cat([model(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in demonstrations(tokenizer)])
+    model, scores = scored_demonstrations(directory)
     assert scores.std() > 0.1 and abs(model.score_mean) > 1e-3
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-5)
 
@@ -163,12 +166,7 @@ def test_stopped_and_resumed_it_ends_in_the_same_bytes(whole, tmp_path, stopped_
 def test_trained_again_from_a_reward_model_the_old_mean_is_forgotten(whole, tmp_path):
     more = [f"model.path={whole / 'reward_model'}", "model.random_init=false", "epochs=null", "steps=1"]
     directory = train_reward_model(config(tmp_path / "reward_model", *more))
-    model, tokenizer = (
-        ScalarModel(load_scalar_lm(str(directory), new_head=False)),
-        AutoTokenizer.from_pretrained(directory),
-    )
-    with torch.no_grad():
-        scores = torch.cat([model(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in demonstrations(tokenizer)])
+    _, scores = scored_demonstrations(directory)
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-5)
 
 
@@ -185,12 +183,7 @@ def test_with_an_adapter_a_whole_model_is_saved_that_loads_again_and_ranks(tmp_p
     directory = train_reward_model(config(tmp_path / "reward_model", *more))
     metrics = on_disk.timeless(tmp_path / "reward_model")
     assert metrics[-1]["eval/accuracy"] == 1.0
-    model, tokenizer = (
-        ScalarModel(load_scalar_lm(str(directory), new_head=False)),
-        AutoTokenizer.from_pretrained(directory),
-    )
-    with torch.no_grad():
-        scores = torch.cat([model(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in demonstrations(tokenizer)])
+    _, scores = scored_demonstrations(directory)
     # The merged sum W + B A is rounded once more than x W + (x A) B, on scores of order 10.
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-3)
     frozen, saved = load_file(policy / "model.safetensors"), load_file(directory / "model.safetensors")

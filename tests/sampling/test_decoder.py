@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 from rlhf.batches import PromptBatch
 from rlhf.sampling.decoder import Decoder, distinct_prompts, left_padded
 
+Factory = Callable[..., PreTrainedModel]
+
 
 def test_padding_moves_to_the_left_and_shared_padding_is_dropped() -> None:
     prompts = PromptBatch(
@@ -24,11 +26,7 @@ def test_padding_moves_to_the_left_and_shared_padding_is_dropped() -> None:
 
 @pytest.mark.parametrize("lengths", [(5, 5, 5), (3, 11, 6)])
 def test_cached_steps_give_the_logits_of_one_forward_without_padding(
-    tiny_model: Callable[..., PreTrainedModel],
-    roundings: ModuleType,
-    family: str,
-    lengths: tuple[int, ...],
-    tiny_sampling: ModuleType,
+    tiny_model: Factory, tiny_sampling: ModuleType, roundings: ModuleType, family: str, lengths: tuple[int, ...]
 ) -> None:
     model, prompts, num_steps = tiny_model(family), tiny_sampling.prompts(*lengths, width=13), 12
     tokens = torch.randint(3, 128, (len(lengths), num_steps), generator=torch.Generator().manual_seed(2))
@@ -73,11 +71,7 @@ def test_prompts_that_all_differ_are_passed_on_as_they_are(tiny_sampling: Module
 
 @pytest.mark.parametrize("lengths", [(5, 5), (3, 11)])
 def test_equal_prompts_are_read_once_and_then_go_on_apart(
-    tiny_model: Callable[..., PreTrainedModel],
-    roundings: ModuleType,
-    family: str,
-    lengths: tuple[int, ...],
-    tiny_sampling: ModuleType,
+    tiny_model: Factory, tiny_sampling: ModuleType, roundings: ModuleType, family: str, lengths: tuple[int, ...]
 ) -> None:
     model, prompts = _Spy(tiny_model(family)), tiny_sampling.prompts(*lengths, width=12)
     order = torch.tensor([1, 0, 1, 1, 0])
@@ -115,7 +109,7 @@ class _Spy:
 
 
 def test_only_the_last_logits_are_computed_also_inside_an_adapter_model(
-    tiny_model: Callable[..., PreTrainedModel],
+    tiny_model: Factory,
     tiny_sampling: ModuleType,
 ) -> None:
     spy = _Spy(tiny_model("llama"))
@@ -123,9 +117,7 @@ def test_only_the_last_logits_are_computed_also_inside_an_adapter_model(
     assert spy.calls[0]["logits_to_keep"] == 1
 
 
-def test_prompts_of_one_length_pass_no_mask(
-    tiny_model: Callable[..., PreTrainedModel], tiny_sampling: ModuleType
-) -> None:
+def test_prompts_of_one_length_pass_no_mask(tiny_model: Factory, tiny_sampling: ModuleType) -> None:
     spy = _Spy(tiny_model("llama"))
     Decoder(spy, tiny_sampling.prompts(4, 4, width=9), 2).read_prompts()
     assert "attention_mask" not in spy.calls[0] and "position_ids" not in spy.calls[0]
@@ -133,9 +125,7 @@ def test_prompts_of_one_length_pass_no_mask(
     assert spy.calls[1]["position_ids"].tolist() == [[0, 1, 2, 3], [0, 0, 1, 2]]
 
 
-def test_a_model_that_gives_all_logits_is_cut_to_the_last(
-    tiny_model: Callable[..., PreTrainedModel], tiny_sampling: ModuleType
-) -> None:
+def test_a_model_that_gives_all_logits_is_cut_to_the_last(tiny_model: Factory, tiny_sampling: ModuleType) -> None:
     config = tiny_model("llama").config
 
     class Plain:
