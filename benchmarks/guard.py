@@ -167,7 +167,7 @@ def experienced(parts: Parts) -> tuple[Experience, Collected]:
     """Return what an update learns from."""
     trainer = parts.trainer
     starts = draw_start_states(parts.prompts, 0, trainer.processes.device)
-    collected = trainer.collector.collect(starts, trainer.generators.rollout, trainer.processes)
+    collected = trainer.collector.collect(starts, trainer.generators.rollout)
     experience = make_experience(collected.rollout, trainer.kl_control.coef, trainer.config, trainer.processes)
     return experience, collected
 

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlhf.batches import Experience
+from rlhf.batches import Experience, join
 from rlhf.config import PPOSettings
-from rlhf.models.sequences import join
 
 CLIP_RANGE = 0.2
 """Of ratios and of values."""

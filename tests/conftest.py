@@ -1,12 +1,14 @@
 """Tiny random models and a tiny tokenizer, built in code: no network, the same bytes every time; and two processes."""
 
+import functools
 import importlib.util
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -32,8 +34,11 @@ from transformers import (
 
 from rlhf.config import PPOConfig
 from rlhf.errors import Terminated
+from rlhf.models.pretrained.loading import load_scalar_lm
+from rlhf.models.pretrained.setup import make_trainable, save_model
 from rlhf.ppo import train_ppo
 from rlhf.ppo.run.steps import PPOSteps
+from rlhf.training.supervised import SupervisedSteps
 
 VOCAB_SIZE = 128
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
@@ -51,10 +56,10 @@ _CONFIGS: dict[str, type[PreTrainedConfig]] = {
     "gemma2": Gemma2Config,
     "gemma3": Gemma3TextConfig,
 }
-ROOT = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
 SECONDS = 270
 """What two processes may take: less than a test."""
-FAMILIES = ("gpt2", *_CONFIGS)
 
 
 def tiny_config(family: str, **changes: object) -> PreTrainedConfig:
@@ -91,6 +96,12 @@ def tiny_model() -> Callable[..., PreTrainedModel]:
     return build
 
 
+@pytest.fixture(params=("gpt2", *_CONFIGS))
+def family(request: pytest.FixtureRequest) -> str:
+    """Each family that `tiny_model` knows; a test that is for some of them names them by `parametrize`."""
+    return str(request.param)
+
+
 @pytest.fixture
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """One token a character (printable ASCII and newline), pad 0, bos 1, eos 2, unk 3; adds no special tokens."""
@@ -108,31 +119,73 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+@pytest.fixture
+def saved_reward_model(
+    tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> Callable[..., str]:
+    """`saved_reward_model(score_mean=0.125)` is the directory of a reward model on a tiny Llama."""
+
+    def save(**keys: float) -> str:
+        tiny_model("llama").save_pretrained(tmp_path / "lm")
+        model = load_scalar_lm(str(tmp_path / "lm"), new_head=True)
+        for name, value in keys.items():
+            setattr(model.config, name, value)
+        save_model(make_trainable(model, "lm", lora=None, trainable_layers=None), tiny_tokenizer, tmp_path / "rm")
+        return str(tmp_path / "rm")
+
+    return save
+
+
 @pytest.fixture(scope="session")
-def roundings() -> ModuleType:
+def module() -> Callable[[Path], ModuleType]:
+    """A function that loads what several test files share; a path is always the same module."""
+
+    @functools.cache
+    def load(path: Path) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        loaded = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = loaded
+        spec.loader.exec_module(loaded)
+        return loaded
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def roundings(module: Callable[[Path], ModuleType]) -> ModuleType:
     """The module `roundings.py`: tolerances."""
-    return _module("roundings", Path(__file__).parent / "roundings.py")
+    return module(TESTS / "roundings.py")
 
 
 @pytest.fixture(scope="session")
-def tiny() -> ModuleType:
+def on_disk(module: Callable[[Path], ModuleType]) -> ModuleType:
+    """The module `on_disk.py`: JSONL, metrics and contents of a run."""
+    return module(TESTS / "on_disk.py")
+
+
+@pytest.fixture(scope="session")
+def tiny(module: Callable[[Path], ModuleType]) -> ModuleType:
     """The module `ppo/tiny_ppo.py`."""
-    return _module("tiny_ppo", Path(__file__).parent / "ppo" / "tiny_ppo.py")
-
-
-def _module(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return module(TESTS / "ppo/tiny_ppo.py")
 
 
 @pytest.fixture(scope="session")
 def workshop(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a tiny policy, a tiny reward model, eight prompts and reward functions."""
     return tiny.build_workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The directory of the repository."""
+    return ROOT
+
+
+@pytest.fixture
+def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs in that directory, from which the paths of configs/ start."""
+    monkeypatch.chdir(ROOT)
 
 
 @pytest.fixture(scope="session")
@@ -156,27 +209,52 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def in_two_processes(free_port: Callable[[], int], environment: dict[str, str]) -> Callable[[list[str]], str]:
-    """A function that runs a command twice, as two processes of one run, and returns what they printed."""
+def in_two_processes(free_port: Callable[[], int], environment: dict[str, str]) -> Callable[[list[str]], list[str]]:
+    """A function that runs a command twice, as two processes of one run, and returns what each of them printed."""
 
-    def run(command: list[str]) -> str:
+    def run(command: list[str]) -> list[str]:
         shared = {**environment, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         processes = [
             subprocess.Popen(
                 command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, cwd=ROOT,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
             for rank in range(2)
         ]  # fmt: skip
         try:
-            outputs = [process.communicate(timeout=SECONDS)[0] for process in processes]
+            outputs = [process.communicate(timeout=SECONDS) for process in processes]
         finally:
             for process in processes:
                 process.kill()
-        assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-        return "".join(outputs)
+        assert [process.returncode for process in processes] == [0, 0], "\n".join(map("\n".join, outputs))
+        return [printed for printed, _ in outputs]
 
     return run
+
+
+@pytest.fixture
+def stopped_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], AbstractContextManager[None]]:
+    """`with stopped_before(3, "signal"):` supervised training is stopped in its fourth step, or ends in a "crash"."""
+
+    def crash() -> None:
+        raise RuntimeError("power cut")
+
+    actions = {"signal": lambda: os.kill(os.getpid(), signal.SIGTERM), "crash": crash}
+
+    @contextmanager
+    def stopped(index: int, how: str) -> Iterator[None]:
+        step = SupervisedSteps.step
+
+        def interrupted(self: SupervisedSteps, at: int) -> dict[str, float]:
+            if at == index:
+                actions[how]()
+            return step(self, at)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(SupervisedSteps, "step", interrupted)
+            yield
+
+    return stopped
 
 
 @pytest.fixture

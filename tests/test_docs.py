@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
 NAMED = re.compile(r"`((?:functional|lab|oracle|ppo)(?:\.\w+)+)`")
 
 
@@ -24,8 +23,8 @@ def resolved(name: str) -> object:
     raise ModuleNotFoundError(name)
 
 
-def test_every_function_that_the_walk_through_policy_gradients_names_exists() -> None:
-    names = set(NAMED.findall((ROOT / "docs/policy-gradients.md").read_text(encoding="utf-8")))
+def test_every_function_that_the_walk_through_policy_gradients_names_exists(root: Path) -> None:
+    names = set(NAMED.findall((root / "docs/policy-gradients.md").read_text(encoding="utf-8")))
     assert len(names) > 25
     for name in sorted(names):
         resolved(name)
@@ -33,14 +32,14 @@ def test_every_function_that_the_walk_through_policy_gradients_names_exists() ->
         resolved("functional.advantages.no_such_rung")
 
 
-def test_every_file_that_the_walk_names_exists() -> None:
-    text = (ROOT / "docs/policy-gradients.md").read_text(encoding="utf-8")
+def test_every_file_that_the_walk_names_exists(root: Path) -> None:
+    text = (root / "docs/policy-gradients.md").read_text(encoding="utf-8")
     files = re.findall(r"`((?:tests|docs|rlhf)/[\w/.-]+)`", text)
-    assert files and all((ROOT / path).is_file() for path in files)
+    assert files and all((root / path).is_file() for path in files)
 
 
-def test_every_figure_that_the_walk_shows_exists() -> None:
-    text = (ROOT / "docs/policy-gradients.md").read_text(encoding="utf-8")
+def test_every_figure_that_the_walk_shows_exists(root: Path) -> None:
+    text = (root / "docs/policy-gradients.md").read_text(encoding="utf-8")
     shown = re.findall(r"!\[[^]]*\]\((figures/[\w.]+)\)", text)
-    committed = {f"figures/{path.name}" for path in (ROOT / "docs/figures").iterdir()}
+    committed = {f"figures/{path.name}" for path in (root / "docs/figures").iterdir()}
     assert shown and set(shown) == committed

@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -87,7 +88,7 @@ def ours() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+def logged(tmp_path_factory: pytest.TempPathFactory, on_disk: ModuleType) -> set[str]:
     """The metrics of a step."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -99,7 +100,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     reward = {"kind": "length", "at_most": 1}
     trainer = PPOTrainer(policy, None, reward, str(ROOT / "data/tiny_model"), settings, output_dir=output)
     trainer.train(["The film", "A"])
-    return set(json.loads((output / "metrics.jsonl").read_text().splitlines()[0]))
+    return set(on_disk.metrics(output)[0])
 
 
 def test_what_is_named_on_our_side_exists(logged: set[str]) -> None:

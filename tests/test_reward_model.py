@@ -1,6 +1,4 @@
 import json
-import os
-import signal
 from contextlib import chdir
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,14 +20,8 @@ from rlhf.models.scalar import ScalarModel
 from rlhf.reward_model import PreferenceObjective, heldout_scores, train_reward_model
 from rlhf.sft import train_sft
 from rlhf.training.processes import Processes
-from rlhf.training.supervised import SupervisedSteps
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _in_the_repository(monkeypatch):
-    monkeypatch.chdir(ROOT)
+pytestmark = pytest.mark.usefixtures("in_the_repository")
 
 
 def config(output_dir, *overrides):
@@ -37,20 +29,11 @@ def config(output_dir, *overrides):
     return load_config(RewardModelConfig, Path("configs/smoke/reward_model.yaml"), [*fixed, *overrides])
 
 
-def rows(directory):
-    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in lines]
-
-
-def contents(directory):
-    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, root):
     """A run that was not stopped."""
     path = tmp_path_factory.mktemp("whole") / "reward_model"
-    with chdir(ROOT):
+    with chdir(root):
         train_reward_model(config(path))
     return path
 
@@ -92,8 +75,8 @@ def test_a_pair_costs_twice_its_longer_side():
     assert PreferenceObjective(LastToken(), PAIRS, 0, 0.0).lengths() == [8, 6]
 
 
-def test_the_cost_of_pairs_counts_both_sides_without_padding_and_a_score_each():
-    model = ScalarModel(load_scalar_lm(str(ROOT / "data/tiny_model"), random_init=True, new_head=True))
+def test_the_cost_of_pairs_counts_both_sides_without_padding_and_a_score_each(root):
+    model = ScalarModel(load_scalar_lm(str(root / "data/tiny_model"), random_init=True, new_head=True))
     matrices = model_matrices(model.classifier, [model.classifier.score])
     # Sequences of 2, 4, 3 and 1 tokens, which attend to 3 + 10 + 6 + 1.
     expected = training_flops(matrices, Work(tokens=10, pairs=20, predictions=4))
@@ -101,10 +84,10 @@ def test_the_cost_of_pairs_counts_both_sides_without_padding_and_a_score_each():
     assert expected["backward"] == 2 * expected["forward"] > 0
 
 
-def test_loss_and_gradient_do_not_depend_on_the_cut_or_on_padding():
+def test_loss_and_gradient_do_not_depend_on_the_cut_or_on_padding(root):
     results = []
     for cut, pad in (([[0, 1]], 0), ([[0], [1]], 0), ([[0, 1]], 99)):
-        model = ScalarModel(load_scalar_lm(str(ROOT / "data/tiny_model"), random_init=True, new_head=True))
+        model = ScalarModel(load_scalar_lm(str(root / "data/tiny_model"), random_init=True, new_head=True))
         objective = PreferenceObjective(model, PAIRS, pad, 0.1)
         for items in cut:
             objective.loss(items, 2.0)[0].backward()
@@ -124,8 +107,8 @@ def test_heldout_numbers_by_hand():
     assert heldout_scores(PreferenceObjective(LastToken(), [], 0, 0.0), 100, run) == {}
 
 
-def test_separable_pairs_are_ranked_perfectly_and_the_loss_falls(whole):
-    metrics = rows(whole)
+def test_separable_pairs_are_ranked_perfectly_and_the_loss_falls(whole, on_disk):
+    metrics = on_disk.timeless(whole)
     assert metrics[-1]["eval/accuracy"] == 1.0 and metrics[-1]["accuracy"] == 1.0
     assert metrics[-1]["loss"] < 0.1 * metrics[0]["loss"]
     assert metrics[-1]["eval/margin"] > 1.0 and 0.0 <= metrics[-1]["eval/calibration_error"] < 0.5
@@ -140,14 +123,17 @@ def demonstrations(tokenizer):
         yield torch.tensor([[*ids, tokenizer.eos_token_id]])
 
 
+@torch.no_grad()
+def scored_demonstrations(directory):
+    """Load a reward model as anyone does, and score every demonstration alone."""
+    model = ScalarModel(load_scalar_lm(str(directory), new_head=False))
+    rows = demonstrations(AutoTokenizer.from_pretrained(directory))
+    return model, torch.cat([model(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in rows])
+
+
 def test_the_mean_over_demonstrations_is_zero_after_saving_and_loading(whole):
     directory = whole / "reward_model"
-    model, tokenizer = (
-        ScalarModel(load_scalar_lm(str(directory), new_head=False)),
-        AutoTokenizer.from_pretrained(directory),
-    )
-    with torch.no_grad():
-        scores = torch.cat([model(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in demonstrations(tokenizer)])
+    model, scores = scored_demonstrations(directory)
     assert scores.std() > 0.1 and abs(model.score_mean) > 1e-3
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-5)
 
@@ -167,48 +153,24 @@ def test_it_is_an_ordinary_classifier_with_one_label_that_reads_the_last_token(w
     assert score == pytest.approx(raw - theirs.config.score_mean, abs=1e-5)
 
 
-def stop_in(monkeypatch, step, action):
-    original = SupervisedSteps.step
-
-    def patched(self, index):
-        if index == step:
-            action()
-        return original(self, index)
-
-    monkeypatch.setattr(SupervisedSteps, "step", patched)
-
-
-def crash():
-    raise RuntimeError("power cut")
-
-
-@pytest.mark.parametrize(
-    ("action", "error"), [(lambda: os.kill(os.getpid(), signal.SIGTERM), Terminated), (crash, RuntimeError)]
-)
-def test_stopped_and_resumed_it_ends_in_the_same_bytes(whole, tmp_path, monkeypatch, action, error):
+@pytest.mark.parametrize(("how", "error"), [("signal", Terminated), ("crash", RuntimeError)])
+def test_stopped_and_resumed_it_ends_in_the_same_bytes(whole, tmp_path, stopped_before, how, error, on_disk):
     path = tmp_path / "reward_model"
-    with monkeypatch.context() as patch:
-        stop_in(patch, 6, action)
-        with pytest.raises(error):
-            train_reward_model(config(path))
+    with stopped_before(6, how), pytest.raises(error):
+        train_reward_model(config(path))
     train_reward_model(config(path))
-    assert contents(path / "reward_model") == contents(whole / "reward_model")
-    assert rows(path) == rows(whole)
+    assert on_disk.contents(path / "reward_model") == on_disk.contents(whole / "reward_model")
+    assert on_disk.timeless(path) == on_disk.timeless(whole)
 
 
 def test_trained_again_from_a_reward_model_the_old_mean_is_forgotten(whole, tmp_path):
     more = [f"model.path={whole / 'reward_model'}", "model.random_init=false", "epochs=null", "steps=1"]
     directory = train_reward_model(config(tmp_path / "reward_model", *more))
-    model, tokenizer = (
-        ScalarModel(load_scalar_lm(str(directory), new_head=False)),
-        AutoTokenizer.from_pretrained(directory),
-    )
-    with torch.no_grad():
-        scores = torch.cat([model(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in demonstrations(tokenizer)])
+    _, scores = scored_demonstrations(directory)
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-5)
 
 
-def test_with_an_adapter_a_whole_model_is_saved_that_loads_again_and_ranks(tmp_path):
+def test_with_an_adapter_a_whole_model_is_saved_that_loads_again_and_ranks(tmp_path, on_disk):
     sft = ["epochs=null", "steps=1", "eval_data=null", f"output_dir={tmp_path / 'sft'}"]
     policy = train_sft(load_config(SftConfig, Path("configs/smoke/sft.yaml"), sft))
     more = [
@@ -219,14 +181,9 @@ def test_with_an_adapter_a_whole_model_is_saved_that_loads_again_and_ranks(tmp_p
         "epochs=6",
     ]
     directory = train_reward_model(config(tmp_path / "reward_model", *more))
-    metrics = rows(tmp_path / "reward_model")
+    metrics = on_disk.timeless(tmp_path / "reward_model")
     assert metrics[-1]["eval/accuracy"] == 1.0
-    model, tokenizer = (
-        ScalarModel(load_scalar_lm(str(directory), new_head=False)),
-        AutoTokenizer.from_pretrained(directory),
-    )
-    with torch.no_grad():
-        scores = torch.cat([model(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in demonstrations(tokenizer)])
+    _, scores = scored_demonstrations(directory)
     # The merged sum W + B A is rounded once more than x W + (x A) B, on scores of order 10.
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-3)
     frozen, saved = load_file(policy / "model.safetensors"), load_file(directory / "model.safetensors")
@@ -234,6 +191,6 @@ def test_with_an_adapter_a_whole_model_is_saved_that_loads_again_and_ranks(tmp_p
     assert not torch.equal(frozen["model.layers.0.mlp.up_proj.weight"], saved["model.layers.0.mlp.up_proj.weight"])
 
 
-def test_bfloat16_keeps_the_head_in_float32_and_ranks(tmp_path):
+def test_bfloat16_keeps_the_head_in_float32_and_ranks(tmp_path, on_disk):
     train_reward_model(config(tmp_path / "reward_model", "model.precision=bfloat16"))
-    assert rows(tmp_path / "reward_model")[-1]["eval/accuracy"] == 1.0
+    assert on_disk.timeless(tmp_path / "reward_model")[-1]["eval/accuracy"] == 1.0

@@ -11,12 +11,7 @@ from rlhf.errors import CheckpointError, ConfigError
 from rlhf.sft import train_sft
 from rlhf.stage import fingerprint
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _in_the_repository(monkeypatch):
-    monkeypatch.chdir(ROOT)
+pytestmark = pytest.mark.usefixtures("in_the_repository")
 
 
 def sft(output_dir, *overrides):
@@ -30,10 +25,10 @@ def mark(config):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, root):
     """A finished run with a checkpoint of step 2, and a copy of its data."""
     path = tmp_path_factory.mktemp("stage")
-    with chdir(ROOT):
+    with chdir(root):
         shutil.copy("data/sft_train.jsonl", path / "rows.jsonl")
         train_sft(sft(path / "sft", f"data.path={path / 'rows.jsonl'}"))
     return path
@@ -145,7 +140,7 @@ def test_an_adapter_on_random_weights_is_refused(tmp_path):
         train_sft(sft(tmp_path / "sft", "model.lora={r: 2}"))
 
 
-def test_tensorboard_receives_the_numbers(tmp_path):
+def test_tensorboard_receives_the_numbers(tmp_path, on_disk):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -157,7 +152,7 @@ def test_tensorboard_receives_the_numbers(tmp_path):
         events.Reload()
         if "loss" in events.Tags()["scalars"]:
             losses = {event.step: event.value for event in events.Scalars("loss")}
-    rows = [json.loads(line) for line in (tmp_path / "sft" / "metrics.jsonl").read_text().splitlines()]
+    rows = on_disk.metrics(tmp_path / "sft")
     assert losses == pytest.approx({row["step"]: row["loss"] for row in rows})
 
 

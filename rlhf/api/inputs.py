@@ -10,7 +10,7 @@ from rlhf.api.models import Model, check_kinds, digest_of, given_language, given
 from rlhf.api.rewards import GivenRewards, OneReward, given_rewards
 from rlhf.config import PPOSettings
 from rlhf.models.pretrained.setup import Trainable
-from rlhf.ppo.run.assembly import Language
+from rlhf.models.pretrained.tokenizer import Language
 from rlhf.ppo.scoring.assembly import components
 from rlhf.ppo.starts.assembly import reset_inputs
 from rlhf.rewards.component import Component

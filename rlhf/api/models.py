@@ -16,9 +16,8 @@ from rlhf.models.passes.anatomy import check_logits, switch_off_dropout
 from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.pretrained.loading import frozen_in, load_causal_lm
 from rlhf.models.pretrained.setup import Trainable
-from rlhf.models.pretrained.tokenizer import all_eos_ids, eos_ids, load_tokenizer, with_pad
+from rlhf.models.pretrained.tokenizer import Language, all_eos_ids, eos_ids, load_tokenizer, with_pad
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
-from rlhf.ppo.run.assembly import Language
 from rlhf.stage import tuned
 from rlhf.training.storage.fingerprint import content_digest
 

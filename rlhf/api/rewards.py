@@ -17,8 +17,7 @@ from rlhf.config.ppo import check_rewards
 from rlhf.config.rewards import RewardOptions, RewardSection
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
-from rlhf.models.pretrained.tokenizer import read_tokenizer
-from rlhf.ppo.run.assembly import Language
+from rlhf.models.pretrained.tokenizer import Language, read_tokenizer
 from rlhf.ppo.scoring.assembly import Given, reward_inputs
 from rlhf.rewards.kinds.model import Loaded
 from rlhf.rewards.kinds.user_code import name_of

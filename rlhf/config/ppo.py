@@ -1,10 +1,11 @@
 """The schema of `rlhf ppo`, and the part of it that `PPOTrainer` takes from Python."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rlhf.config.estimators import ESTIMATORS, Estimator
 from rlhf.config.resets import ResetSection
 from rlhf.config.rewards import RewardSection, check_names_and_gates
 from rlhf.config.shared import (
@@ -22,7 +23,10 @@ from rlhf.config.shared import (
     TuningSection,
 )
 
-Advantage = Literal["trajectory", "reward_to_go", "baseline", "gae", "rloo", "group"]
+if TYPE_CHECKING:
+    Advantage = str
+else:
+    Advantage = Literal[tuple(ESTIMATORS)]  # the keys of a table: mypy cannot read them
 
 
 class SamplingSection(Section):
@@ -120,7 +124,12 @@ class PPOSettings(StageSettings):
     @property
     def has_critic(self) -> bool:
         """Whether the advantages read values, so that there is a value head to train."""
-        return self.advantage in ("baseline", "gae")
+        return self.estimator.has_critic
+
+    @property
+    def estimator(self) -> Estimator:
+        """What estimates the advantages."""
+        return ESTIMATORS[self.advantage]
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
@@ -139,7 +148,7 @@ class PPOSettings(StageSettings):
         size, samples = self.rollout_batch_size, self.num_samples_per_prompt
         if size % samples:
             raise ValueError(f"num_samples_per_prompt ({samples}) must divide rollout_batch_size ({size})")
-        if self.advantage in ("rloo", "group") and samples < 2:
+        if self.estimator.compares_samples and samples < 2:
             raise ValueError(
                 f"advantage: {self.advantage} compares responses to one prompt: num_samples_per_prompt must be at "
                 f"least 2, found {samples}"
@@ -149,7 +158,7 @@ class PPOSettings(StageSettings):
     @model_validator(mode="after")
     def _settings_with_effect(self) -> Self:
         """Refuse a setting that was changed and would do nothing; the default always passes."""
-        unread = {} if self.advantage == "gae" else {"gae_lambda": f"advantage: {self.advantage}"}
+        unread = {} if "gae_lambda" in self.estimator.reads else {"gae_lambda": f"advantage: {self.advantage}"}
         if not self.has_critic:
             critic = ("critic", "critic_model", "value_optimizer", "value_clip_range", "value_coef")
             unread |= dict.fromkeys(critic, f"advantage: {self.advantage}, which trains no value head")
@@ -209,5 +218,5 @@ def check_rewards(rewards: Sequence[RewardSection], settings: PPOSettings) -> No
     """
     check_names_and_gates(rewards)
     drops = any("drop_episode" in (section.on_error, section.on_nan) for section in rewards)
-    if drops and settings.advantage in ("rloo", "group"):
+    if drops and settings.estimator.compares_samples:
         raise ValueError(f"advantage: {settings.advantage} needs whole groups: drop_episode would leave holes in them")

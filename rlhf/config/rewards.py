@@ -1,7 +1,7 @@
 """The rewards of `rlhf ppo`: a list of sections, told apart by their `kind`."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -42,6 +42,19 @@ class RewardOptions(Section):
     )
     on_nan: Policy = Field("stop", description="the same for a score that is NaN or infinite")
     deadline: Positive | None = Field(None, description=DEADLINE)
+
+
+class RuleSection(RewardOptions):
+    """A reward that its keys alone describe: `made_by` is called with them."""
+
+    made_by: ClassVar[str]
+    """`module:name` of its class, imported when a run is put together: a configuration is read without torch."""
+
+    @property
+    def own_keys(self) -> dict[str, Any]:
+        """The keys that no other reward has."""
+        shared = {"kind", *RewardOptions.model_fields}
+        return {name: value for name, value in self if name not in shared}
 
 
 class FunctionRewardSection(RewardOptions):
@@ -100,9 +113,10 @@ class HttpRewardSection(RewardOptions):
         return self
 
 
-class LengthRewardSection(RewardOptions):
+class LengthRewardSection(RuleSection):
     """0 for a response of allowed length, minus the distance for a shorter or longer one."""
 
+    made_by = "rlhf.rewards.kinds.rules:LengthReward"
     kind: Literal["length"] = Field(description="length: minus what a response is too short or too long")
     unit: Unit = Field("tokens", description="what is counted; the EOS is a token")
     at_least: int = Field(0, ge=0, description="shortest allowed response, in units")
@@ -117,26 +131,29 @@ class LengthRewardSection(RewardOptions):
         return self
 
 
-class RepetitionRewardSection(RewardOptions):
+class RepetitionRewardSection(RuleSection):
     """Minus the share of a response's n-grams that stood in it before."""
 
+    made_by = "rlhf.rewards.kinds.rules:RepetitionReward"
     kind: Literal["repetition"] = Field(description="repetition: minus the share of repeated n-grams")
     unit: Unit = Field("words", description="what n-grams are made of")
     ngram: Count = Field(3, description="n, in units")
 
 
-class RegexRewardSection(RewardOptions):
+class RegexRewardSection(RuleSection):
     """One number for a response in which a pattern is found, another for the others."""
 
+    made_by = "rlhf.rewards.kinds.rules:RegexReward"
     kind: Literal["regex"] = Field(description="regex: whether a pattern is found in the response")
     pattern: str = Field(description="regular expression; `(?i)` in front ignores case")
     found: float = Field(1.0, description="score of a response in which it is found")
     missing: float = Field(0.0, description="score of the others")
 
 
-class LexiconRewardSection(RewardOptions):
+class LexiconRewardSection(RuleSection):
     """VADER's compound sentiment from -1 to 1; needs the extra `lexicon`."""
 
+    made_by = "rlhf.rewards.kinds.lexicon:LexiconReward"
     kind: Literal["lexicon"] = Field(description="lexicon: VADER's sentiment, from -1 to 1")
 
 

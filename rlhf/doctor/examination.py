@@ -15,6 +15,7 @@ from rlhf.doctor.sampler import sampler_agrees
 from rlhf.doctor.start import critic_is_finite, dropout_is_off, kl_is_zero, ratio_is_one, responses_end
 from rlhf.doctor.tokens import pad_is_not_eos, template_is_prefix, tokenizers_agree
 from rlhf.doctor.trial import run_trial
+from rlhf.doctor.verdicts import each_verdict
 from rlhf.errors import GuardStop
 from rlhf.ppo.run.assembly import Parts
 from rlhf.ppo.run.stage import assemble_alone
@@ -73,7 +74,8 @@ def checked(parts: Parts) -> Iterator[Finding]:
     yield kl_is_zero(parts, trial)
     yield critic_is_finite(parts, trial)
     yield responses_end(parts, trial)
-    yield from same_score(parts, trial)
+    verdicts = each_verdict(parts, trial)
+    yield from same_score(verdicts, trial)
     yield scale_fits(parts, trial)
-    yield from rewards_are_met(parts, trial)
+    yield from rewards_are_met(parts, trial, verdicts)
     yield memory_suffices(parts, trial, available)

@@ -6,8 +6,8 @@ from functools import cached_property
 from statistics import median_low
 
 from rlhf.doctor.finding import Finding, graded
-from rlhf.doctor.rewards import each_reward, totals
 from rlhf.doctor.trial import Trial
+from rlhf.doctor.verdicts import Verdict
 from rlhf.errors import RewardError
 from rlhf.ppo.run.assembly import Parts
 from rlhf.ppo.scoring.running_scale import EQUAL_SHARE
@@ -60,10 +60,10 @@ class Reach:
         return sum(score > self.usual + BETTER * (self.best - self.usual) for score in scores)
 
 
-def rewards_are_met(parts: Parts, trial: Trial) -> list[Finding]:
+def rewards_are_met(parts: Parts, trial: Trial, verdicts: Sequence[Verdict]) -> list[Finding]:
     """Count, for each reward, the episodes that are better than the usual one; one finding a reward, one of resets."""
     has_resets = parts.trainer.resets is not None
-    reaches = _reaches(parts, trial)
+    reaches = _reaches(trial, verdicts)
     findings = [_is_met(reach, has_resets=has_resets) for reach in reaches]
     if has_resets and reaches and all(reach.share(reach.at_prompts) >= OFTEN for reach in reaches):
         findings.append(
@@ -78,20 +78,18 @@ def rewards_are_met(parts: Parts, trial: Trial) -> list[Finding]:
     return findings
 
 
-def _reaches(parts: Parts, trial: Trial) -> list[Reach]:
+def _reaches(trial: Trial, verdicts: Sequence[Verdict]) -> list[Reach]:
     rollout = trial.experience.rollout
     kept, is_reset = rollout.response_mask.any(1).tolist(), rollout.forced.any(1).tolist()
     reaches = []
-    for name, reward in each_reward(parts):
-        try:
-            scores = totals(reward.score(trial.collected.episodes))
-        except RewardError:  # the check of the same score has said it
+    for verdict in verdicts:
+        if isinstance(verdict.scores, RewardError):  # the check of the same score has said it
             continue
         at_prompts, at_resets = (
-            [score for score, keep, reset in zip(scores, kept, is_reset, strict=True) if keep and reset == kind]
+            [score for score, keep, reset in zip(verdict.scores, kept, is_reset, strict=True) if keep and reset == kind]
             for kind in (False, True)
         )
-        reaches.append(Reach(name, at_prompts, at_resets))
+        reaches.append(Reach(verdict.name, at_prompts, at_resets))
     return reaches
 
 

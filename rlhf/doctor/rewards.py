@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rlhf.config import PPOConfig
 from rlhf.doctor.finding import Finding, graded
 from rlhf.doctor.rounding import rounding_unit
 from rlhf.doctor.trial import Trial
+from rlhf.doctor.verdicts import Verdict, totals
 from rlhf.errors import RewardError
 from rlhf.ppo.run.assembly import Parts
 from rlhf.ppo.run.report import episode_scores
@@ -29,19 +29,9 @@ FLOOR = 1e-4
 """Share of a score that libraries on which a reward may stand round away."""
 
 
-def same_score(parts: Parts, trial: Trial) -> list[Finding]:
+def same_score(verdicts: Sequence[Verdict], trial: Trial) -> list[Finding]:
     """Score episodes alone, in a batch, in the batch turned round, and with other padding; one finding a reward."""
-    return [_same_score(f"same score, {name}", reward, trial.collected.episodes) for name, reward in each_reward(parts)]
-
-
-def each_reward(parts: Parts) -> list[tuple[str, Reward]]:
-    """Return what the config calls each reward, and the reward."""
-    config = parts.trainer.config
-    assert isinstance(config, PPOConfig)  # a run that the doctor examines comes from a file
-    return [
-        (f"rewards[{place}] ({config.rewards[place].kind})", item[0])
-        for place, item in enumerate(parts.trainer.collector.scorer.rewards)
-    ]
+    return [_same_score(verdict, trial.collected.episodes) for verdict in verdicts]
 
 
 def scale_fits(parts: Parts, trial: Trial) -> Finding:
@@ -72,12 +62,14 @@ def scale_fits(parts: Parts, trial: Trial) -> Finding:
     )
 
 
-def _same_score(name: str, reward: Reward, episodes: Sequence[Episode]) -> Finding:
+def _same_score(verdict: Verdict, episodes: Sequence[Episode]) -> Finding:
+    name, reward, together = f"same score, {verdict.name}", verdict.reward, verdict.scores
+    if isinstance(together, RewardError):
+        return _failed(name, together)
     try:
-        together = totals(reward.score(episodes))
         turned = totals(reward.score(episodes[::-1]))[::-1]
     except RewardError as error:
-        return Finding(name, "warning", "it failed", f"{error}; on_error and on_nan say what a run does then")
+        return _failed(name, error)
     try:
         alone = [totals(reward.score([episode]))[0] for episode in episodes[:NUM_ALONE]]
     except RewardError as error:
@@ -97,6 +89,10 @@ def _same_score(name: str, reward: Reward, episodes: Sequence[Episode]) -> Findi
         if not (apart <= limit and content == 0.0)
         else "",
     )
+
+
+def _failed(name: str, error: RewardError) -> Finding:
+    return Finding(name, "warning", "it failed", f"{error}; on_error and on_nan say what a run does then")
 
 
 @torch.no_grad()
@@ -124,11 +120,6 @@ def _ids(reward: ModelReward, episode: Episode) -> list[int]:
 def _limit(reward: Reward) -> float:
     """Return the share of a score by which rounding may move it."""
     return max(rounding_unit(reward.model.classifier), FLOOR) if isinstance(reward, ModelReward) else FLOOR
-
-
-def totals(scores: Sequence[object]) -> list[float]:
-    """Return one number an episode: the sum where a reward speaks of single tokens, 0 where it says nothing."""
-    return [float(sum(s)) if isinstance(s, list) else 0.0 if s is None else float(s) for s in scores]  # type: ignore[arg-type]
 
 
 def _apart(some: Sequence[float], together: Sequence[float]) -> float:

@@ -2,10 +2,10 @@
 
 import torch
 
+from rlhf.batches import join
 from rlhf.doctor.finding import Finding, graded
 from rlhf.doctor.rounding import LARGEST_UNITS, MEAN_UNITS, rounding_unit
 from rlhf.doctor.trial import sampled
-from rlhf.models.sequences import join
 from rlhf.ppo.run.assembly import Parts
 
 

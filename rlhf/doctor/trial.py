@@ -12,8 +12,9 @@ from rlhf.batches import Experience, Samples
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.rollout import Collected
 from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.prompt_source import PromptOrder
 from rlhf.ppo.starts.resets import Resets
-from rlhf.ppo.starts.start_states import PromptOrder, StartStates, draw_start_states
+from rlhf.ppo.starts.start_states import StartStates, draw_start_states
 from rlhf.ppo.trainer import PPO
 from rlhf.training.randomness import generator
 
@@ -49,7 +50,7 @@ def run_trial(parts: Parts) -> Trial:
     """
     trainer = parts.trainer
     starts = start_states(parts, num_episodes(trainer), trainer.resets)
-    collected = trainer.collector.collect(starts, trainer.generators.rollout, trainer.processes)
+    collected = trainer.collector.collect(starts, trainer.generators.rollout)
     experience = make_experience(collected.rollout, trainer.kl_control.coef, trainer.config, trainer.processes)
     tokens = float(experience.rollout.response_mask.sum())
     ratios: list[Tensor] = []

@@ -1,12 +1,12 @@
 """A policy answers prompts: load, sample, and the KL of what it said to a reference."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.batches import PromptBatch, Samples
+from rlhf.batches import join
 from rlhf.config.evaluate import DecodingSection
 from rlhf.data.batching import collate_prompts, padded
 from rlhf.data.records import Prompt
@@ -16,8 +16,7 @@ from rlhf.models.policy import sequence_logprobs
 from rlhf.models.pretrained.loading import check_positions, frozen_in, load_causal_lm
 from rlhf.models.pretrained.tokenizer import eos_ids, load_tokenizer
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
-from rlhf.models.sequences import join
-from rlhf.sampling.sampler import sample
+from rlhf.sampling.batched import Decoding, sample_in_batches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +73,12 @@ def respond(
         key="decoding.max_new_tokens",
         fix="lower prompts.max_length or decoding.max_new_tokens",
     )
-    responses: list[Response] = []
-    for samples in _sampled(policy, prompts, decoding, generator):
-        responses += _responses(policy, samples)
-    return responses
+    tokenizer = policy.tokenizer
+    batch = collate_prompts(list(prompts), int(tokenizer.pad_token_id))
+    drawn = Decoding(**decoding.model_dump(), eos_ids=policy.eos_ids, tokenizer=tokenizer)
+    samples = sample_in_batches(policy.model, batch, drawn, generator)
+    texts = tokenizer.batch_decode([list(ids) for ids in samples.responses], skip_special_tokens=True)
+    return [Response(*each) for each in zip(texts, samples.responses, samples.ended.tolist(), strict=True)]
 
 
 @torch.no_grad()
@@ -112,28 +113,3 @@ def sequence_kl(
         for item, difference in zip(items, (ours - theirs).tolist(), strict=True):
             kl[item] = difference
     return kl
-
-
-def _sampled(
-    policy: Policy, prompts: Sequence[Prompt], decoding: DecodingSection, generator: torch.Generator
-) -> Iterator[Samples]:
-    pad_id = int(policy.tokenizer.pad_token_id)
-    for start in range(0, len(prompts), decoding.batch_rows):
-        batch: PromptBatch = collate_prompts(list(prompts[start : start + decoding.batch_rows]), pad_id)
-        yield sample(
-            policy.model,
-            batch.to(policy.model.device),
-            max_new_tokens=decoding.max_new_tokens,
-            temperature=decoding.temperature,
-            eos_ids=policy.eos_ids,
-            generator=generator,
-            stop_strings=tuple(decoding.stop_strings),
-            tokenizer=policy.tokenizer,
-        )
-
-
-def _responses(policy: Policy, samples: Samples) -> list[Response]:
-    lengths = samples.response_mask.sum(1).tolist()
-    rows = [tuple(ids[:length]) for ids, length in zip(samples.response_ids.tolist(), lengths, strict=True)]
-    texts = policy.tokenizer.batch_decode([list(ids) for ids in rows], skip_special_tokens=True)
-    return [Response(text, ids, ended) for text, ids, ended in zip(texts, rows, samples.ended.tolist(), strict=True)]

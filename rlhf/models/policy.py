@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rlhf.batches import Sequences
 from rlhf.models.passes.anatomy import hidden_size, hidden_states, switch_off_dropout
+from rlhf.models.passes.compiled import is_compiled
 from rlhf.models.passes.frozen import last_hidden_states, num_frozen_blocks, split_trunk
 from rlhf.models.passes.head import head_logprobs
-from rlhf.models.sequences import Sequences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,11 @@ class PolicyWithValueHead(nn.Module):
         self.critic = None if critic is None else switch_off_dropout(critic)
         self.value_head = ValueHead(hidden_size(lm if critic is None else critic))
         self._split = split_trunk(lm, num_frozen_blocks(lm))
+
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether old logprobs must come from a pass that keeps gradients: compiled code rounds otherwise without."""
+        return is_compiled(self.lm)
 
     def frozen_states(self, sequences: Sequences) -> Tensor | None:
         """Return [B, S, H], what enters the first trained block: the same in every pass, and for the reference.

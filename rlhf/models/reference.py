@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlhf.batches import Sequences
 from rlhf.models.passes.frozen import last_hidden_states, num_frozen_blocks, split_trunk
 from rlhf.models.policy import sequence_logprobs
 from rlhf.models.pretrained.setup import Trainable
-from rlhf.models.sequences import Sequences
 
 
 class Reference:

@@ -1,5 +1,7 @@
 """From a rollout to experience: KL-shaped rewards, advantages, returns."""
 
+from importlib import import_module
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,6 @@ from rlhf.config import PPOSettings
 from rlhf.functional.advantages import shaped_rewards
 from rlhf.functional.kl import kl_estimate
 from rlhf.functional.masking import keep, whiten
-from rlhf.ppo.estimators import estimated_advantages
 from rlhf.training.processes import Processes
 
 
@@ -25,6 +26,16 @@ def make_experience(rollout: Rollout, kl_coef: float, config: PPOSettings, proce
     if config.whiten_advantages:
         advantages = whitened_globally(advantages, mask, processes)
     return Experience(rollout=rollout, kl=kl, rewards=rewards, advantages=advantages, returns=returns)
+
+
+def estimated_advantages(rewards: Tensor, values: Tensor, mask: Tensor, config: PPOSettings) -> Tensor:
+    """Return [B, T] what the estimator of `config.advantage` makes of rewards and values [B, T], not whitened."""
+    module, _, name = config.estimator.function.partition(":")
+    estimator = getattr(import_module(module), name)
+    known = {"values": values, "gae_lambda": config.gae_lambda, "num_samples": config.num_samples_per_prompt}
+    read = {argument: known[argument] for argument in config.estimator.reads}
+    advantages: Tensor = estimator(rewards=rewards, mask=mask, gamma=config.gamma, **read)
+    return advantages
 
 
 def whitened_globally(advantages: Tensor, mask: Tensor, processes: Processes) -> Tensor:

@@ -5,21 +5,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from rlhf.batches import Rollout, Samples
+from rlhf.batches import Rollout, Samples, Sequences, join
 from rlhf.config import PPOSettings
 from rlhf.data.records import Prompt
-from rlhf.models.passes.compiled import is_compiled
 from rlhf.models.policy import PolicyWithValueHead
+from rlhf.models.pretrained.tokenizer import Language
 from rlhf.models.reference import Reference
-from rlhf.models.sequences import Sequences, join
 from rlhf.ppo.microbatches import Microbatches, cut_microbatches, num_strata_needed
 from rlhf.ppo.responses import Responses, decode_steps_saved, whole_responses
 from rlhf.ppo.scoring.scorer import Scored, Scorer
 from rlhf.ppo.starts.start_states import StartStates
 from rlhf.rewards.protocol import Episode
-from rlhf.sampling.sampler import sample
+from rlhf.sampling.batched import Decoding, sample_in_batches
 from rlhf.training.processes import Processes
 from rlhf.training.telemetry.phases import NO_PHASES, Phases
 
@@ -70,23 +68,23 @@ class Collector:
         policy: PolicyWithValueHead,
         reference: Reference,
         scorer: Scorer,
-        tokenizer: PreTrainedTokenizerBase,
+        language: Language,
         config: PPOSettings,
-        eos_ids: tuple[int, ...],
+        processes: Processes,
         phases: Phases = NO_PHASES,
     ) -> None:
         self.policy = policy
         self.reference = reference
         self.scorer = scorer
-        self.tokenizer = tokenizer
+        self.tokenizer, self.eos_ids = language.tokenizer, language.eos_ids
         self.config = config
-        self.eos_ids = eos_ids
+        self.processes = processes
         self.phases = phases
 
-    def collect(self, starts: StartStates, generator: torch.Generator, processes: Processes) -> Collected:
+    def collect(self, starts: StartStates, generator: torch.Generator) -> Collected:
         """Sample a response to every start state, and let every model speak about it."""
         sampled = self.sample(starts, generator)
-        return self.complete(sampled, self.score(sampled), generator, processes)
+        return self.complete(sampled, self.score(sampled), generator)
 
     @torch.no_grad()
     def sample(self, starts: StartStates, generator: torch.Generator) -> Sampled:
@@ -106,7 +104,7 @@ class Collector:
             return self.scorer.score(sampled.episodes, sampled.starts.num_forced.tolist())
 
     @torch.no_grad()
-    def complete(self, sampled: Sampled, scored: Scored, generator: torch.Generator, processes: Processes) -> Collected:
+    def complete(self, sampled: Sampled, scored: Scored, generator: torch.Generator) -> Collected:
         """Cut the responses into microbatches, and pass each through policy and reference.
 
         Old logprobs come from the same forward pass, on the same microbatches, as the update's: not from the sampler,
@@ -117,7 +115,7 @@ class Collector:
         responses = responses.only(torch.tensor(scored.kept, device=responses.ended.device))
         scores = self.scorer.shaped(scored.scores, responses.ended.tolist(), scored.kept)
         lengths = (starts.batch.prompt_mask.sum(1) + responses.lengths).tolist()
-        microbatches = self.cut(lengths, generator, processes).only(torch.tensor(scored.kept))
+        microbatches = self.cut(lengths, generator).only(torch.tensor(scored.kept))
         logprobs, ref_logprobs, values, frozen_states = self.forward(starts, responses, microbatches)
         rollout = Rollout(
             prompt_ids=starts.batch.prompt_ids,
@@ -147,22 +145,8 @@ class Collector:
 
     def respond(self, starts: StartStates, generator: torch.Generator) -> Samples:
         """Sample what follows the start states, `sampling.batch_rows` rows at a time."""
-        settings = self.config.sampling
-        parts = [
-            sample(
-                self.policy.lm,
-                starts.states.rows(rows),
-                max_new_tokens=settings.max_new_tokens,
-                temperature=settings.temperature,
-                eos_ids=self.eos_ids,
-                generator=generator,
-                stop_strings=tuple(settings.stop_strings),
-                tokenizer=self.tokenizer,
-                num_forced=starts.num_forced[rows],
-            )
-            for rows in torch.arange(len(starts.prompts)).split(settings.batch_rows)
-        ]
-        return _joined(parts)
+        decoding = Decoding(**self.config.sampling.model_dump(), eos_ids=self.eos_ids, tokenizer=self.tokenizer)
+        return sample_in_batches(self.policy.lm, starts.states, decoding, generator, starts.num_forced)
 
     def episodes(self, starts: StartStates, responses: Responses) -> list[Episode]:
         """Return what the rewards read: whole responses."""
@@ -174,10 +158,10 @@ class Collector:
             for prompt, text, ids in zip(starts.prompts, texts, whole, strict=True)
         ]
 
-    def cut(self, lengths: list[int], generator: torch.Generator, processes: Processes) -> Microbatches:
+    def cut(self, lengths: list[int], generator: torch.Generator) -> Microbatches:
         """Cut this process's rows; the number of strata is the same on all processes."""
         needed = num_strata_needed(lengths, self.config.minibatches, self.config.microbatch_tokens)
-        num_strata = max(processes.gathered([needed]))
+        num_strata = max(self.processes.gathered([needed]))
         return cut_microbatches(lengths, self.config.minibatches, num_strata, generator)
 
     def forward(
@@ -190,14 +174,12 @@ class Collector:
         logprobs = torch.zeros_like(responses.response_ids, dtype=torch.float32)
         ref_logprobs, values = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
         num_steps, temperature = logprobs.shape[1], self.config.sampling.temperature
-        # Compiled code rounds otherwise without gradients: the policy's pass is to be the update's own.
-        keeps_gradients = is_compiled(self.policy.lm)
         kept: dict[int, Tensor] = {}
         for rows in microbatches.all():
             sequences = _sequences(starts, responses, rows)
             with self.phases("forward"):
                 frozen = self.policy.frozen_states(sequences)
-                with torch.set_grad_enabled(keeps_gradients):
+                with torch.set_grad_enabled(self.policy.keeps_gradients):
                     output = self.policy(sequences, num_steps, temperature, frozen_states=frozen)
             logprobs[rows], values[rows] = output.logprobs.detach(), output.values.detach()
             with self.phases("reference"):
@@ -219,18 +201,3 @@ def _placed(token_scores: Sequence[list[float] | None], mask: Tensor) -> Tensor:
         if scores is not None:
             placed[row, : len(scores)] = torch.tensor(scores)
     return placed * mask
-
-
-def _joined(parts: list[Samples]) -> Samples:
-    width = max(part.response_ids.shape[1] for part in parts)
-
-    def together(name: str) -> Tensor:
-        tensors = [getattr(part, name) for part in parts]
-        return torch.cat([torch.nn.functional.pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors])
-
-    return Samples(
-        response_ids=together("response_ids"),
-        response_mask=together("response_mask"),
-        logprobs=together("logprobs"),
-        ended=torch.cat([part.ended for part in parts]),
-    )

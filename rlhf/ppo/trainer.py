@@ -10,11 +10,9 @@ from rlhf.batches import Experience
 from rlhf.config import PPOSettings
 from rlhf.data.records import Prompt
 from rlhf.errors import GuardStop
-from rlhf.functional.losses import value_loss
+from rlhf.functional.losses import PolicyLoss, policy_gradient_loss, policy_loss, value_loss
 from rlhf.functional.masking import masked_sum
 from rlhf.models.policy import PolicyWithValueHead
-from rlhf.models.sequences import join
-from rlhf.ppo.estimators import policy_objective
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.kl_control import KLControl
 from rlhf.ppo.rollout import Collected, Collector, Sampled
@@ -121,7 +119,7 @@ class PPO:
 
     def make_experience(self, sampled: Sampled, scored: Scored) -> StepBatch:
         """Pass the responses through policy and reference, shape rewards with the KL, estimate advantages."""
-        collected = self.collector.complete(sampled, scored, self.generators.rollout, self.processes)
+        collected = self.collector.complete(sampled, scored, self.generators.rollout)
         kl_coef = self.kl_control.coef
         experience = make_experience(collected.rollout, kl_coef, self.config, self.processes)
         self.guard(experience)
@@ -193,9 +191,8 @@ class PPO:
         """Return a microbatch's share of the loss, its sums over real tokens, and its ratios [N]."""
         config, rollout = self.config, experience.rollout
         mask = rollout.response_mask
-        sequences = join(rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, mask, rollout.forced)
         output = self.policy(
-            sequences,
+            rollout.sequences(),
             mask.shape[1],
             config.sampling.temperature,
             frozen_states=frozen_states,
@@ -247,3 +244,12 @@ class PPO:
         bad = [name for name, mean in means.items() if not abs(mean) < float("inf")]
         if bad:
             raise GuardStop(f"not finite in an update: {', '.join(bad)} - no step was taken; lower the learning rate")
+
+
+def policy_objective(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, config: PPOSettings, num_tokens: float
+) -> PolicyLoss:
+    """Return the loss of `config.objective`; all tensors [B, T], `num_tokens` of the global minibatch."""
+    if config.objective == "policy_gradient":
+        return policy_gradient_loss(logprobs, old_logprobs, advantages, mask, num_tokens=num_tokens)
+    return policy_loss(logprobs, old_logprobs, advantages, mask, config.clip_range, num_tokens=num_tokens)

@@ -9,6 +9,12 @@ from torch import Tensor
 
 SIZE = 1024
 """Side of the matrices that are multiplied in the check: 2 GFLOP, tens of milliseconds on a small CPU."""
+FIRST_SIZE = 64
+"""Side of the first products: so small that one thread computes them, and other work on the machine hardly counts."""
+FIRST_REPEATS = 20
+"""Of each type; on a busy machine some wait milliseconds for the second thread."""
+HOPELESS = 4.0
+"""If the first bfloat16 product takes this many times as long, the large ones, seconds each, are left out."""
 REPEATS = 3
 """Of each type, in turn; the fastest counts."""
 WORTH = 1.2
@@ -30,6 +36,11 @@ def bfloat16_speedup(device: torch.device) -> float:
     """Measure, once, how many times faster `device` multiplies bfloat16 than float32 matrices; 0 where it cannot."""
     try:
         pairs = {dtype: torch.ones(SIZE, SIZE, dtype=dtype, device=device) for dtype in (torch.float32, torch.bfloat16)}
+        small = {dtype: matrix[:FIRST_SIZE, :FIRST_SIZE].clone() for dtype, matrix in pairs.items()}
+        # One type after the other: in turn, each waits for the threads of the other on a busy machine.
+        first = {dtype: min(_seconds(matrix) for _ in range(FIRST_REPEATS)) for dtype, matrix in small.items()}
+        if first[torch.bfloat16] > HOPELESS * first[torch.float32]:
+            return first[torch.float32] / first[torch.bfloat16]
         for matrix in pairs.values():  # the first product of a type pays for setting it up
             _seconds(matrix)
         rounds = [{dtype: _seconds(matrix) for dtype, matrix in pairs.items()} for _ in range(REPEATS)]

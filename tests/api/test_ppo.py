@@ -15,9 +15,6 @@ from rlhf import Callback, PPOTrainer
 from rlhf.errors import CheckpointError, ConfigError, DataError, RewardError
 from rlhf.ppo import train_ppo
 
-ROOT = Path(__file__).parents[2]
-
-
 CHANGES: dict[str, dict[str, Any]] = {
     "plain": {},
     "resets, adaptive KL, running scale, early stop": {
@@ -174,7 +171,7 @@ torch.save({
 
 
 def test_two_processes_run_the_same_script_and_stay_in_step(
-    tiny: ModuleType, workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], str]
+    tiny: ModuleType, workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], list[str]]
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -187,7 +184,7 @@ def test_two_processes_run_the_same_script_and_stay_in_step(
     assert first["streamed"] == second["streamed"] == 1, "where one process has no prompts left, all end"
 
 
-def test_the_names_at_the_top_are_there_without_torch_until_they_are_used() -> None:
+def test_the_names_at_the_top_are_there_without_torch_until_they_are_used(root: Path) -> None:
     code = "import sys, rlhf; rlhf.PPOSettings(steps=1); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -23,9 +23,8 @@ def test_there_are_recipes() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=str)
 def test_a_recipe_is_valid_and_loads_back_equal_after_it_was_saved(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, tmp_path: Path, in_the_repository: None
 ) -> None:
-    monkeypatch.chdir(ROOT)
     model = STAGES[verb_of(path)].model
     config = load_config(model, path)
     save_config(config, tmp_path / "config.yaml")

@@ -7,16 +7,14 @@ import pytest
 
 from rlhf.config.schema_files import SCHEMAS, json_schema, schema_texts
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.mark.parametrize("path", schema_texts(), ids=str)
-def test_the_committed_schema_is_current(path: Path) -> None:
-    assert (ROOT / path).read_text() == schema_texts()[path], "run: python -m rlhf.config.schema_files"
+def test_the_committed_schema_is_current(path: Path, root: Path) -> None:
+    assert (root / path).read_text() == schema_texts()[path], "run: python -m rlhf.config.schema_files"
 
 
-def test_no_other_schema_is_committed() -> None:
-    assert {path.stem for path in (ROOT / "configs/schema").iterdir()} == set(SCHEMAS)
+def test_no_other_schema_is_committed(root: Path) -> None:
+    assert {path.stem for path in (root / "configs/schema").iterdir()} == set(SCHEMAS)
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

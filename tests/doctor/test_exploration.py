@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rlhf.doctor import exploration
 from rlhf.doctor.exploration import rewards_are_met
+from rlhf.doctor.verdicts import Verdict
 from rlhf.errors import RewardError
 
 FUNCTIONS = """
@@ -18,22 +18,17 @@ def never(completions):
 
 
 @pytest.fixture
-def found(monkeypatch):
+def found():
     """A function that returns what is said of one reward; `dropped` are rows without tokens."""
 
     def find(at_prompts, at_resets=(), *, resets=False, dropped=(), error=None):
-        def score(episodes):
-            if error is not None:
-                raise error
-            return [*at_prompts, *at_resets]
-
-        monkeypatch.setattr(exploration, "each_reward", lambda parts: [("rewards[0]", SimpleNamespace(score=score))])
+        scores = [*at_prompts, *at_resets] if error is None else error
+        verdict = Verdict(name="rewards[0]", reward=SimpleNamespace(), scores=scores)
         forced = torch.tensor([[False, False]] * len(at_prompts) + [[True, False]] * len(at_resets))
         mask = ~forced
         mask[list(dropped)] = False
-        rollout = SimpleNamespace(forced=forced, response_mask=mask)
-        trial = SimpleNamespace(experience=SimpleNamespace(rollout=rollout), collected=SimpleNamespace(episodes=[]))
-        return rewards_are_met(SimpleNamespace(trainer=SimpleNamespace(resets=resets or None)), trial)
+        trial = SimpleNamespace(experience=SimpleNamespace(rollout=SimpleNamespace(forced=forced, response_mask=mask)))
+        return rewards_are_met(SimpleNamespace(trainer=SimpleNamespace(resets=resets or None)), trial, [verdict])
 
     return find
 

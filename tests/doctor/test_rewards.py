@@ -2,7 +2,6 @@
 
 import pytest
 
-from rlhf.doctor.rewards import totals
 from rlhf.models.passes.anatomy import hidden_states
 from rlhf.models.scalar import ScalarModel
 
@@ -100,10 +99,6 @@ def test_a_penalty_that_does_not_fit_the_scores_is_warned_of(kl_coef, advice, co
 def test_a_controller_names_the_typical_kl_itself(config, examined) -> None:
     made = config(kl_control={"controller": "adaptive", "target": 3.0}, kl_coef=0.5)
     assert "kl_coef x 3 nats is 1.5" in examined(made)["reward scale"].measured
-
-
-def test_scores_of_single_tokens_count_with_their_sum() -> None:
-    assert totals([1.5, [0.5, 2.0], None]) == [1.5, 2.5, 0.0]
 
 
 def test_a_reward_that_may_fail_is_warned_of_with_what_it_says(config, functions, examined, troubles) -> None:

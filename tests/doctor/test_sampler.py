@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from rlhf.ppo import rollout
+from rlhf.sampling import batched
 from rlhf.sampling.sampler import sample
 
 
@@ -10,7 +10,7 @@ def test_a_sampler_with_another_temperature_fails(config, examined, troubles, mo
     def hotter(*arguments, temperature, **options):
         return sample(*arguments, temperature=1.2 * temperature, **options)
 
-    monkeypatch.setattr(rollout, "sample", hotter)
+    monkeypatch.setattr(batched, "sample", hotter)
     findings = examined(config())
     assert troubles(findings) == {"sampler": "failing"}
     assert "another temperature" in findings["sampler"].advice
@@ -26,7 +26,7 @@ def test_a_token_far_off_is_warned_of(config, examined, troubles, monkeypatch) -
         samples.logprobs[0, 0] += 1e-4  # of about 40 tokens: 2.5e-6 on average
         return samples
 
-    monkeypatch.setattr(rollout, "sample", partial(off))
+    monkeypatch.setattr(batched, "sample", partial(off))
     assert troubles(examined(config(sampling__batch_rows=8))) == {"sampler": "warning"}
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -12,11 +13,9 @@ OTHER_OPENING = SPEAKERS + "{% if add_generation_prompt %}assistant: <think>{% e
 
 
 @pytest.fixture
-def conversations(tmp_path: Path) -> str:
-    path = tmp_path / "prompts.jsonl"
+def conversations(tmp_path: Path, on_disk: ModuleType) -> str:
     rows = [{"prompt": [{"role": "user", "content": text}]} for text in ("So", "It was", "The film", "At last", "I")]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
+    return str(on_disk.write_rows(tmp_path / "prompts.jsonl", rows))
 
 
 def use_template(template: str):

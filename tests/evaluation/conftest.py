@@ -7,14 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-ROOT = Path(__file__).parents[2]
-DATA = ROOT / "data"
-TOKENIZER = DATA / "tiny_model"
-
 
 @pytest.fixture(scope="session")
 def policy_directory(
-    tiny_model: Callable[..., PreTrainedModel], tmp_path_factory: pytest.TempPathFactory
+    root: Path, tiny_model: Callable[..., PreTrainedModel], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
     """A factory: the directory of a random policy of 128 positions with the tokenizer of data/tiny_model."""
     built: dict[int, Path] = {}
@@ -22,7 +18,7 @@ def policy_directory(
     def build(seed: int = 0) -> Path:
         if seed not in built:
             directory = tmp_path_factory.mktemp(f"policy-{seed}")
-            tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
+            tokenizer = AutoTokenizer.from_pretrained(root / "data/tiny_model")
             model = tiny_model("llama", seed=seed, vocab_size=len(tokenizer), max_position_embeddings=128)
             model.save_pretrained(directory)
             tokenizer.save_pretrained(directory)
@@ -40,5 +36,5 @@ def reward_model_directory(policy_directory: Callable[..., Path], tmp_path_facto
         torch.manual_seed(7)
         model = AutoModelForSequenceClassification.from_pretrained(policy_directory(0), num_labels=1)
     model.save_pretrained(directory)
-    AutoTokenizer.from_pretrained(TOKENIZER).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(policy_directory(0)).save_pretrained(directory)
     return directory

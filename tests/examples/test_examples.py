@@ -1,46 +1,40 @@
 """Each script of examples/ runs to its end on a tiny random model, and prints what it promises."""
 
-import json
 import runpy
-import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-ROOT = Path(__file__).parents[2]
-NAMES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory, root: Path, tiny: ModuleType) -> Path:
     """A tiny policy, a reward model, and a classifier with two labels."""
     directory = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-    config = AutoConfig.from_pretrained(ROOT / "data/tiny_model", initializer_range=0.2)
+    config = AutoConfig.from_pretrained(root / "data/tiny_model", initializer_range=0.2)
     AutoModelForCausalLM.from_config(config).save_pretrained(directory / "policy")
     config.num_labels = 1
     AutoModelForSequenceClassification.from_config(config).save_pretrained(directory / "preferences")
     config.num_labels, config.id2label = 2, {0: "NEGATIVE", 1: "POSITIVE"}
     AutoModelForSequenceClassification.from_config(config).save_pretrained(directory / "sentiment")
-    for name in NAMES:
-        for target in ("policy", "preferences", "sentiment"):
-            shutil.copy(ROOT / "data/tiny_model" / name, directory / target / name)
+    tiny.give_tokenizer(*(directory / name for name in ("policy", "preferences", "sentiment")))
     return directory
 
 
 @pytest.fixture
-def run(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def run(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], root: Path):
     """Run a script as its user would, for two steps, and return the lines about them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # a server is a process of its own
+    monkeypatch.setenv("PYTHONPATH", str(root))  # a server is a process of its own
 
     def ran(name: str, *arguments: str) -> list[str]:
         argv = [name, "--model", str(models / "policy"), "--steps", "2", *arguments]
         monkeypatch.setattr(sys, "argv", argv)
-        runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+        runpy.run_path(str(root / "examples" / name), run_name="__main__")
         return [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
 
     return ran
@@ -74,16 +68,16 @@ def test_resets_make_a_sparse_reward_visible(run) -> None:
 
 
 def test_the_tutorials_task_with_a_classifier_of_words_and_with_one_of_transformers(
-    run, models: Path, tmp_path: Path
+    run, models: Path, tmp_path: Path, on_disk: ModuleType
 ) -> None:
     pytest.importorskip("sklearn")
     rows = [{"text": f"The film was {word} and I say so", "label": label} for word, label in (("good", 1), ("bad", 0))]
-    (tmp_path / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    on_disk.write_rows(tmp_path / "reviews.jsonl", rows)
     for more in ([], ["--classifier", str(models / "sentiment")]):
         lines = run("gpt2_sentiment_task.py", "--reviews", str(tmp_path / "reviews.jsonl"), *more)
         assert len(lines) == 2 and "logit" in lines[0]
 
 
-def test_every_example_is_run_here() -> None:
+def test_every_example_is_run_here(root: Path) -> None:
     text = Path(__file__).read_text()
-    assert [path.name for path in sorted((ROOT / "examples").glob("*.py")) if f'run("{path.name}"' not in text] == []
+    assert [path.name for path in sorted((root / "examples").glob("*.py")) if f'run("{path.name}"' not in text] == []

@@ -6,24 +6,6 @@ import torch
 from rlhf.functional.losses import next_token_loss, policy_gradient_loss, policy_loss, preference_loss, value_loss
 
 NAN, INF = float("nan"), float("inf")
-LENGTHS = torch.tensor([[6], [1], [4], [2], [6], [3], [5], [1]])
-MASK = torch.arange(6) < LENGTHS
-NUM_TOKENS = int(LENGTHS.sum())
-
-
-def random_tensor(seed, dtype=torch.float32):
-    return torch.randn(8, 6, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def policy_case(dtype=torch.float32):
-    """Logprobs, old logprobs and advantages, far enough apart that some ratios are clipped."""
-    old = -random_tensor(0, dtype).abs()
-    return old + 0.3 * random_tensor(1, dtype), old, random_tensor(2, dtype)
-
-
-def value_case(dtype=torch.float32):
-    old = random_tensor(0, dtype)
-    return old + 0.3 * random_tensor(1, dtype), old, old + random_tensor(2, dtype)
 
 
 def test_policy_loss_by_hand():
@@ -50,44 +32,46 @@ def test_policy_loss_by_hand():
     assert result.approx_kl.item() == pytest.approx(0.1534237, abs=1e-6)
 
 
-def test_policy_loss_agrees_with_a_loop():
-    logprobs, old_logprobs, advantages = policy_case()
+def test_policy_loss_agrees_with_a_loop(padded):
+    logprobs, old_logprobs, advantages = padded.policy_case()
     losses, ratios, num_clipped = [], [], 0
     for b in range(8):
         for t in range(6):
-            if MASK[b, t]:
+            if padded.MASK[b, t]:
                 ratio = math.exp(logprobs[b, t].item() - old_logprobs[b, t].item())
                 near = min(max(ratio, 0.8), 1.2)
                 a = advantages[b, t].item()
                 losses.append(-min(a * ratio, a * near))
                 num_clipped += a * near < a * ratio
                 ratios.append(ratio)
-    result = policy_loss(logprobs, old_logprobs, advantages, MASK, 0.2)
-    assert result.loss.item() == pytest.approx(sum(losses) / NUM_TOKENS, abs=1e-6)
-    assert result.clip_fraction.item() == pytest.approx(num_clipped / NUM_TOKENS)
-    assert 0 < num_clipped < NUM_TOKENS
-    mean = sum(ratios) / NUM_TOKENS
+    result = policy_loss(logprobs, old_logprobs, advantages, padded.MASK, 0.2)
+    assert result.loss.item() == pytest.approx(sum(losses) / padded.NUM_TOKENS, abs=1e-6)
+    assert result.clip_fraction.item() == pytest.approx(num_clipped / padded.NUM_TOKENS)
+    assert 0 < num_clipped < padded.NUM_TOKENS
+    mean = sum(ratios) / padded.NUM_TOKENS
     assert result.ratio_mean.item() == pytest.approx(mean, abs=1e-6)
     assert result.ratio_std.item() == pytest.approx(
-        math.sqrt(sum((r - mean) ** 2 for r in ratios) / NUM_TOKENS), abs=1e-6
+        math.sqrt(sum((r - mean) ** 2 for r in ratios) / padded.NUM_TOKENS), abs=1e-6
     )
     assert result.ratio_max.item() == pytest.approx(max(ratios), abs=1e-6)
-    assert result.approx_kl.item() == pytest.approx(sum(math.log(r) ** 2 for r in ratios) / 2 / NUM_TOKENS, abs=1e-6)
+    assert result.approx_kl.item() == pytest.approx(
+        sum(math.log(r) ** 2 for r in ratios) / 2 / padded.NUM_TOKENS, abs=1e-6
+    )
 
 
-def test_equal_policies_have_ratio_exactly_1_and_minus_the_mean_advantage_as_loss():
-    logprobs, _, advantages = policy_case()
-    result = policy_loss(logprobs, logprobs.clone(), advantages, MASK, 0.2)
-    assert result.loss.item() == pytest.approx(-advantages[MASK].mean().item(), abs=1e-6)
+def test_equal_policies_have_ratio_exactly_1_and_minus_the_mean_advantage_as_loss(padded):
+    logprobs, _, advantages = padded.policy_case()
+    result = policy_loss(logprobs, logprobs.clone(), advantages, padded.MASK, 0.2)
+    assert result.loss.item() == pytest.approx(-advantages[padded.MASK].mean().item(), abs=1e-6)
     assert (result.ratio_mean.item(), result.ratio_std.item(), result.ratio_max.item()) == (1.0, 0.0, 1.0)
     assert (result.approx_kl.item(), result.clip_fraction.item()) == (0.0, 0.0)
 
 
-def test_at_equal_policies_the_gradient_is_that_of_reinforce():
-    logprobs, _, advantages = policy_case()
+def test_at_equal_policies_the_gradient_is_that_of_reinforce(padded):
+    logprobs, _, advantages = padded.policy_case()
     logprobs.requires_grad_()
-    policy_loss(logprobs, logprobs.detach(), advantages, MASK, 0.2).loss.backward()
-    torch.testing.assert_close(logprobs.grad, torch.where(MASK, -advantages / NUM_TOKENS, 0.0))
+    policy_loss(logprobs, logprobs.detach(), advantages, padded.MASK, 0.2).loss.backward()
+    torch.testing.assert_close(logprobs.grad, torch.where(padded.MASK, -advantages / padded.NUM_TOKENS, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -121,13 +105,13 @@ def test_the_gradient_is_0_exactly_where_the_clip_binds(advantage, ratio, gradie
     assert result.clip_fraction.item() == float(advantage != 0.0 and gradient == 0.0)
 
 
-def test_without_a_clip_the_surrogate_is_the_importance_weighted_advantage():
-    logprobs, old_logprobs, advantages = policy_case()
+def test_without_a_clip_the_surrogate_is_the_importance_weighted_advantage(padded):
+    logprobs, old_logprobs, advantages = padded.policy_case()
     ratio = (logprobs - old_logprobs).exp()
-    free = policy_loss(logprobs, old_logprobs, advantages, MASK, None)
-    assert free.loss.item() == pytest.approx(-(ratio * advantages)[MASK].mean().item(), abs=1e-6)
+    free = policy_loss(logprobs, old_logprobs, advantages, padded.MASK, None)
+    assert free.loss.item() == pytest.approx(-(ratio * advantages)[padded.MASK].mean().item(), abs=1e-6)
     assert free.clip_fraction.item() == 0.0
-    clipped = policy_loss(logprobs, old_logprobs, advantages, MASK, 0.2)
+    clipped = policy_loss(logprobs, old_logprobs, advantages, padded.MASK, 0.2)
     assert free.ratio_max == clipped.ratio_max and free.approx_kl == clipped.approx_kl
     assert clipped.loss > free.loss
 
@@ -157,18 +141,18 @@ def test_the_largest_ratio_is_that_of_a_real_token_even_when_all_have_fallen():
     assert result.ratio_mean.item() == pytest.approx(0.375)
 
 
-def test_policy_statistics_carry_no_gradient_and_the_loss_does():
-    logprobs, old_logprobs, advantages = policy_case()
-    result = policy_loss(logprobs.requires_grad_(), old_logprobs, advantages, MASK, 0.2)
+def test_policy_statistics_carry_no_gradient_and_the_loss_does(padded):
+    logprobs, old_logprobs, advantages = padded.policy_case()
+    result = policy_loss(logprobs.requires_grad_(), old_logprobs, advantages, padded.MASK, 0.2)
     assert result.loss.requires_grad
     for name in ("clip_fraction", "approx_kl", "ratio_mean", "ratio_std", "ratio_max"):
         assert not getattr(result, name).requires_grad, name
 
 
-def test_policy_statistics_are_means_over_own_tokens_whatever_the_divisor():
-    args = policy_case()
-    one, other = policy_loss(*args, MASK, 0.2), policy_loss(*args, MASK, 0.2, num_tokens=1000)
-    assert other.loss.item() == pytest.approx(one.loss.item() * NUM_TOKENS / 1000, rel=1e-5)
+def test_policy_statistics_are_means_over_own_tokens_whatever_the_divisor(padded):
+    args = padded.policy_case()
+    one, other = policy_loss(*args, padded.MASK, 0.2), policy_loss(*args, padded.MASK, 0.2, num_tokens=1000)
+    assert other.loss.item() == pytest.approx(one.loss.item() * padded.NUM_TOKENS / 1000, rel=1e-5)
     for name in ("clip_fraction", "approx_kl", "ratio_mean", "ratio_std", "ratio_max"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
 
@@ -189,21 +173,21 @@ def test_value_loss_by_hand():
 
 
 @pytest.mark.parametrize("clip_range", [0.2, None])
-def test_value_loss_agrees_with_a_loop(clip_range):
-    values, old_values, returns = value_case()
+def test_value_loss_agrees_with_a_loop(clip_range, padded):
+    values, old_values, returns = padded.value_case()
     losses, num_clipped = [], 0
     for b in range(8):
         for t in range(6):
-            if MASK[b, t]:
+            if padded.MASK[b, t]:
                 v, old, target = (x[b, t].item() for x in (values, old_values, returns))
                 near = v if clip_range is None else old + min(max(v - old, -clip_range), clip_range)
                 losses.append(0.5 * max((v - target) ** 2, (near - target) ** 2))
                 num_clipped += (near - target) ** 2 > (v - target) ** 2
-    result = value_loss(values, old_values, returns, MASK, clip_range)
-    assert result.loss.item() == pytest.approx(sum(losses) / NUM_TOKENS, abs=1e-6)
-    assert result.clip_fraction.item() == pytest.approx(num_clipped / NUM_TOKENS)
+    result = value_loss(values, old_values, returns, padded.MASK, clip_range)
+    assert result.loss.item() == pytest.approx(sum(losses) / padded.NUM_TOKENS, abs=1e-6)
+    assert result.clip_fraction.item() == pytest.approx(num_clipped / padded.NUM_TOKENS)
     assert not result.clip_fraction.requires_grad
-    assert clip_range is None or 0 < num_clipped < NUM_TOKENS
+    assert clip_range is None or 0 < num_clipped < padded.NUM_TOKENS
 
 
 @pytest.mark.parametrize(
@@ -217,9 +201,9 @@ def test_the_value_gradient_is_0_where_the_value_has_moved_far_enough(value, tar
     assert values.grad.item() == pytest.approx(gradient)
 
 
-def test_value_loss_at_the_returns_is_0():
-    values = random_tensor(0)
-    assert value_loss(values, values, values, MASK, 0.2).loss.item() == 0.0
+def test_value_loss_at_the_returns_is_0(padded):
+    values = padded.random_tensor(0)
+    assert value_loss(values, values, values, padded.MASK, 0.2).loss.item() == 0.0
 
 
 def test_preference_loss_by_hand():
@@ -229,9 +213,9 @@ def test_preference_loss_by_hand():
     assert loss.item() == pytest.approx(1.0073375, abs=1e-6)
 
 
-def test_preference_loss_agrees_with_a_loop_and_depends_on_differences_alone():
-    chosen, rejected = random_tensor(0)[0], random_tensor(1)[0]
-    margins = random_tensor(2)[0].abs()
+def test_preference_loss_agrees_with_a_loop_and_depends_on_differences_alone(padded):
+    chosen, rejected = padded.random_tensor(0)[0], padded.random_tensor(1)[0]
+    margins = padded.random_tensor(2)[0].abs()
     rows = zip(chosen.tolist(), rejected.tolist(), margins.tolist(), strict=True)
     slow = sum(math.log(1 + math.exp(-(c - r - m))) for c, r, m in rows) / 6
     loss = preference_loss(chosen, rejected, margins)
@@ -255,33 +239,38 @@ def test_next_token_loss_by_hand():
 
 
 @pytest.mark.parametrize("content", [NAN, INF, -INF, 100.0])
-def test_padding_content_does_not_change_the_statistics(content):
-    expected = policy_loss(*policy_case(), MASK, 0.2)
-    found = policy_loss(*(t.masked_fill(MASK.logical_not(), content) for t in policy_case()), MASK, 0.2)
+def test_padding_content_does_not_change_the_statistics(content, padded):
+    expected = policy_loss(*padded.policy_case(), padded.MASK, 0.2)
+    found = policy_loss(
+        *(t.masked_fill(padded.MASK.logical_not(), content) for t in padded.policy_case()), padded.MASK, 0.2
+    )
     for name in ("loss", "clip_fraction", "approx_kl", "ratio_mean", "ratio_std", "ratio_max"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
-    noisy = [t.masked_fill(MASK.logical_not(), content) for t in value_case()]
-    assert torch.equal(value_loss(*noisy, MASK, 0.2).clip_fraction, value_loss(*value_case(), MASK, 0.2).clip_fraction)
+    noisy = [t.masked_fill(padded.MASK.logical_not(), content) for t in padded.value_case()]
+    assert torch.equal(
+        value_loss(*noisy, padded.MASK, 0.2).clip_fraction,
+        value_loss(*padded.value_case(), padded.MASK, 0.2).clip_fraction,
+    )
 
 
-def test_clip_ranges_that_are_not_above_0_are_refused():
+def test_clip_ranges_that_are_not_above_0_are_refused(padded):
     with pytest.raises(ValueError, match=r"clip_range must be above 0, found 0.0"):
-        policy_loss(*policy_case(), MASK, 0.0)
+        policy_loss(*padded.policy_case(), padded.MASK, 0.0)
     with pytest.raises(ValueError, match=r"value clip_range must be above 0, found -0.2"):
-        value_loss(*value_case(), MASK, -0.2)
+        value_loss(*padded.value_case(), padded.MASK, -0.2)
 
 
-def test_shapes_that_would_broadcast_are_refused():
-    logprobs, old_logprobs, advantages = policy_case()
+def test_shapes_that_would_broadcast_are_refused(padded):
+    logprobs, old_logprobs, advantages = padded.policy_case()
     with pytest.raises(ValueError, match=r"advantages must have the shape of logprobs \[8, 6\], found \[8, 1\]"):
-        policy_loss(logprobs, old_logprobs, advantages[:, :1], MASK, 0.2)
+        policy_loss(logprobs, old_logprobs, advantages[:, :1], padded.MASK, 0.2)
     with pytest.raises(ValueError, match=r"returns must have the shape of values \[8, 6\], found \[6\]"):
-        value_loss(logprobs, logprobs, logprobs[0], MASK, 0.2)
+        value_loss(logprobs, logprobs, logprobs[0], padded.MASK, 0.2)
     with pytest.raises(ValueError, match=r"mask must have the shape of logprobs \[8, 6\], found \[7, 6\]"):
-        next_token_loss(logprobs, MASK[1:])
+        next_token_loss(logprobs, padded.MASK[1:])
     with pytest.raises(ValueError, match=r"rejected_scores must have the shape of chosen_scores \[3\], found \[3, 1\]"):
         preference_loss(torch.zeros(3), torch.zeros(3, 1), torch.zeros(3))
     with pytest.raises(ValueError, match=r"mask must be torch.bool, found torch.int64"):
-        policy_loss(logprobs, old_logprobs, advantages, MASK.long(), 0.2)
+        policy_loss(logprobs, old_logprobs, advantages, padded.MASK.long(), 0.2)
     with pytest.raises(ValueError, match="chosen_scores must hold at least one pair, found none"):
         preference_loss(torch.zeros(0), torch.zeros(0), torch.zeros(0))

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from rlhf.batches import join
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.pretrained.loading import load_causal_lm
 from rlhf.models.pretrained.setup import make_trainable
 from rlhf.models.reference import Reference
-from rlhf.models.sequences import join
 from rlhf.training.optimizer import MasterWeights
 
 LORA = {"r": 4, "alpha": 8.0, "dropout": 0.1, "target_modules": "all-linear"}

@@ -27,11 +27,18 @@ from proofs import (
     WHITEN_RESETS,
     Mutation,
 )
+from rlhf.batches import Rollout
 from rlhf.functional import advantages, groups, losses, masking
 from rlhf.oracle import second_moments
-from rlhf.ppo import estimators, experience
+from rlhf.ppo import experience
 from rlhf.ppo.starts.resets import Resets
 from rlhf.ppo.trainer import PPO
+
+ROLL_IN_IS_SCORED = (
+    Rollout.sequences,
+    {"self.response_mask, self.forced)": "self.response_mask | self.forced)"},
+)
+"""The policy gives logprobs of roll-in tokens as of its own."""
 
 ESTIMATORS = [
     # Errors found in other implementations.
@@ -74,21 +81,17 @@ ESTIMATORS = [
     Mutation(
         "roll-in tokens enter the value loss",
         PPO.loss,
-        {
-            "rollout.response_ids, mask, rollout.forced)": "rollout.response_ids, mask | rollout.forced)",
-            "experience.returns, mask,": "experience.returns, mask | rollout.forced,",
-        },
+        {"experience.returns, mask,": "experience.returns, mask | rollout.forced,"},
         (ROLL_IN,),
+        elsewhere=(ROLL_IN_IS_SCORED,),
     ),
     Mutation(
         "roll-in tokens enter the policy loss",
         PPO.loss,
-        {
-            "rollout.response_ids, mask, rollout.forced)": "rollout.response_ids, mask | rollout.forced)",
-            "experience.advantages, mask,": "experience.advantages, mask | rollout.forced,",
-        },
+        {"experience.advantages, mask,": "experience.advantages, mask | rollout.forced,"},
         (RESETS,),
         elsewhere=(
+            ROLL_IN_IS_SCORED,
             (experience.make_experience, {"values, mask, config)": "values, mask | rollout.forced, config)"}),
         ),
     ),
@@ -201,8 +204,8 @@ ESTIMATORS = [
     ),
     Mutation(
         "the configured estimator is not the one that runs",
-        estimators.estimated_advantages,
-        {"return reward_to_go(": "return -reward_to_go("},
+        experience.estimated_advantages,
+        {"return advantages": "return -advantages"},
         (UPDATE,),
     ),
     # Second moments.

@@ -23,6 +23,7 @@ from proofs import (
     VALUE_CLIP,
     Mutation,
 )
+from rlhf.batches import Rollout
 from rlhf.functional import kl, logprobs, losses
 from rlhf.ppo import experience, kl_control
 from rlhf.ppo.trainer import PPO
@@ -144,8 +145,8 @@ OBJECTIVES = [
     ),
     Mutation(
         "other tokens are read than were forced",
-        PPO.loss,
-        {"rollout.response_ids, mask,": "rollout.response_ids.masked_fill(rollout.forced, 0), mask,"},
+        Rollout.sequences,
+        {"self.response_ids,": "self.response_ids.masked_fill(self.forced, 0),"},
         (RESETS, ROLL_IN),
     ),
 ]  # fmt: skip

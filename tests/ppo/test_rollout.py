@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from rlhf.batches import join
 from rlhf.errors import GuardStop
 from rlhf.models.passes.compiled import is_compiled
-from rlhf.models.sequences import join
 
 
 @pytest.fixture

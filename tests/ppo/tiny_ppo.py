@@ -32,6 +32,9 @@ from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
 
 ROOT = Path(__file__).parents[2]
+NO_CLIPPING = {"optimizer__max_grad_norm": 1e9, "value_optimizer": {"max_grad_norm": 1e9}}
+LOOSE = {"rtol": 1e-4, "atol": 1e-6}
+"""Sums of some hundred float32 products in another order: hundreds of eps (1.2e-7) of the largest terms, near 1e-2."""
 REWARDS = """
 import os, random
 seen = {}
@@ -57,9 +60,7 @@ def build_workshop(directory: Path) -> Path:
     config.num_labels = 1
     scorer = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     scorer.save_pretrained(directory / "reward_model")
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        for target in ("policy", "reward_model"):
-            shutil.copy(ROOT / "data/tiny_model" / name, directory / target / name)
+    give_tokenizer(directory / "policy", directory / "reward_model")
     beginnings = ["The film", "All in all the hero of it", "At last", "A", "From the start the ending was", "So"]
     beginnings += ["It was", "I"]
     rows = [{"prompt": text, "label": index} for index, text in enumerate(beginnings)]
@@ -78,6 +79,13 @@ def build_workshop(directory: Path) -> Path:
     (directory / "demonstrations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shown))
     (directory / "rewards.py").write_text(REWARDS)
     return directory
+
+
+def give_tokenizer(*directories: Path) -> None:
+    """Put the tokenizer of data/tiny_model into models."""
+    for directory in directories:
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copy(ROOT / "data/tiny_model" / name, directory / name)
 
 
 def ppo_config(workshop: Path, *, reward: str = "share_of_e", **changes: Any) -> PPOConfig:
@@ -99,6 +107,11 @@ def ppo_config(workshop: Path, *, reward: str = "share_of_e", **changes: Any) ->
             place = place.setdefault(key, {})
         place[last] = value
     return PPOConfig.model_validate(given)
+
+
+def separate(workshop: Path) -> dict[str, Any]:
+    """A critic with a model of its own."""
+    return {"critic": "separate", "critic_model": {"path": str(workshop / "reward_model")}}
 
 
 def parts(config: PPOConfig, processes: Processes | None = None) -> Parts:
@@ -137,7 +150,7 @@ def starts(made: Parts, indices: Sequence[int]) -> StartStates:
 def collected(made: Parts, indices: Sequence[int] = range(8)) -> Collected:
     """A rollout from the prompts with these numbers."""
     trainer = made.trainer
-    return trainer.collector.collect(starts(made, indices), trainer.generators.rollout, trainer.processes)
+    return trainer.collector.collect(starts(made, indices), trainer.generators.rollout)
 
 
 def experience(trainer: PPO, rollout: Rollout) -> Experience:
@@ -152,6 +165,15 @@ def stir(trainer: PPO, scale: float, seed: int = 0) -> None:
         for _, parameter in sorted(trainer.policy.named_parameters()):
             if parameter.requires_grad:
                 parameter += scale * torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+
+
+def stirred(workshop: Path, **changes: Any) -> tuple[Parts, Collected]:
+    """A trainer whose policy has left the reference, and a rollout of it."""
+    settings = {"sampling__temperature": 0.7, "gamma": 0.9, "gae_lambda": 0.8, "kl_estimator": "k3", "kl_coef": 0.3}
+    settings |= {"clip_range": 0.05, "value_clip_range": 0.02, "entropy_coef": 0.05, "value_coef": 0.5, **NO_CLIPPING}
+    made = parts(ppo_config(workshop, **(settings | changes)))
+    stir(made.trainer, 0.02, seed=1)
+    return made, collected(made)
 
 
 def update(
@@ -182,8 +204,7 @@ def weights(trainer: PPO) -> dict[str, Tensor]:
 
 def one_global_update(workshop: Path, rollout: Rollout, processes: Processes) -> dict[str, Any]:
     """One update on this process's rows of a global rollout; every trainer starts from the same stirred weights."""
-    free = {"optimizer__max_grad_norm": 1e9, "value_optimizer": {"max_grad_norm": 1e9}}
-    config = ppo_config(workshop, entropy_coef=0.01, **free)
+    config = ppo_config(workshop, entropy_coef=0.01, **NO_CLIPPING)
     trainer = parts(config, processes).trainer
     stir(trainer, 0.02)
     batch = experience(trainer, rollout.rows(torch.arange(8)[processes.rank :: processes.num]))

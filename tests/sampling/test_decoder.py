@@ -11,13 +11,7 @@ from transformers import PreTrainedModel
 from rlhf.batches import PromptBatch
 from rlhf.sampling.decoder import Decoder, distinct_prompts, left_padded
 
-FAMILIES = ["gpt2", "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3"]
-
-
-def _prompts(*lengths: int, width: int | None = None) -> PromptBatch:
-    mask = torch.arange(width or max(lengths)) < torch.tensor(lengths)[:, None]
-    ids = torch.randint(3, 128, mask.shape, generator=torch.Generator().manual_seed(1))
-    return PromptBatch(prompt_ids=ids * mask, prompt_mask=mask)
+Factory = Callable[..., PreTrainedModel]
 
 
 def test_padding_moves_to_the_left_and_shared_padding_is_dropped() -> None:
@@ -30,12 +24,11 @@ def test_padding_moves_to_the_left_and_shared_padding_is_dropped() -> None:
     assert mask.tolist() == [[False, False, True], [True, True, True]]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("lengths", [(5, 5, 5), (3, 11, 6)])
 def test_cached_steps_give_the_logits_of_one_forward_without_padding(
-    tiny_model: Callable[..., PreTrainedModel], roundings: ModuleType, family: str, lengths: tuple[int, ...]
+    tiny_model: Factory, tiny_sampling: ModuleType, roundings: ModuleType, family: str, lengths: tuple[int, ...]
 ) -> None:
-    model, prompts, num_steps = tiny_model(family), _prompts(*lengths, width=13), 12
+    model, prompts, num_steps = tiny_model(family), tiny_sampling.prompts(*lengths, width=13), 12
     tokens = torch.randint(3, 128, (len(lengths), num_steps), generator=torch.Generator().manual_seed(2))
     rows = torch.arange(len(lengths))
     with torch.no_grad():
@@ -70,18 +63,17 @@ def test_what_stands_in_the_padding_makes_no_prompt_distinct_and_a_real_zero_doe
     assert distinct_prompts(prompts)[1].tolist() == [0, 0, 1]
 
 
-def test_prompts_that_all_differ_are_passed_on_as_they_are() -> None:
-    prompts = _prompts(3, 4, 5)
+def test_prompts_that_all_differ_are_passed_on_as_they_are(tiny_sampling: ModuleType) -> None:
+    prompts = tiny_sampling.prompts(3, 4, 5)
     distinct, sources = distinct_prompts(prompts)
     assert distinct is prompts and sources.tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("lengths", [(5, 5), (3, 11)])
 def test_equal_prompts_are_read_once_and_then_go_on_apart(
-    tiny_model: Callable[..., PreTrainedModel], roundings: ModuleType, family: str, lengths: tuple[int, ...]
+    tiny_model: Factory, tiny_sampling: ModuleType, roundings: ModuleType, family: str, lengths: tuple[int, ...]
 ) -> None:
-    model, prompts = _Spy(tiny_model(family)), _prompts(*lengths, width=12)
+    model, prompts = _Spy(tiny_model(family)), tiny_sampling.prompts(*lengths, width=12)
     order = torch.tensor([1, 0, 1, 1, 0])
     repeated = prompts.rows(order)
     tokens = torch.randint(3, 128, (5, 10), generator=torch.Generator().manual_seed(2))
@@ -117,22 +109,23 @@ class _Spy:
 
 
 def test_only_the_last_logits_are_computed_also_inside_an_adapter_model(
-    tiny_model: Callable[..., PreTrainedModel],
+    tiny_model: Factory,
+    tiny_sampling: ModuleType,
 ) -> None:
     spy = _Spy(tiny_model("llama"))
-    Decoder(spy, _prompts(4, 4), 2).read_prompts()
+    Decoder(spy, tiny_sampling.prompts(4, 4), 2).read_prompts()
     assert spy.calls[0]["logits_to_keep"] == 1
 
 
-def test_prompts_of_one_length_pass_no_mask(tiny_model: Callable[..., PreTrainedModel]) -> None:
+def test_prompts_of_one_length_pass_no_mask(tiny_model: Factory, tiny_sampling: ModuleType) -> None:
     spy = _Spy(tiny_model("llama"))
-    Decoder(spy, _prompts(4, 4, width=9), 2).read_prompts()
+    Decoder(spy, tiny_sampling.prompts(4, 4, width=9), 2).read_prompts()
     assert "attention_mask" not in spy.calls[0] and "position_ids" not in spy.calls[0]
-    Decoder(spy, _prompts(4, 3), 2).read_prompts()
+    Decoder(spy, tiny_sampling.prompts(4, 3), 2).read_prompts()
     assert spy.calls[1]["position_ids"].tolist() == [[0, 1, 2, 3], [0, 0, 1, 2]]
 
 
-def test_a_model_that_gives_all_logits_is_cut_to_the_last(tiny_model: Callable[..., PreTrainedModel]) -> None:
+def test_a_model_that_gives_all_logits_is_cut_to_the_last(tiny_model: Factory, tiny_sampling: ModuleType) -> None:
     config = tiny_model("llama").config
 
     class Plain:
@@ -145,6 +138,6 @@ def test_a_model_that_gives_all_logits_is_cut_to_the_last(tiny_model: Callable[.
         def __call__(self, **kwargs: Any) -> Any:
             return self.forward(**kwargs)
 
-    prompts = _prompts(4, 2)
+    prompts = tiny_sampling.prompts(4, 2)
     logits = Decoder(Plain(), prompts, 1).read_prompts()
     assert logits.argmax(-1).tolist() == [prompts.prompt_ids[0, 3].item(), prompts.prompt_ids[1, 1].item()]

@@ -12,11 +12,7 @@ import torch
 from rlhf.sampling import kernels
 from rlhf.sampling.kernels import Kernels
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _compiled() -> None:
-    if kernels.library() is None:
-        pytest.skip("no g++ here")
+pytestmark = pytest.mark.usefixtures("compiler")
 
 
 @pytest.fixture

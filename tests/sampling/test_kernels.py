@@ -1,14 +1,13 @@
 """Tests of rlhf.sampling.kernels: the compiled code against its twins, and both against slow float64 versions."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from rlhf.sampling import kernels
 from rlhf.sampling.kernels import Kernels, LayerCache
 
 UNITS = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}
@@ -16,19 +15,7 @@ UNITS = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}
 KINDS = {"compiled": True, "plain": False}
 DTYPES = pytest.mark.parametrize("dtype", UNITS, ids=str)
 BOTH = pytest.mark.parametrize("kind", KINDS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compiled() -> None:
-    if kernels.library() is None:
-        pytest.skip("no g++ here")
-
-
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("compiler")
 
 
 def _random(*shape: int, dtype: torch.dtype, scale: float = 1.0, seed: int = 0) -> Tensor:

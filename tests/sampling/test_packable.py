@@ -15,12 +15,7 @@ from rlhf.sampling.packed import is_packable
 from rlhf.sampling.sampler import make_decoder
 
 Factory = Callable[..., PreTrainedModel]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _packs_bfloat16() -> None:
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        pytest.skip("this CPU packs no bfloat16")
+pytestmark = pytest.mark.usefixtures("packs_bfloat16")
 
 
 def _hook(model: Any) -> None:

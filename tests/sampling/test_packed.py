@@ -3,7 +3,7 @@
 import copy
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -22,12 +22,7 @@ from rlhf.sampling.sampler import make_decoder, sample
 FAMILIES = ["llama", "mistral", "qwen2"]
 Factory = Callable[..., PreTrainedModel]
 Tolerance = Callable[[Any, PromptBatch, Samples], float]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _packs_bfloat16() -> None:
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        pytest.skip("this CPU packs no bfloat16")
+pytestmark = pytest.mark.usefixtures("packs_bfloat16")
 
 
 def _prompts(*lengths: int) -> PromptBatch:
@@ -199,13 +194,6 @@ def test_sampling_works_without_a_compiler(build: Factory, monkeypatch: pytest.M
     monkeypatch.setattr(kernels, "library", lambda: None)
     assert not PackedModel(model, 4).kernels.is_compiled
     assert torch.equal(_sampled(model, prompts).response_ids, expected.response_ids)
-
-
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -6,8 +6,6 @@ from collections.abc import Callable
 import httpx2
 import pytest
 
-from rlhf.models.pretrained.loading import load_scalar_lm
-from rlhf.models.pretrained.setup import make_trainable, save_model
 from rlhf.rewards.protocol import Episode
 from rlhf.serving.served_reward import Source
 
@@ -44,12 +42,9 @@ def source(script) -> Source:
 
 
 @pytest.fixture
-def directory(tiny_model, tiny_tokenizer, tmp_path) -> str:
+def directory(saved_reward_model) -> str:
     """A reward model on a tiny Llama."""
-    tiny_model("llama").save_pretrained(tmp_path / "lm")
-    model = load_scalar_lm(str(tmp_path / "lm"), new_head=True)
-    save_model(make_trainable(model, "lm", lora=None, trainable_layers=None), tiny_tokenizer, tmp_path / "rm")
-    return str(tmp_path / "rm")
+    return saved_reward_model()
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """The whole server as a process of its own, and our client before it."""
 
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -19,7 +17,6 @@ from rlhf.rewards.protocol import Episode
 from rlhf.serving import serve
 from rlhf.serving.options import ServingOptions
 
-ROOT = Path(__file__).parents[2]
 TOKEN = "0123456789abcdef"
 FUNCTION = """
 import time
@@ -31,16 +28,15 @@ def score(prompts, completions, labels):
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, environment):
     """`start("--model", DIR)` runs `rlhf serve-reward` on a free port and returns process, address and log file."""
-    processes = []
+    processes, own = [], {**environment, "RM_TOKEN": TOKEN}
 
     def run(*arguments):
         log = tmp_path / f"log-{len(processes)}"
         command = [sys.executable, "-m", "rlhf", "serve-reward", "--port", "0", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RM_TOKEN": TOKEN}
         with log.open("w") as stderr:
-            process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
+            process = subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=stderr, text=True)
         processes.append(process)
         line = process.stdout.readline()
         match = re.fullmatch(r"serving .* on (http://127\.0\.0\.1:\d+/get_reward)\n", line)

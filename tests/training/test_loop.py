@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 
@@ -46,11 +45,6 @@ def run(path, steps, *, fingerprint=None, profile=NO_PROFILE, **changes):
         loop.run(loop.resume())
 
 
-def rows(path):
-    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in lines]
-
-
 def stop_at(step):
     def on_step(index):
         if index == step:
@@ -68,9 +62,9 @@ def fail_at(step):
 
 
 @pytest.fixture
-def whole(tmp_path):
+def whole(tmp_path, on_disk):
     run(tmp_path / "whole", Counting())
-    return rows(tmp_path / "whole")
+    return on_disk.timeless(tmp_path / "whole")
 
 
 def test_every_step_has_a_row_and_the_last_is_evaluated(whole):
@@ -78,14 +72,16 @@ def test_every_step_has_a_row_and_the_last_is_evaluated(whole):
     assert [row["step"] for row in whole if "eval/number" in row] == [10]
 
 
-def test_an_evaluation_is_written_also_at_a_step_that_is_not_logged(tmp_path):
+def test_an_evaluation_is_written_also_at_a_step_that_is_not_logged(tmp_path, on_disk):
     run(tmp_path / "run", Counting(), log_every=4, eval_every=3)
-    assert [row["step"] for row in rows(tmp_path / "run")] == [3, 4, 6, 8, 9, 10]
-    assert [row["step"] for row in rows(tmp_path / "run") if "eval/number" in row] == [3, 6, 9, 10]
+    assert [row["step"] for row in on_disk.timeless(tmp_path / "run")] == [3, 4, 6, 8, 9, 10]
+    assert [row["step"] for row in on_disk.timeless(tmp_path / "run") if "eval/number" in row] == [3, 6, 9, 10]
 
 
 @pytest.mark.parametrize("step", [0, 4, 8])
-def test_a_signal_saves_at_the_step_boundary_and_the_next_run_goes_on_as_if_nothing_happened(tmp_path, whole, step):
+def test_a_signal_saves_at_the_step_boundary_and_the_next_run_goes_on_as_if_nothing_happened(
+    tmp_path, whole, step, on_disk
+):
     path = tmp_path / "run"
     with pytest.raises(Terminated, match=f"stopped by a signal after step {step + 1}") as stop:
         run(path, Counting(stop_at(step)))
@@ -94,32 +90,32 @@ def test_a_signal_saves_at_the_step_boundary_and_the_next_run_goes_on_as_if_noth
     started = []
     run(path, Counting(started.append))
     assert started[0] == step + 1
-    assert rows(path) == whole
+    assert on_disk.timeless(path) == whole
 
 
-def test_a_signal_during_the_last_step_lets_the_run_end(tmp_path, whole):
+def test_a_signal_during_the_last_step_lets_the_run_end(tmp_path, whole, on_disk):
     run(tmp_path / "run", Counting(stop_at(9)))
-    assert rows(tmp_path / "run") == whole
+    assert on_disk.timeless(tmp_path / "run") == whole
 
 
-def test_a_crash_goes_on_from_the_last_checkpoint_and_rows_are_not_doubled(tmp_path, whole):
+def test_a_crash_goes_on_from_the_last_checkpoint_and_rows_are_not_doubled(tmp_path, whole, on_disk):
     with pytest.raises(RuntimeError, match="power cut"):
         run(tmp_path / "run", Counting(fail_at(8)))
-    assert [row["step"] for row in rows(tmp_path / "run")] == list(range(1, 9))
+    assert [row["step"] for row in on_disk.timeless(tmp_path / "run")] == list(range(1, 9))
     started = []
     run(tmp_path / "run", Counting(started.append))
     assert started == [6, 7, 8, 9]
-    assert rows(tmp_path / "run") == whole
+    assert on_disk.timeless(tmp_path / "run") == whole
 
 
-def test_a_changed_setting_is_refused_by_name_and_nothing_is_touched(tmp_path):
+def test_a_changed_setting_is_refused_by_name_and_nothing_is_touched(tmp_path, on_disk):
     path = tmp_path / "run"
     with pytest.raises(RuntimeError):
         run(path, Counting(fail_at(4)), fingerprint={"optimizer.learning_rate": 0.1})
-    before = rows(path)
+    before = on_disk.timeless(path)
     with pytest.raises(CheckpointError, match=r"differ: optimizer.learning_rate \(saved 0.1, now 0.2\); restore"):
         run(path, Counting(), fingerprint={"optimizer.learning_rate": 0.2})
-    assert rows(path) == before
+    assert on_disk.timeless(path) == before
 
 
 def test_a_signal_that_reached_another_process_only_is_no_success(tmp_path, monkeypatch):
@@ -162,10 +158,10 @@ class Slow(Counting):
         return super().saved()
 
 
-def test_a_profile_shares_out_the_whole_time_of_the_loop_and_counts_steps_that_are_not_logged(tmp_path):
+def test_a_profile_shares_out_the_whole_time_of_the_loop_and_counts_steps_that_are_not_logged(tmp_path, on_disk):
     profile = Profile(Processes())
     run(tmp_path / "run", Slow(profile), profile=profile, num_steps=4, log_every=2, checkpoint_every=3)
-    first, last = rows(tmp_path / "run")
+    first, last = on_disk.timeless(tmp_path / "run")
     times = [{name: value for name, value in row.items() if name.startswith("time/")} for row in (first, last)]
     assert times[0] == {"time/forward": 2.0, "time/other": 2.0}
     assert times[1] == {"time/forward": 2.0, "time/checkpoint": 16.0, "time/evaluation": 8.0, "time/other": 2.0}
@@ -196,13 +192,13 @@ def test_an_observer_hears_of_steps_evaluations_and_checkpoints_in_order(tmp_pat
     assert listener.heard == [("step", 1, 0.0), ("saved", "step-000001"), ("step", 2, 1.0), ("evaluated", 2, -1.0)]
 
 
-def test_a_stage_with_nothing_left_ends_before_its_last_step(tmp_path):
+def test_a_stage_with_nothing_left_ends_before_its_last_step(tmp_path, on_disk):
     def on_step(index):
         if index == 4:
             raise NothingLeft
 
     run(tmp_path / "run", Counting(on_step))
-    found = rows(tmp_path / "run")
+    found = on_disk.timeless(tmp_path / "run")
     assert [row["step"] for row in found] == [1, 2, 3, 4] and found[-1].keys() > found[-2].keys()  # it is evaluated too
 
 

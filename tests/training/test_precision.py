@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rlhf.training import precision
-from rlhf.training.precision import REPEATS, bfloat16_speedup, compute_dtype
+from rlhf.training.precision import FIRST_SIZE, HOPELESS, REPEATS, bfloat16_speedup, compute_dtype
 
 CPU = torch.device("cpu")
 
@@ -15,9 +15,13 @@ def measured_anew():
 
 
 def let_products_take(monkeypatch, seconds):
-    """Let each product take the next of the times listed for its type."""
+    """Let each large product take the next of the times listed for its type; the first, small ones tell nothing."""
     left = {dtype: iter(times) for dtype, times in seconds.items()}
-    monkeypatch.setattr(precision, "_seconds", lambda matrix: next(left[matrix.dtype]))
+
+    def taken(matrix):
+        return 1.0 if len(matrix) == FIRST_SIZE else next(left[matrix.dtype])
+
+    monkeypatch.setattr(precision, "_seconds", taken)
 
 
 @pytest.mark.parametrize(("bfloat16_seconds", "expected"), [(0.9, torch.float32), (0.7, torch.bfloat16)])
@@ -31,6 +35,19 @@ def test_the_fastest_repeat_counts_and_the_first_product_does_not(monkeypatch):
     times = {torch.float32: [0.1, 3.0, 1.0, 2.0], torch.bfloat16: [0.01, 0.5, 9.0, 0.25]}
     let_products_take(monkeypatch, times)
     assert bfloat16_speedup(CPU) == pytest.approx(1.0 / 0.25)
+
+
+@pytest.mark.parametrize(("times_slower", "sizes"), [(HOPELESS + 1, {FIRST_SIZE}), (2.0, {FIRST_SIZE, 1024})])
+def test_where_a_small_product_is_hopelessly_slow_no_large_one_is_tried(monkeypatch, times_slower, sizes):
+    seen = set()
+
+    def seconds(matrix):
+        seen.add(len(matrix))
+        return times_slower if matrix.dtype == torch.bfloat16 else 1.0
+
+    monkeypatch.setattr(precision, "_seconds", seconds)
+    assert bfloat16_speedup(CPU) == pytest.approx(1 / times_slower)
+    assert seen == sizes
 
 
 def test_the_check_multiplies_both_types_on_the_device(monkeypatch):

@@ -1,7 +1,4 @@
 import json
-import os
-import socket
-import subprocess
 import sys
 
 import pytest
@@ -43,32 +40,11 @@ Path(sys.argv[1], f"{rank}.json").write_text(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
+def two(tmp_path_factory, in_two_processes):
     folder = tmp_path_factory.mktemp("two")
     (folder / "two.py").write_text(TWO)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "WORLD_SIZE": "2",
-        "PYTHONPATH": os.getcwd(),
-    }
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(folder / "two.py"), str(folder)],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=240) for process in started]
-    assert [process.returncode for process in started] == [0, 0], outputs
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)], [out for out, _ in outputs]
+    outputs = in_two_processes([sys.executable, str(folder / "two.py"), str(folder)])
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)], outputs
 
 
 def test_two_processes_know_who_they_are_and_one_of_them_speaks(two):

@@ -28,20 +28,24 @@ def examples():
     return made
 
 
-def steps_of(model, microbatch_tokens, *, pad_id=0, learning_rate=1e-2, seed=0):
-    objective = NextTokenObjective(model, examples(), pad_id)
-    plan = BatchPlan(objective.lengths(), batch_size=8, microbatch_tokens=microbatch_tokens, seed=seed)
-    settings = OptimizerSettings(
+def constant(learning_rate, max_grad_norm):
+    """A learning rate that stays, without weight decay."""
+    return OptimizerSettings(
         learning_rate=learning_rate,
         schedule="constant",
         warmup_fraction=0.0,
         weight_decay=0.0,
         betas=(0.9, 0.95),
         eps=1e-8,
-        max_grad_norm=1e9,
+        max_grad_norm=max_grad_norm,
     )
+
+
+def steps_of(model, microbatch_tokens, *, pad_id=0, learning_rate=1e-2, seed=0):
+    objective = NextTokenObjective(model, examples(), pad_id)
+    plan = BatchPlan(objective.lengths(), batch_size=8, microbatch_tokens=microbatch_tokens, seed=seed)
     weights = MasterWeights(model, torch.float32)
-    group = ParameterGroup(name="policy", parameters=weights.parameters, settings=settings)
+    group = ParameterGroup(name="policy", parameters=weights.parameters, settings=constant(learning_rate, 1e9))
     processes = Processes()
     optimizer = Optimizer(weights, [group], 10, processes)
     return SupervisedSteps(objective, plan, optimizer, processes, lambda: {"eval/loss": 1.0})
@@ -149,17 +153,8 @@ def dropout_losses(rank_shares):
 
 def steps_of_module(module):
     objective = DropoutObjective(module)
-    settings = OptimizerSettings(
-        learning_rate=1e-2,
-        schedule="constant",
-        warmup_fraction=0.0,
-        weight_decay=0.0,
-        betas=(0.9, 0.95),
-        eps=1e-8,
-        max_grad_norm=1.0,
-    )
     weights = MasterWeights(module, torch.float32)
-    group = ParameterGroup(name="m", parameters=weights.parameters, settings=settings)
+    group = ParameterGroup(name="m", parameters=weights.parameters, settings=constant(1e-2, 1.0))
     plan = BatchPlan(objective.lengths(), batch_size=8, microbatch_tokens=20, seed=0)
     optimizer = Optimizer(weights, [group], 10, Processes())
     return SupervisedSteps(objective, plan, optimizer, Processes(), lambda: {"training": float(module[1].training)})

@@ -90,7 +90,7 @@ def collect(parts: Parts, sizes: Sizes, seed: int) -> Collected:
     prompts = [parts.prompts[place] for place in order.tolist()]
     pad_id, device = int(trainer.collector.tokenizer.pad_token_id), trainer.processes.device
     starts = draw_start_states(prompts, pad_id, device, num_samples=SAMPLES)
-    return trainer.collector.collect(starts, numbers, trainer.processes)
+    return trainer.collector.collect(starts, numbers)
 
 
 def summary(collected: Collected, experiences: Mapping[str, Experience], num_weights: int) -> Batch:

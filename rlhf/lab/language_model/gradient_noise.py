@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.batches import Experience
+from rlhf.batches import Experience, join
 from rlhf.config import PPOConfig
 from rlhf.lab.language_model.gradient_batch import FULL, QUICK, SAMPLES, Batch, Sizes, collect, summary, warmed_up
 from rlhf.lab.language_model.gradient_report import InnerProducts, figures, finding, scatter_of, table
 from rlhf.lab.language_model.gradient_statistics import inner_products
 from rlhf.lab.section import Section, Settings
-from rlhf.models.sequences import join
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.rollout import Collected
 from rlhf.ppo.run.assembly import Parts

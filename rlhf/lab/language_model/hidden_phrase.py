@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from rlhf.batches import join
 from rlhf.data.batching import collate_prompts
 from rlhf.lab.language_model.phrase_report import Outcome, figure, finding, method, table
 from rlhf.lab.language_model.phrase_task import Run, Task, cloning_config, ppo_settings, reset_settings, write_task
 from rlhf.lab.language_model.ppo_run import assembled, do_steps
 from rlhf.lab.section import Section, Settings
-from rlhf.models.sequences import join
 from rlhf.ppo.responses import whole_responses
 from rlhf.ppo.run.assembly import Parts
 from rlhf.ppo.starts.start_states import draw_start_states

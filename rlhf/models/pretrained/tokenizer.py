@@ -2,11 +2,22 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rlhf.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Language:
+    """What the policy's token ids mean."""
+
+    tokenizer: PreTrainedTokenizerBase
+    """Its pad token ends nothing."""
+    eos_ids: tuple[int, ...]
+    """Every id that ends a response."""
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

@@ -15,7 +15,7 @@ from rlhf.errors import ConfigError
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.pretrained.loading import check_positions, load_scalar_lm, scalar_head
 from rlhf.models.pretrained.setup import Trainable
-from rlhf.models.pretrained.tokenizer import load_tokenizer, tokenizer_fingerprint
+from rlhf.models.pretrained.tokenizer import Language, load_tokenizer, tokenizer_fingerprint
 from rlhf.models.reference import Reference
 from rlhf.ppo.rollout import Collector
 from rlhf.ppo.scoring.scorer import Scorer
@@ -53,15 +53,6 @@ class Parts:
         return self.trainer.collector.tokenizer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Language:
-    """What the policy's token ids mean."""
-
-    tokenizer: PreTrainedTokenizerBase
-    eos_ids: tuple[int, ...]
-    """Every id that ends a response."""
-
-
 def put_together(
     config: PPOSettings,
     run: Frame,
@@ -87,15 +78,8 @@ def put_together(
     policy = PolicyWithValueHead(trained.model, None if critic is None else critic.model).to(run.device)
     optimizer = _optimizer(config, run, policy)
     scorer = Scorer(rewards, config.score, run.processes)
-    collector = Collector(
-        policy,
-        Reference(trained, reference),
-        scorer,
-        language.tokenizer,
-        config,
-        language.eos_ids,
-        run.profile.phases,
-    )
+    frozen = Reference(trained, reference)
+    collector = Collector(policy, frozen, scorer, language, config, run.processes, run.profile.phases)
     trainer = PPO(policy, collector, optimizer, config, run.processes, _generators(config, run))
     return Parts(trainer=trainer, prompts=[], trained=trained, critic=critic)
 

@@ -1,13 +1,14 @@
 """Where the prompts of each step come from: a list in a shuffled order, or a stream in its own."""
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 from rlhf.config import PPOSettings
 from rlhf.data.intake import Outcome
 from rlhf.data.records import Message, Prompt, Row
 from rlhf.errors import DataError
-from rlhf.ppo.starts.start_states import PromptOrder
 from rlhf.training.storage.fingerprint import json_digest
 from rlhf.training.storage.manifest import JSON
 
@@ -130,3 +131,28 @@ def several(given: object) -> Iterable[Any]:
             "prompt into a list, and turn a table into its rows"
         )
     return given
+
+
+class PromptOrder:
+    """An endless reproducible order of prompts: a permutation an epoch. The batch follows from the step alone."""
+
+    def __init__(self, num_prompts: int, batch_size: int, seed: int) -> None:
+        self._num_prompts = num_prompts
+        self._batch_size = batch_size
+        self._seed = seed
+
+    def batch(self, step: int) -> list[int]:
+        """Return the prompts of PPO step `step`; a batch may run over the end of an epoch."""
+        first = step * self._batch_size
+        return [self._prompt(place) for place in range(first, first + self._batch_size)]
+
+    def _prompt(self, place: int) -> int:
+        epoch, offset = divmod(place, self._num_prompts)
+        return _permutation(self._num_prompts, self._seed, epoch)[offset]
+
+
+@lru_cache(maxsize=2)
+def _permutation(num_prompts: int, seed: int, epoch: int) -> tuple[int, ...]:
+    order = list(range(num_prompts))
+    random.Random(f"prompts-{seed}-{epoch}").shuffle(order)  # noqa: S311  # reproducible order, not a secret
+    return tuple(order)

@@ -12,8 +12,8 @@ from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.pretrained.loading import load_causal_lm
-from rlhf.models.pretrained.tokenizer import eos_ids, load_tokenizer
-from rlhf.ppo.run.assembly import Language, Parts, check_context, check_shares, compile_parts, put_together, save_parts
+from rlhf.models.pretrained.tokenizer import Language, eos_ids, load_tokenizer
+from rlhf.ppo.run.assembly import Parts, check_context, check_shares, compile_parts, put_together, save_parts
 from rlhf.ppo.run.prompt_source import ListedPrompts
 from rlhf.ppo.run.steps import SHOWN, PPOSteps
 from rlhf.ppo.scoring.assembly import components, reward_inputs
@@ -103,9 +103,7 @@ def _train(config: PPOConfig, run: Frame, directory: Path) -> None:
 def _prompts(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
     section = config.prompts
     rows = load_rows(section)
-    prepared = prepare_prompts(
-        rows, tokenizer, max_length=section.max_length, over_long=section.over_long, on_empty=section.on_empty
-    )
+    prepared = prepare_prompts(rows, tokenizer, **section.fitting)
     run.report(describe_rows(section, rows), prepared)
     return prepared.items
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from types import MappingProxyType
 
 import torch
@@ -12,11 +13,9 @@ from rlhf.config.rewards import (
     EnsembleRewardSection,
     FunctionRewardSection,
     HttpRewardSection,
-    LengthRewardSection,
     ModelRewardSection,
-    RegexRewardSection,
-    RepetitionRewardSection,
     RewardSection,
+    RuleSection,
     reward_names,
 )
 from rlhf.fetch import resolve
@@ -25,9 +24,7 @@ from rlhf.rewards.kinds.classifier import ClassifierReward, has_linear_score, re
 from rlhf.rewards.kinds.ensemble import EnsembleReward
 from rlhf.rewards.kinds.function import FunctionReward
 from rlhf.rewards.kinds.http import HttpReward
-from rlhf.rewards.kinds.lexicon import LexiconReward
 from rlhf.rewards.kinds.model import Loaded, ModelReward
-from rlhf.rewards.kinds.rules import LengthReward, RegexReward, RepetitionReward
 from rlhf.rewards.protocol import Reward
 from rlhf.rewards.token_scores import ends_in
 
@@ -99,14 +96,10 @@ def _reward(section: RewardSection, surroundings: _Surroundings, given: Given | 
     return _rule(section)
 
 
-def _rule(section: RewardSection) -> Reward:
-    if isinstance(section, LengthRewardSection):
-        return LengthReward(unit=section.unit, at_least=section.at_least, at_most=section.at_most)
-    if isinstance(section, RepetitionRewardSection):
-        return RepetitionReward(unit=section.unit, ngram=section.ngram)
-    if isinstance(section, RegexRewardSection):
-        return RegexReward(section.pattern, found=section.found, missing=section.missing)
-    return LexiconReward()
+def _rule(section: RuleSection) -> Reward:
+    module, _, name = section.made_by.partition(":")
+    reward: Reward = getattr(import_module(module), name)(**section.own_keys)
+    return reward
 
 
 def _model(section: ClassifierSection, surroundings: _Surroundings) -> ModelReward | ClassifierReward:

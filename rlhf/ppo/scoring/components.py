@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from rlhf.ppo.scoring.running_scale import EQUAL_SHARE, RunningScale
-from rlhf.rewards.component import Answer, Component, Gate
+from rlhf.rewards.component import Answer, Asker, Component, Gate
 from rlhf.rewards.protocol import Score
 from rlhf.training.processes import Processes
 
 
 class Part:
-    """Scales, clips and weighs what one reward said."""
+    """One reward of the score: asks it, then scales, clips and weighs what it said."""
 
-    def __init__(self, component: Component) -> None:
-        """Take the options of the reward."""
+    def __init__(self, component: Component, name: str | None = None) -> None:
+        """Take the reward, and its name among the others where that is not its own."""
+        self.name = name or component.name
+        self.asker = Asker(component)
         self.weight, self.options = component.weight, component.options
         self.running = RunningScale()
 

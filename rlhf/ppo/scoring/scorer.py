@@ -9,7 +9,7 @@ from rlhf.errors import RewardError
 from rlhf.ppo.scoring.components import Part, component_metrics, opened, said
 from rlhf.ppo.scoring.running_scale import RunningScale
 from rlhf.rewards.checks import checked_scores
-from rlhf.rewards.component import Answer, Asker, Component
+from rlhf.rewards.component import Answer, Component
 from rlhf.rewards.protocol import Episode, Reward
 from rlhf.training.processes import Processes
 
@@ -66,9 +66,8 @@ class Scorer:
         self.running = RunningScale()
         names = [reward.name for reward in self.rewards]
         # Plain pairs of reward and weight have no name of their own.
-        self._names = [name if names.count(name) == 1 else f"{name}_{place}" for place, name in enumerate(names, 1)]
-        self._askers = [Asker(reward) for reward in self.rewards]
-        self._parts = [Part(reward) for reward in self.rewards]
+        own = [name if names.count(name) == 1 else f"{name}_{place}" for place, name in enumerate(names, 1)]
+        self._parts = [Part(reward, name) for reward, name in zip(self.rewards, own, strict=True)]
         self._settings = settings
         self._processes = processes
         self._warned: set[str] = set()
@@ -83,12 +82,13 @@ class Scorer:
         Raises:
             RewardError: a reward failed, here or on another process, or no episode is left on any.
         """
-        answers = [asker.answer(episodes) for asker in self._askers]
+        answers = [part.asker.answer(episodes) for part in self._parts]
         dropped = frozenset[int]().union(*(answer.dropped for answer in answers))
         kept = [index not in dropped for index in range(len(episodes))]
         forced = [0] * len(episodes) if num_forced is None else list(num_forced)
         emitted = [answer.without_forced(forced) for answer in answers]
-        here = said(self._names, emitted, kept, [len(episode.response_ids) for episode in episodes])
+        lengths = [len(episode.response_ids) for episode in episodes]
+        here = said([part.name for part in self._parts], emitted, kept, lengths)
         # Only the first process prints: it must hear what went wrong on the others.
         everyone = self._processes.gathered([here])
         stops = [one.stop for one in everyone if one.stop is not None]
@@ -125,29 +125,25 @@ class Scorer:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
-        scales = {
-            name: part.running.state()
-            for name, part in zip(self._names, self._parts, strict=True)
-            if part.options.normalise == "running"
-        }
+        scales = {part.name: part.running.state() for part in self._parts if part.options.normalise == "running"}
         return {"running_scale": self.running.state(), **({"reward_scales": scales} if scales else {})}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go back to a saved state."""
         self.running.load(state["running_scale"])
-        for name, part in zip(self._names, self._parts, strict=True):
+        for part in self._parts:
             if part.options.normalise == "running":
-                part.running.load(state["reward_scales"][name])
+                part.running.load(state["reward_scales"][part.name])
 
     def close(self) -> None:
         """Close every reward; what goes wrong with that is said, and stops nothing."""
-        for asker in self._askers:
-            problem = asker.close()
+        for part in self._parts:
+            problem = part.asker.close()
             if problem is not None:
                 self._processes.say(f"warning: {problem}")
 
     def _summed(self, answers: Sequence[Answer], kept: Sequence[bool]) -> tuple[list[float], list[list[float] | None]]:
-        by_name = dict(zip(self._names, answers, strict=True))
+        by_name = {part.name: answer for part, answer in zip(self._parts, answers, strict=True)}
         whole, tokens = [0.0] * len(kept), list[list[float] | None]([None] * len(kept))
         for part, answer in zip(self._parts, answers, strict=True):
             gate = None if part.options.gate is None else opened(part.options.gate, by_name)

@@ -41,8 +41,6 @@ def read_demonstrations(
         DataError: a row cannot be used, or none is left.
     """
     rows = load_rows(section)
-    prepared = prepare_demonstrations(
-        rows, tokenizer, max_length=section.max_length, over_long=section.over_long, on_empty=section.on_empty
-    )
+    prepared = prepare_demonstrations(rows, tokenizer, **section.fitting)
     run.report(f"demonstrations: {describe_rows(section, rows)}", prepared)
     return prepared.items

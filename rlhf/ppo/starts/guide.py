@@ -14,7 +14,7 @@ from rlhf.models.pretrained.loading import check_positions, frozen_in, load_caus
 from rlhf.models.pretrained.tokenizer import eos_ids, load_tokenizer, tokenizer_fingerprint
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
 from rlhf.ppo.starts.demonstrations import Ends
-from rlhf.sampling.sampler import sample
+from rlhf.sampling.batched import Decoding, sample_in_batches
 from rlhf.stage import Frame
 from rlhf.training.randomness import generator
 
@@ -43,22 +43,12 @@ def sample_guide(
     numbers = generator(config.seed, "guide", run.processes.rank)
     ending = eos_ids(source, tokenizer)
     ends = Ends(ending, (), tokenizer)  # the policy may not know what ends the guide's responses
-    settings = config.sampling
     own: list[Numbered] = []
-    for start in range(0, len(places), settings.batch_rows):
-        rows = places[start : start + settings.batch_rows]
-        samples = sample(
-            model,
-            collate_prompts([asked[row] for row in rows], int(tokenizer.pad_token_id)),
-            max_new_tokens=settings.max_new_tokens,
-            temperature=section.temperature,
-            eos_ids=ending,
-            generator=numbers,
-            stop_strings=tuple(settings.stop_strings),
-            tokenizer=tokenizer,
-        )
-        ids, lengths = samples.response_ids.tolist(), samples.response_mask.sum(1).tolist()
-        own += [(row, tuple(each[:length])) for row, each, length in zip(rows, ids, lengths, strict=True)]
+    if places:
+        drawn = {**config.sampling.model_dump(), "temperature": section.temperature}
+        batch = collate_prompts([asked[place] for place in places], int(tokenizer.pad_token_id))
+        decoding = Decoding(**drawn, eos_ids=ending, tokenizer=tokenizer)
+        own = list(zip(places, sample_in_batches(model, batch, decoding, numbers).responses, strict=True))
     everyone: dict[int, tuple[int, ...]] = dict(run.processes.gathered(own))
     run.processes.say(f"demonstrations: {len(asked)} responses sampled from {section.path}")
     return [Demonstration(prompt, ends.open_part(everyone[place])) for place, prompt in enumerate(asked)]

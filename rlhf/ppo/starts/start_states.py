@@ -1,9 +1,7 @@
 """Where an episode begins: at a prompt of the data set, or inside a demonstration."""
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -43,28 +41,3 @@ def draw_start_states(
     batch = collate_prompts(taken, pad_id).to(device)
     states = [replace(prompt, ids=prompt.ids + prefix) for prompt, prefix in zip(taken, prefixes, strict=True)]
     return StartStates(taken, prefixes, batch, collate_prompts(states, pad_id).to(device))
-
-
-class PromptOrder:
-    """An endless reproducible order of prompts: a permutation an epoch. The batch follows from the step alone."""
-
-    def __init__(self, num_prompts: int, batch_size: int, seed: int) -> None:
-        self._num_prompts = num_prompts
-        self._batch_size = batch_size
-        self._seed = seed
-
-    def batch(self, step: int) -> list[int]:
-        """Return the prompts of PPO step `step`; a batch may run over the end of an epoch."""
-        first = step * self._batch_size
-        return [self._prompt(place) for place in range(first, first + self._batch_size)]
-
-    def _prompt(self, place: int) -> int:
-        epoch, offset = divmod(place, self._num_prompts)
-        return _permutation(self._num_prompts, self._seed, epoch)[offset]
-
-
-@lru_cache(maxsize=2)
-def _permutation(num_prompts: int, seed: int, epoch: int) -> tuple[int, ...]:
-    order = list(range(num_prompts))
-    random.Random(f"prompts-{seed}-{epoch}").shuffle(order)  # noqa: S311  # reproducible order, not a secret
-    return tuple(order)

@@ -1,5 +1,3 @@
-import json
-
 import datasets
 import pytest
 
@@ -9,17 +7,12 @@ from rlhf.errors import DataError
 ROWS = [{"question": "a", "answer": "b"}, {"question": "c", "answer": "d"}]
 
 
-def jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def test_jsonl_csv_parquet_and_a_saved_directory_give_the_same_rows(tmp_path):
+def test_jsonl_csv_parquet_and_a_saved_directory_give_the_same_rows(tmp_path, on_disk):
     table = datasets.Dataset.from_list(ROWS)
     table.save_to_disk(tmp_path / "saved")
     table.to_parquet(tmp_path / "a.parquet")
     (tmp_path / "a.csv").write_text("question,answer\na,b\nc,d\n")
-    jsonl(tmp_path / "a.jsonl", ROWS)
+    on_disk.write_rows(tmp_path / "a.jsonl", ROWS)
     for name in ("a.jsonl", "a.csv", "a.parquet", "saved"):
         assert [row.values for row in read_rows(tmp_path / name)] == ROWS, name
 
@@ -40,19 +33,19 @@ def test_a_saved_dictionary_needs_one_of_its_splits(tmp_path):
             read_rows(tmp_path / "saved", split=split)
 
 
-def test_column_map_gives_our_name_to_their_column(tmp_path):
-    path = jsonl(tmp_path / "a.jsonl", [{"question": "a", "prompt": "old", "id": 1}])
+def test_column_map_gives_our_name_to_their_column(tmp_path, on_disk):
+    path = on_disk.write_rows(tmp_path / "a.jsonl", [{"question": "a", "prompt": "old", "id": 1}])
     assert read_rows(path, column_map={"prompt": "question"})[0].values == {"prompt": "a", "id": 1}
 
 
-def test_column_map_can_exchange_two_columns(tmp_path):
-    path = jsonl(tmp_path / "a.jsonl", [{"chosen": "a", "rejected": "b"}])
+def test_column_map_can_exchange_two_columns(tmp_path, on_disk):
+    path = on_disk.write_rows(tmp_path / "a.jsonl", [{"chosen": "a", "rejected": "b"}])
     rows = read_rows(path, column_map={"chosen": "rejected", "rejected": "chosen"})
     assert rows[0].values == {"chosen": "b", "rejected": "a"}
 
 
-def test_column_map_of_a_column_that_a_row_lacks_is_refused(tmp_path):
-    path = jsonl(tmp_path / "a.jsonl", [{"question": "a"}, {"answer": "a"}])
+def test_column_map_of_a_column_that_a_row_lacks_is_refused(tmp_path, on_disk):
+    path = on_disk.write_rows(tmp_path / "a.jsonl", [{"question": "a"}, {"answer": "a"}])
     with pytest.raises(DataError, match=r"a.jsonl:2: column_map names 'question' for 'prompt', found columns \['answ"):
         read_rows(path, column_map={"prompt": "question"})
 
@@ -72,10 +65,10 @@ def test_a_source_without_rows_says_0_rows(tmp_path, name):
         read_rows(tmp_path / name)
 
 
-def test_other_bad_sources_have_a_clear_line(tmp_path):
+def test_other_bad_sources_have_a_clear_line(tmp_path, on_disk):
     (tmp_path / "a.txt").write_text("x")
     (tmp_path / "broken.parquet").write_text("x")
-    jsonl(tmp_path / "a.jsonl", ROWS)
+    on_disk.write_rows(tmp_path / "a.jsonl", ROWS)
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "dataset_info.json").write_text("{")
     for path, split, message in (

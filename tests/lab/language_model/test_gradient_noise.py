@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlhf.batches import join
 from rlhf.functional.advantages import gae, reward_to_go, trajectory_return
 from rlhf.functional.groups import rloo
 from rlhf.lab.language_model.gradient_batch import QUICK, SAMPLES
@@ -15,7 +16,6 @@ from rlhf.lab.language_model.gradient_noise import (
     run,
 )
 from rlhf.lab.section import Settings
-from rlhf.models.sequences import join
 from rlhf.ppo.experience import make_experience
 
 

@@ -5,6 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
+from rlhf.batches import join
 from rlhf.functional.flops import backward_flops, causal_work, forward_flops
 from rlhf.models.passes.anatomy import hidden_states
 from rlhf.models.passes.head import head_logprobs
@@ -12,7 +13,6 @@ from rlhf.models.passes.matrices import frozen_matrices, largest_matrix, model_m
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.pretrained.adapters import add_lora
 from rlhf.models.pretrained.loading import freeze_all_but_top
-from rlhf.models.sequences import join
 
 LENGTH, PREDICTED = 11, 4
 IDS = torch.arange(3, 3 + 2 * LENGTH).view(2, LENGTH)

@@ -56,7 +56,7 @@ def test_each_phase_has_the_operations_that_torch_counts(
 ) -> None:
     monkeypatch.setattr(sampler, "is_packable", lambda model: False)  # torch cannot look into packed products
     reward = {"kind": "model", "path": str(workshop / "reward_model")}
-    critic = {"critic": "separate", "critic_model": {"path": str(workshop / "reward_model")}}
+    critic = tiny.separate(workshop)
     changes: dict[str, Any] = {
         "full": {},
         "partial": {"model__trainable_layers": 1},

@@ -1,7 +1,6 @@
 """Tests of rlhf.ppo.run.report."""
 
 import dataclasses
-import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -104,10 +103,12 @@ def test_padding_content_changes_no_metric(result: StepResult) -> None:
     assert step_metrics(changed, Processes()) == step_metrics(result, Processes())
 
 
-def test_samples_hold_what_was_said_and_how_it_was_scored(result: StepResult, tmp_path: Path) -> None:
+def test_samples_hold_what_was_said_and_how_it_was_scored(
+    result: StepResult, tmp_path: Path, on_disk: ModuleType
+) -> None:
     path = tmp_path / "samples" / "step-000001.jsonl"
     write_samples(result, path, 3)
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = on_disk.rows(path)
     assert len(rows) == 3
     for index, (row, episode) in enumerate(zip(rows, result.collected.episodes, strict=False)):
         assert row == {

@@ -15,16 +15,10 @@ from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from rlhf.batches import join
 from rlhf.errors import ConfigError, RlhfError
-from rlhf.models.sequences import join
 from rlhf.ppo import train_ppo
 from rlhf.training.processes import Processes
-
-ROOT = Path(__file__).parents[3]
-
-
-def separate(workshop: Path) -> dict[str, Any]:
-    return {"critic": "separate", "critic_model": {"path": str(workshop / "reward_model")}}
 
 
 def without_ties(means: dict[str, float]) -> dict[str, float]:
@@ -34,7 +28,7 @@ def without_ties(means: dict[str, float]) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def two_processes(
-    tiny: ModuleType, workshop: Path, in_two_processes: Callable[[list[str]], str]
+    tiny: ModuleType, workshop: Path, in_two_processes: Callable[[list[str]], list[str]]
 ) -> list[dict[str, Any]]:
     """What each of two gloo processes saw; see `_main` in tiny_ppo.py."""
     made = tiny.parts(tiny.ppo_config(workshop))
@@ -87,27 +81,32 @@ def test_a_batch_that_two_processes_cannot_share_names_the_nearest_sizes(two_pro
 
 
 def test_accelerate_launch_runs_two_processes_that_write_each_file_once(
-    workshop: Path, tmp_path: Path, free_port: Callable[[], int], environment: dict[str, str]
+    workshop: Path,
+    tmp_path: Path,
+    free_port: Callable[[], int],
+    environment: dict[str, str],
+    on_disk: ModuleType,
+    root: Path,
 ) -> None:
     config = tmp_path / "ppo.yaml"
-    config.write_text((ROOT / "configs/smoke/ppo.yaml").read_text())
+    config.write_text((root / "configs/smoke/ppo.yaml").read_text())
     output = tmp_path / "run"
     rewards = f"[{{kind: function, path: '{workshop}/rewards.py:length'}}]"
     command = [
         sys.executable, "-m", "accelerate.commands.launch",
-        "--config_file", str(ROOT / "configs/accelerate/two_processes.yaml"),
+        "--config_file", str(root / "configs/accelerate/two_processes.yaml"),
         "--main_process_port", str(free_port()), "-m", "rlhf", "ppo", "--config", str(config),
         f"output_dir={output}", f"model.path={workshop}/policy", f"rewards={rewards}",
         "steps=2", "expected_processes=2", "checkpoints.every=1", "num_samples=50", "optimizer.learning_rate=1e-3",
     ]  # fmt: skip
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("2 process(es) on cpu") == 1 and done.stdout.count(f"results: {output}") == 1
-    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    rows = on_disk.metrics(output)
     assert [row["step"] for row in rows] == [1, 2]
     assert rows[0]["val/first_ratio_deviation"] == 0.0 and rows[0]["objective/kl"] == 0.0
     assert rows[0]["val/num_eos_tokens"] == pytest.approx(rows[0]["val/share_ended"] * 16), "16 episodes over both"
-    samples = [json.loads(line) for line in (output / "samples/step-000001.jsonl").read_text().splitlines()]
+    samples = on_disk.rows(output / "samples/step-000001.jsonl")
     assert len(samples) == 8, "the main process writes its own half"
     assert [path.name for path in (output / "checkpoints").iterdir()] == ["step-000001"]
     state = load_file(output / "checkpoints/step-000001/generators.safetensors")
@@ -119,7 +118,7 @@ def test_accelerate_launch_runs_two_processes_that_write_each_file_once(
 def test_the_policy_is_an_ordinary_model_with_its_value_head_beside_it(
     tiny: ModuleType, workshop: Path, tmp_path: Path
 ) -> None:
-    config = tiny.ppo_config(workshop, output_dir=str(tmp_path / "run"), **separate(workshop))
+    config = tiny.ppo_config(workshop, output_dir=str(tmp_path / "run"), **tiny.separate(workshop))
     policy = train_ppo(config)
     assert policy == tmp_path / "run" / "policy"
     trained = AutoModelForCausalLM.from_pretrained(policy)

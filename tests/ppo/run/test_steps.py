@@ -1,6 +1,5 @@
 """Tests of rlhf.ppo.run.steps."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -29,19 +28,6 @@ def run_config(tiny: ModuleType, workshop: Path, output: Path, **changes: Any) -
     return tiny.ppo_config(workshop, output_dir=str(output), **(settings | changes))
 
 
-def digests(directory: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for name in ("policy", "samples", "critic")
-        for path in sorted((directory / name).glob("*"))
-    }
-
-
-def rows(directory: Path) -> list[dict[str, Any]]:
-    parsed = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in parsed]
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -55,6 +41,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
     tmp_path: Path,
     stopped_after_two_steps: Callable[[PPOConfig], None],
     changes: dict[str, Any],
+    on_disk: ModuleType,
 ) -> None:
     if "critic" in changes:
         changes = changes | {"critic_model": {"path": str(workshop / "reward_model")}}
@@ -63,12 +50,12 @@ def test_stopped_and_resumed_equals_uninterrupted(
     stopped_after_two_steps(config)
     assert not (tmp_path / "halves" / "policy").exists()
     train_ppo(config)
-    whole, halves = rows(tmp_path / "whole"), rows(tmp_path / "halves")
+    whole, halves = on_disk.timeless(tmp_path / "whole"), on_disk.timeless(tmp_path / "halves")
     assert [row["step"] for row in whole] == [1, 2, 3, 4]
     assert halves == whole
     assert len({row["objective/kl_coef"] for row in whole}) == 4, "the coefficient moved"
-    assert digests(tmp_path / "halves") == digests(tmp_path / "whole")
-    assert "policy/value_head.safetensors" in digests(tmp_path / "whole")
+    assert on_disk.digests(tmp_path / "halves") == on_disk.digests(tmp_path / "whole")
+    assert "policy/value_head.safetensors" in on_disk.digests(tmp_path / "whole")
     assert sorted(path.name for path in (tmp_path / "whole" / "samples").iterdir()) == [
         "step-000001.jsonl", "step-000002.jsonl", "step-000004.jsonl",
     ]  # fmt: skip
@@ -117,13 +104,13 @@ def test_a_step_draws_a_prompt_once_for_all_its_samples(tiny: ModuleType, worksh
 
 
 def test_a_profile_tells_every_phase_of_a_step_and_changes_nothing_else(
-    tiny: ModuleType, workshop: Path, tmp_path: Path
+    tiny: ModuleType, workshop: Path, tmp_path: Path, on_disk: ModuleType
 ) -> None:
     train_ppo(run_config(tiny, workshop, tmp_path / "plain", steps=2))
     train_ppo(run_config(tiny, workshop, tmp_path / "profiled", steps=2), profile=True)
-    assert digests(tmp_path / "profiled") == digests(tmp_path / "plain")
+    assert on_disk.digests(tmp_path / "profiled") == on_disk.digests(tmp_path / "plain")
     phases = {"generation", "reward", "reference", "forward", "backward", "optimizer", "other"}
-    for row, plain in zip(rows(tmp_path / "profiled"), rows(tmp_path / "plain"), strict=True):
+    for row, plain in zip(on_disk.timeless(tmp_path / "profiled"), on_disk.timeless(tmp_path / "plain"), strict=True):
         assert phases <= {name.removeprefix("time/") for name in row if name.startswith("time/")}
         assert {name: row[name] for name in plain} == plain
     content = json.loads((tmp_path / "profiled" / "profile.json").read_text())

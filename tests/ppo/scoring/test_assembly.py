@@ -24,7 +24,6 @@ from rlhf.ppo.run.steps import PPOSteps
 from rlhf.ppo.scoring.assembly import reward_inputs
 from rlhf.ppo.starts.report import reset_metrics
 
-ROOT = Path(__file__).parents[3]
 MINE = """
 def every_third_is_nan(completions):
     return [float("nan") if index % 3 == 1 else float(index) for index, _ in enumerate(completions)]
@@ -85,19 +84,18 @@ def server() -> Iterator[str]:
 
 @pytest.mark.skipif(importlib.util.find_spec("vaderSentiment") is None, reason="the extra `lexicon` is not installed")
 def test_one_run_uses_every_kind(
-    workshop: Path, sentiment: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workshop: Path, sentiment: str, server: str, tmp_path: Path, in_the_repository: None, on_disk: ModuleType
 ) -> None:
-    monkeypatch.chdir(ROOT)
     overrides = [
         f"output_dir={tmp_path}/run", f"model.path={workshop}/policy", f"rewards.0.path={workshop}/reward_model",
         f"rewards.1.models.0.path={workshop}/reward_model", f"rewards.4.url={server}",
         f"rewards.1.models.1={{path: '{sentiment}', label: POSITIVE, activation: softmax}}",
     ]  # fmt: skip
-    config = load_config(PPOConfig, ROOT / "configs/all_rewards/ppo.yaml", overrides)
+    config = load_config(PPOConfig, Path("configs/all_rewards/ppo.yaml"), overrides)
     named = {section.kind for section in config.rewards}
     assert named == {"function", "model", "ensemble", "http", "length", "repetition", "regex", "lexicon"}
     train_ppo(config)
-    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    rows = on_disk.metrics(tmp_path / "run")
     assert [row["step"] for row in rows] == [1, 2]
     names = ["model", "ensemble", "names_a_film", "steps", "http", "length", "repetition", "regex", "lexicon"]
     for row in rows:
@@ -188,12 +186,12 @@ def test_a_dropped_episode_leaves_the_update(tiny: ModuleType, workshop: Path, m
 
 
 def test_metrics_and_samples_count_the_episodes_that_are_left(
-    tiny: ModuleType, workshop: Path, mine: str, tmp_path: Path
+    tiny: ModuleType, workshop: Path, mine: str, tmp_path: Path, on_disk: ModuleType
 ) -> None:
     made = tiny.parts(tiny.ppo_config(workshop, rewards=dropping(mine), score__missing_eos_penalty=100.0))
     steps = PPOSteps(made.trainer, ListedPrompts(made.prompts[:8], made.trainer.config), tmp_path)
     metrics = steps.step(0)
-    rows = [json.loads(line) for line in (tmp_path / "step-000001.jsonl").read_text().splitlines()]
+    rows = on_disk.rows(tmp_path / "step-000001.jsonl")
     kept = [row for row in rows if row["score"] is not None]
     assert len(rows) == 8 and len(kept) == 5
     assert metrics["reward/dropped_episodes"] == metrics["reward/script/not_finite"] == 3.0

@@ -1,6 +1,5 @@
 """Two processes and a reward that fails on the second of them only: both do the same, and nobody waits for ever."""
 
-import importlib.util
 import json
 import sys
 from collections.abc import Callable
@@ -14,18 +13,12 @@ SCRIPT = Path(__file__).with_name("two_processes.py")
 Seen = list[dict[str, dict[str, Any]]]
 
 
-def laboratory() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("reward_laboratory", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def seen(workshop: Path, in_two_processes: Callable[[list[str]], str]) -> Seen:
+def seen(
+    workshop: Path, module: Callable[[Path], ModuleType], in_two_processes: Callable[[list[str]], list[str]]
+) -> Seen:
     """What each process saw, by case and policy."""
-    (workshop / "two.py").write_text(laboratory().REWARDS)
+    (workshop / "two.py").write_text(module(SCRIPT).REWARDS)
     in_two_processes([sys.executable, str(SCRIPT), str(workshop)])
     return [json.loads((workshop / f"rewards-{rank}.json").read_text()) for rank in range(2)]
 

@@ -1,6 +1,5 @@
 """Whole runs with resets: plain PPO at fraction 0, resuming, two processes."""
 
-import hashlib
 import json
 import shutil
 import sys
@@ -27,25 +26,14 @@ OWN_BEST = {
 }
 
 
-def digests(directory: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for name in ("policy", "samples")
-        for path in sorted((directory / name).glob("*"))
-    }
-
-
-def rows(directory: Path) -> list[dict[str, Any]]:
-    parsed = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in parsed]
-
-
 def run_config(tiny: ModuleType, workshop: Path, output: Path, **changes: Any) -> PPOConfig:
     settings = {"steps": 4, "samples_every": 1, "score__normalise": "running", "optimizer__learning_rate": 1e-2}
     return tiny.ppo_config(workshop, output_dir=str(output), **(settings | changes))
 
 
-def test_fraction_zero_is_plain_ppo_byte_for_byte(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
+def test_fraction_zero_is_plain_ppo_byte_for_byte(
+    tiny: ModuleType, workshop: Path, tmp_path: Path, on_disk: ModuleType
+) -> None:
     """Also when resets are on and no coin falls on one: then only the metrics of resets come on top."""
     sections = {
         "plain": None,
@@ -54,11 +42,16 @@ def test_fraction_zero_is_plain_ppo_byte_for_byte(tiny: ModuleType, workshop: Pa
     }
     for name, section in sections.items():
         train_ppo(run_config(tiny, workshop, tmp_path / name, reset=section))
-    assert rows(tmp_path / "zero") == rows(tmp_path / "plain")
-    without = [{name: value for name, value in row.items() if "reset/" not in name} for row in rows(tmp_path / "never")]
-    assert without == rows(tmp_path / "plain")
-    assert digests(tmp_path / "zero") == digests(tmp_path / "never") == digests(tmp_path / "plain")
-    assert "policy/model.safetensors" in digests(tmp_path / "zero")
+    assert on_disk.timeless(tmp_path / "zero") == on_disk.timeless(tmp_path / "plain")
+    without = [
+        {name: value for name, value in row.items() if "reset/" not in name}
+        for row in on_disk.timeless(tmp_path / "never")
+    ]
+    assert without == on_disk.timeless(tmp_path / "plain")
+    assert (
+        on_disk.digests(tmp_path / "zero") == on_disk.digests(tmp_path / "never") == on_disk.digests(tmp_path / "plain")
+    )
+    assert "policy/model.safetensors" in on_disk.digests(tmp_path / "zero")
 
 
 @pytest.mark.parametrize("kind", ["own_best", "guide", "data"])
@@ -68,6 +61,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
     tmp_path: Path,
     stopped_after_two_steps: Callable[[PPOConfig], None],
     kind: str,
+    on_disk: ModuleType,
 ) -> None:
     section = {"own_best": OWN_BEST, "data": tiny.reset_section(workshop, 0.5)}.get(kind)
     guide = {"kind": "guide", "path": str(workshop / "policy"), "num_demonstrations": 6}
@@ -76,9 +70,9 @@ def test_stopped_and_resumed_equals_uninterrupted(
     config = run_config(tiny, workshop, tmp_path / "halves", reset=section)
     stopped_after_two_steps(config)
     train_ppo(config)
-    whole = rows(tmp_path / "whole")
-    assert rows(tmp_path / "halves") == whole and len(whole) == 4
-    assert digests(tmp_path / "halves") == digests(tmp_path / "whole")
+    whole = on_disk.timeless(tmp_path / "whole")
+    assert on_disk.timeless(tmp_path / "halves") == whole and len(whole) == 4
+    assert on_disk.digests(tmp_path / "halves") == on_disk.digests(tmp_path / "whole")
     shares = [row["reset/share"] for row in whole]
     assert all(shares[1:3]) and (shares[0] == 0) == (kind == "own_best"), "own best responses come with the first step"
 
@@ -181,7 +175,11 @@ train_ppo(halves)
 
 
 def test_two_processes_hold_the_same_own_best_and_resume(
-    tiny: ModuleType, workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], str]
+    tiny: ModuleType,
+    workshop: Path,
+    tmp_path: Path,
+    in_two_processes: Callable[[list[str]], list[str]],
+    on_disk: ModuleType,
 ) -> None:
     (tmp_path / "two.py").write_text(TWO)
     names = ["whole", "halves"]
@@ -189,13 +187,16 @@ def test_two_processes_hold_the_same_own_best_and_resume(
         config = run_config(tiny, workshop, tmp_path / name, reset=OWN_BEST, steps=3, expected_processes=2)
         save_config(config, tmp_path / f"{name}.yaml")
     files = [str(tmp_path / f"{name}.yaml") for name in names]
-    output = in_two_processes([sys.executable, str(tmp_path / "two.py"), *files])
+    output = "".join(in_two_processes([sys.executable, str(tmp_path / "two.py"), *files]))
     assert "stopped by a signal after step 2" in output and "resuming from" in output
     state = load_file(tmp_path / "halves" / "checkpoints" / "step-000002" / "generators.safetensors")
     assert state["resets_0"].tolist() != state["resets_1"].tolist(), "each process draws its own starts"
-    assert rows(tmp_path / "halves") == rows(tmp_path / "whole") and len(rows(tmp_path / "whole")) == 3
-    assert digests(tmp_path / "halves") == digests(tmp_path / "whole")
-    assert rows(tmp_path / "whole")[1]["reset/share"] > 0
+    assert (
+        on_disk.timeless(tmp_path / "halves") == on_disk.timeless(tmp_path / "whole")
+        and len(on_disk.timeless(tmp_path / "whole")) == 3
+    )
+    assert on_disk.digests(tmp_path / "halves") == on_disk.digests(tmp_path / "whole")
+    assert on_disk.timeless(tmp_path / "whole")[1]["reset/share"] > 0
 
 
 def test_own_best_is_of_the_runs_prompts(tiny: ModuleType, workshop: Path) -> None:

@@ -1,6 +1,5 @@
 """Tests of rlhf.ppo.starts.report; its numbers are compared with plain sums in test_resets."""
 
-import json
 from pathlib import Path
 from types import ModuleType
 
@@ -22,11 +21,13 @@ def test_a_kind_of_episode_that_did_not_occur_is_left_out(
     assert (metrics["reset/forced_tokens"] > 0) == (metrics["reset/decode_tokens_saved"] > 0) == (fraction == 1.0)
 
 
-def test_samples_show_where_the_forced_part_ends(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
+def test_samples_show_where_the_forced_part_ends(
+    tiny: ModuleType, workshop: Path, tmp_path: Path, on_disk: ModuleType
+) -> None:
     made = tiny.parts(tiny.ppo_config(workshop, reset=tiny.reset_section(workshop, 0.5)))
     result = made.trainer.step(made.prompts)
     write_samples(result, tmp_path / "samples.jsonl", 8)
-    rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    rows = on_disk.rows(tmp_path / "samples.jsonl")
     num_forced = result.experience.rollout.forced.sum(1).tolist()
     assert 0 in num_forced and any(num_forced)
     for row, num in zip(rows, num_forced, strict=True):

@@ -21,8 +21,6 @@ from rlhf.ppo.starts.start_states import draw_start_states
 from rlhf.training.processes import Processes
 
 PROMPTS = [Prompt(name, (place,), name, {}) for place, name in enumerate("pq")]
-LOOSE = {"rtol": 1e-4, "atol": 1e-6}
-"""Sums of some hundred float32 products in another order: hundreds of eps (1.2e-7) of the largest terms, near 1e-2."""
 
 
 def shown(name: str, *ids: int) -> Demonstration:
@@ -105,7 +103,7 @@ def made(tiny: ModuleType, workshop: Path) -> Any:
 def collect(made: Any) -> Any:
     trainer = made.trainer
     starts = draw_start_states(made.prompts, 0, torch.device("cpu"), trainer.resets)
-    return starts, trainer.collector.collect(starts, trainer.generators.rollout, trainer.processes)
+    return starts, trainer.collector.collect(starts, trainer.generators.rollout)
 
 
 def test_a_rollout_after_resets_holds_what_the_models_say_about_each_sampled_token(made: Any) -> None:
@@ -207,10 +205,10 @@ def test_forced_tokens_are_as_good_as_tokens_of_the_prompt(tiny: ModuleType, mad
         losses(made, each, tiny) for each in (rollout, prompted)
     )
     for name in ("kl", "rewards", "advantages", "returns"):
-        torch.testing.assert_close(moved(getattr(batch, name)), getattr(other, name), **LOOSE)
+        torch.testing.assert_close(moved(getattr(batch, name)), getattr(other, name), **tiny.LOOSE)
     assert forced == pytest.approx(plain, rel=1e-4, abs=1e-5)
     for found, expected in zip(forced_gradients, gradients, strict=True):
-        torch.testing.assert_close(found, expected, **LOOSE)
+        torch.testing.assert_close(found, expected, **tiny.LOOSE)
 
 
 def test_the_first_update_after_resets_has_ratio_one_and_all_numbers_are_of_sampled_tokens(made: Any) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import torch
 
 from rlhf.data.records import Prompt
+from rlhf.ppo.run.prompt_source import PromptOrder
 from rlhf.ppo.starts.resets import Start
-from rlhf.ppo.starts.start_states import PromptOrder, draw_start_states
+from rlhf.ppo.starts.start_states import draw_start_states
 
 
 def test_every_prompt_comes_once_an_epoch_and_batches_run_over_its_end() -> None:

@@ -5,7 +5,6 @@ import torch
 
 from rlhf.errors import ConfigError, RewardError
 from rlhf.models.pretrained.loading import load_scalar_lm
-from rlhf.models.pretrained.setup import make_trainable, save_model
 from rlhf.models.scalar import ScalarModel
 from rlhf.rewards.kinds.model import ModelReward
 from rlhf.rewards.protocol import Episode
@@ -15,13 +14,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def directory(tiny_model, tiny_tokenizer, tmp_path):
-    tiny_model("llama").save_pretrained(tmp_path / "lm")
-    model = load_scalar_lm(str(tmp_path / "lm"), new_head=True)
-    model.config.score_mean = 0.125
-    trainable = make_trainable(model, "lm", lora=None, trainable_layers=None)
-    save_model(trainable, tiny_tokenizer, tmp_path / "rm")
-    return str(tmp_path / "rm")
+def directory(saved_reward_model):
+    return saved_reward_model(score_mean=0.125)
 
 
 def _reward(directory, tokenizer, **options) -> ModelReward:

@@ -4,8 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -19,22 +18,18 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run" / "metrics.jsonl"
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def _write_steps(path: Path, *steps: int) -> None:
     with MetricsLog(path) as log:
         for step in steps:
             log.write(step, {"loss": 1 / step})
 
 
-def test_rows_are_read_as_they_were_written(path: Path) -> None:
+def test_rows_are_read_as_they_were_written(path: Path, on_disk: ModuleType) -> None:
     with MetricsLog(path) as log:
         log.write(1, {"loss": 0.1, "kl": torch.tensor(0.5), "stage": "sft", "ended": True, "tokens": 12, "none": None})
-        assert len(_rows(path)) == 1  # visible at once, not only at close
+        assert len(on_disk.rows(path)) == 1  # visible at once, not only at close
         log.write(2, {"loss": 0.05})
-    assert _rows(path) == [
+    assert on_disk.rows(path) == [
         {"step": 1, "loss": 0.1, "kl": 0.5, "stage": "sft", "ended": True, "tokens": 12, "none": None},
         {"step": 2, "loss": 0.05},
     ]
@@ -53,12 +48,12 @@ def test_names_of_the_log_itself_are_refused(path: Path, name: str) -> None:
         log.write(1, {name: 2.0})
 
 
-def test_resuming_after_a_cut_back_does_not_double_rows(path: Path) -> None:
+def test_resuming_after_a_cut_back_does_not_double_rows(path: Path, on_disk: ModuleType) -> None:
     _write_steps(path, 1, 2, 3, 4, 5)
     uninterrupted = path.read_bytes()
     with MetricsLog(path) as log:
         log.cut_back(3)
-        assert [row["step"] for row in _rows(path)] == [1, 2, 3]
+        assert [row["step"] for row in on_disk.rows(path)] == [1, 2, 3]
         for step in (4, 5):
             log.write(step, {"loss": 1 / step})
     assert path.read_bytes() == uninterrupted
@@ -89,13 +84,13 @@ def test_damage_before_the_last_line_is_refused_with_file_and_line(path: Path) -
         MetricsLog(path)
 
 
-def test_a_kill_loses_no_row_that_was_written(path: Path) -> None:
+def test_a_kill_loses_no_row_that_was_written(path: Path, on_disk: ModuleType) -> None:
     script = (
         "import os, sys, pathlib\nfrom rlhf.training.telemetry.metrics import MetricsLog\n"
         "log = MetricsLog(pathlib.Path(sys.argv[1]))\nlog.write(1, {'loss': 1.0})\nos.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", script, str(path)]).returncode == -9
-    assert _rows(path) == [{"step": 1, "loss": 1.0}]
+    assert on_disk.rows(path) == [{"step": 1, "loss": 1.0}]
 
 
 def test_only_one_process_writes(path: Path) -> None:

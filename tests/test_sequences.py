@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlhf.models.sequences import join
+from rlhf.batches import join
 
 
 def _masks(lengths: list[int], width: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Tests of rlhf.ppo.estimators: every rung is wired to its function, and learns on a language model."""
+"""Tests of rlhf.config.estimators: every rung is wired to its function, and learns on a language model."""
 
 import math
 from pathlib import Path
@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from rlhf.config.estimators import ESTIMATORS
 from rlhf.functional.advantages import baseline, gae, reward_to_go, trajectory_return
 from rlhf.functional.groups import group_normalised, rloo
 from rlhf.functional.losses import policy_gradient_loss, policy_loss
-from rlhf.ppo.estimators import estimated_advantages, policy_objective
+from rlhf.ppo.experience import estimated_advantages
+from rlhf.ppo.trainer import policy_objective
 
 RUNGS = {
     "trajectory": lambda r, v, m: trajectory_return(r, m, 0.9),
@@ -26,6 +28,10 @@ MASK = torch.tensor([[True, True, True], [True, False, False], [True, True, Fals
 
 def grid(seed: int) -> torch.Tensor:
     return torch.randn(8, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def test_every_estimator_of_the_table_is_tried_here() -> None:
+    assert list(RUNGS) == list(ESTIMATORS)
 
 
 @pytest.mark.parametrize("advantage", RUNGS)

@@ -1,0 +1,87 @@
+"""Any number of prompts answered a batch at a time: what rollouts, evaluation and guides ask of the sampler."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf.batches import PromptBatch, Samples
+from rlhf.sampling.sampler import sample
+from rlhf.sampling.stopping import Decodes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """How responses are drawn."""
+
+    max_new_tokens: int
+    """Longest response in tokens, forced tokens included."""
+    temperature: float
+    """Logits are divided by it; 0 takes the most probable token."""
+    stop_strings: Sequence[str]
+    """A response ends when one of them has appeared."""
+    batch_rows: int
+    """Prompts decoded together."""
+    eos_ids: Sequence[int]
+    """Tokens that end a response and belong to it."""
+    tokenizer: Decodes
+    """Gives the text in which stop strings are looked for."""
+
+
+def sample_in_batches(
+    model: Callable[..., Any],
+    prompts: PromptBatch,
+    decoding: Decoding,
+    generator: torch.Generator,
+    num_forced: Tensor | None = None,
+) -> Samples:
+    """Sample one response to each prompt, `decoding.batch_rows` prompts at a time, each batch as wide as it needs.
+
+    Args:
+        model: as `sample` takes it.
+        prompts: any number of them.
+        decoding: how responses are drawn.
+        generator: advances batch by batch.
+        num_forced: [B] int64, tokens at the end of each prompt that begin its response already; None for 0.
+
+    Raises:
+        ValueError: as `sample` does.
+        GuardStop: the model's logits are not finite.
+    """
+    parts = [
+        sample(
+            model,
+            _trimmed(prompts.rows(rows)),
+            max_new_tokens=decoding.max_new_tokens,
+            temperature=decoding.temperature,
+            eos_ids=decoding.eos_ids,
+            generator=generator,
+            stop_strings=tuple(decoding.stop_strings),
+            tokenizer=decoding.tokenizer,
+            num_forced=None if num_forced is None else num_forced[rows],
+        )
+        for rows in torch.arange(len(prompts.prompt_ids)).split(decoding.batch_rows)
+    ]
+    return _joined(parts)
+
+
+def _trimmed(prompts: PromptBatch) -> PromptBatch:
+    width = int(prompts.prompt_mask.sum(1).max())
+    return PromptBatch(prompt_ids=prompts.prompt_ids[:, :width], prompt_mask=prompts.prompt_mask[:, :width])
+
+
+def _joined(parts: Sequence[Samples]) -> Samples:
+    width = max(part.response_ids.shape[1] for part in parts)
+
+    def together(name: str) -> Tensor:
+        tensors = [getattr(part, name) for part in parts]
+        return torch.cat([torch.nn.functional.pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors])
+
+    return Samples(
+        response_ids=together("response_ids"),
+        response_mask=together("response_mask"),
+        logprobs=together("logprobs"),
+        ended=torch.cat([part.ended for part in parts]),
+    )

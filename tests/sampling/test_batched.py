@@ -1,0 +1,67 @@
+"""Tests of rlhf.sampling.batched."""
+
+import pytest
+import torch
+
+from rlhf.batches import PromptBatch, Samples
+from rlhf.sampling import batched
+from rlhf.sampling.batched import Decoding, sample_in_batches
+from rlhf.sampling.sampler import sample
+
+LENGTHS = (7, 2, 3, 5, 1)
+ENDS = tuple(range(2, 40))
+"""Many ids, so that responses end early and differ in length."""
+
+
+def prompts() -> PromptBatch:
+    mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    ids = torch.randint(3, 128, mask.shape, generator=torch.Generator().manual_seed(0))
+    return PromptBatch(prompt_ids=ids * mask, prompt_mask=mask)
+
+
+def decoding(tiny_tokenizer, **changes) -> Decoding:
+    drawn = {"max_new_tokens": 6, "temperature": 1.0, "stop_strings": ["e"], "batch_rows": 2, "eos_ids": ENDS}
+    return Decoding(**(drawn | changes), tokenizer=tiny_tokenizer)
+
+
+def numbers() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_batches_are_sampled_one_after_the_other_as_wide_as_they_need(
+    tiny_model, tiny_tokenizer, family, monkeypatch
+) -> None:
+    model, widths = tiny_model(family), []
+
+    def watched(lm, batch, **options):
+        widths.append(batch.prompt_ids.shape[1])
+        return sample(lm, batch, **options)
+
+    monkeypatch.setattr(batched, "sample", watched)
+    found = sample_in_batches(model, prompts(), decoding(tiny_tokenizer), numbers())
+    assert widths == [7, 5, 1]
+    generator, expected = numbers(), []
+    for rows, width in (([0, 1], 7), ([2, 3], 5), ([4], 1)):
+        part = prompts().rows(torch.tensor(rows))
+        part = PromptBatch(prompt_ids=part.prompt_ids[:, :width], prompt_mask=part.prompt_mask[:, :width])
+        expected += sample(
+            model, part, max_new_tokens=6, temperature=1.0, eos_ids=ENDS, generator=generator, stop_strings=("e",),
+            tokenizer=tiny_tokenizer,
+        ).responses  # fmt: skip
+    assert found.responses == expected and len({len(ids) for ids in expected}) > 1
+
+
+def test_forced_tokens_go_with_their_rows(tiny_model, tiny_tokenizer) -> None:
+    forced = torch.tensor([4, 0, 2, 0, 0])
+    found = sample_in_batches(
+        tiny_model("llama"), prompts(), decoding(tiny_tokenizer, stop_strings=[], eos_ids=()), numbers(), forced
+    )
+    assert [len(ids) for ids in found.responses] == [2, 6, 4, 6, 6]
+
+
+def test_responses_are_without_padding() -> None:
+    mask = torch.tensor([[True, True], [True, False], [False, False]])
+    ids = torch.tensor([[5, 6], [7, 0], [0, 0]])
+    samples = Samples(response_ids=ids, response_mask=mask, logprobs=torch.zeros(3, 2), ended=mask[:, 1])
+    assert samples.responses == [(5, 6), (7,), ()]

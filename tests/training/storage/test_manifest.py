@@ -1,0 +1,116 @@
+"""A checkpoint whose files or manifest are damaged is never loaded."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from rlhf.errors import CheckpointError
+from rlhf.training.storage import manifest as manifest_module
+from rlhf.training.storage.checkpoint import CheckpointStore
+
+
+def _flip_bit(path: Path) -> None:
+    data = bytearray((path / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (path / "model.safetensors").write_bytes(data)
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path / "model.safetensors", 100)
+
+
+def _replace_by_symlink(path: Path) -> None:
+    outside = path.parent.parent / "outside.safetensors"
+    shutil.move(path / "model.safetensors", outside)
+    (path / "model.safetensors").symlink_to(outside)
+
+
+def _symlink_whole(path: Path) -> None:
+    outside = path.parent.parent / "outside"
+    shutil.move(path, outside)
+    path.symlink_to(outside)
+
+
+def _rewrite_manifest(path: Path, change: Callable[[dict], None]) -> None:
+    """Change a manifest as an attacker would, who computes its sha256 anew."""
+    content = json.loads((path / "manifest.json").read_text())
+    del content["sha256"]
+    change(content)
+    content["sha256"] = manifest_module._content_sha256(content)
+    (path / "manifest.json").write_text(json.dumps(content))
+
+
+def _rename_entry(name: str) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        shutil.copy(path / "model.safetensors", path.parent.parent / "other.safetensors")
+        _rewrite_manifest(path, lambda m: m["files"].update({name: m["files"]["model.safetensors"]}))
+
+    return damage
+
+
+def _edit_manifest(old: str, new: str) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        text = (path / "manifest.json").read_text()
+        assert old in text
+        (path / "manifest.json").write_text(text.replace(old, new))
+
+    return damage
+
+
+DAMAGES = {
+    "bit flip": (_flip_bit, "the sha256 of model.safetensors differs"),
+    "truncation": (_truncate, r"model.safetensors has 100 bytes, expected \d+"),
+    "missing file": (lambda path: (path / "state.json").unlink(), "missing state.json"),
+    "extra file": (lambda path: (path / "evil.pt").touch(), "evil.pt not listed in manifest.json"),
+    "symlink": (_replace_by_symlink, "model.safetensors is not a regular file"),
+    "symlinked directory": (_symlink_whole, "not a directory"),
+    "no manifest": (lambda path: (path / "manifest.json").unlink(), "manifest.json is missing"),
+    "half a manifest": (lambda path: os.truncate(path / "manifest.json", 50), "manifest.json is not JSON"),
+    "empty manifest": (lambda path: (path / "manifest.json").write_text("[]"), "manifest.json is not a JSON object"),
+    "deep manifest": (lambda path: (path / "manifest.json").write_text("[" * 100_000), "manifest.json is not JSON"),
+    "huge manifest": (lambda path: os.truncate(path / "manifest.json", 1 << 30), "is larger than"),
+    "parent path": (_rename_entry("../../other.safetensors"), "which is not a plain file name"),
+    "absolute path": (_rename_entry("/etc/passwd"), "names '/etc/passwd', which is not a plain file name"),
+    "dots": (_rename_entry(".."), r"names '\.\.', which is not a plain file name"),
+    "changed fingerprint": (_edit_manifest('"fingerprint": {}', '"fingerprint": {"a": 1}'), "its sha256 differs"),
+    "no files": (lambda path: _rewrite_manifest(path, lambda m: m.pop("files")), "lists no files"),
+    "odd entry": (lambda path: _rewrite_manifest(path, lambda m: m["files"].update(a=1)), "lists no files"),
+    "no step": (lambda path: _rewrite_manifest(path, lambda m: m.pop("step")), "lacks the step or the fingerprint"),
+    "other step": (lambda path: _rewrite_manifest(path, lambda m: m.update(step=7)), "manifest.json is of step 7"),
+    "other format": (_edit_manifest('"format_version": 1', '"format_version": 99'), "has format version 99"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_checkpoint_is_skipped_with_the_reason_and_refused_by_name(
+    name: str, store: CheckpointStore, numbered: ModuleType
+) -> None:
+    damage, reason = DAMAGES[name]
+    numbered.save(store, 1)
+    path = numbered.save(store, 2)
+    damage(path)
+    skipped: list[str] = []
+    newest = store.latest(skipped.append)
+    assert newest is not None
+    assert newest.step == 1
+    assert len(skipped) == 1
+    with pytest.raises(CheckpointError, match=reason) as refused:
+        store.open(path)
+    assert str(path) in str(refused.value)
+    assert str(refused.value).split("damaged checkpoint: ")[1].startswith(skipped[0].split("skipped: ")[1])
+
+
+def test_every_flipped_byte_of_a_manifest_is_found_or_means_the_same(
+    store: CheckpointStore, numbered: ModuleType
+) -> None:
+    path = numbered.save(store, 1) / "manifest.json"
+    original = path.read_bytes()
+    for position in range(len(original)):
+        path.write_bytes(original[:position] + bytes([original[position] ^ 1]) + original[position + 1 :])
+        found = store.latest(lambda line: None)
+        assert found is None or json.loads(path.read_bytes()) == json.loads(original)
