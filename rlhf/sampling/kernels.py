@@ -2,26 +2,14 @@
 
 import ctypes
 import functools
-import logging
-import shutil
-import subprocess
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
-FLAGS = (
-    *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
-    # Sums may be reordered, so that they become vector code. Not -ffast-math: it would lose NaN and change the rounding
-    # mode of the whole process.
-    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
-)
-TIMEOUT = 600
-"""Seconds for the compiler, which takes one or two: a busy machine must not change which code a run is made with."""
+from rlhf.sampling.compiled_kernels import load
+
 SUFFIXES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 SIGNATURES = {
@@ -29,7 +17,6 @@ SIGNATURES = {
     "silu_mul": [_POINTER, _POINTER, _INT, _INT],
     "attend": [*[_POINTER] * 5, _INT, *[_POINTER] * 4, _FLOAT],
 }
-log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -50,24 +37,9 @@ class LayerCache:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Compile and load the kernels, once a process (a second or so); None, with one line in the log, where that fails.
-
-    Nothing is kept between processes: code for this CPU must not be found by another one.
-    """
-    compiler = shutil.which("g++")
-    if compiler is None:
-        log.warning("sampling runs without its compiled kernels: no g++ found")
-        return None
-    with tempfile.TemporaryDirectory(prefix="rlhf-kernels-") as folder:
-        target = str(Path(folder) / "kernels.so")
-        try:
-            command = [compiler, *FLAGS, str(SOURCE), "-o", target]
-            subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT)  # noqa: S603 - our own source
-            loaded = ctypes.CDLL(target)
-        except (OSError, subprocess.SubprocessError) as error:
-            log.warning("sampling runs without its compiled kernels: %s", type(error).__name__)
-            return None
-    for name, signature in SIGNATURES.items():
+    """Return the compiled kernels, loaded once a process; None where there are none."""
+    loaded = load()
+    for name, signature in SIGNATURES.items() if loaded is not None else ():
         for suffix in SUFFIXES.values():
             getattr(loaded, f"{name}_{suffix}").argtypes = signature
             getattr(loaded, f"{name}_{suffix}").restype = None
