@@ -10,15 +10,15 @@ from torch import Tensor
 SIZE = 1024
 """Side of the matrices that are multiplied in the check: 2 GFLOP, tens of milliseconds on a small CPU."""
 REPEATS = 3
-"""Of each type, in turn; the fastest counts."""
+"""Measurements of each type, alternating; the fastest counts."""
 WORTH = 1.2
-"""bfloat16 must multiply this many times faster than float32: below, its rounding buys nothing."""
+"""bfloat16 must multiply this many times faster than float32: with less, its rounding is not worth it."""
 
 
 def compute_dtype(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
     """Return the type of weights and activations; master weights, losses and optimizer state stay float32.
 
-    `auto` multiplies matrices in both types and takes bfloat16 where that is faster, whatever the hardware is called.
+    `auto` multiplies matrices in both types and picks bfloat16 if that is faster, whatever the hardware is called.
     """
     if precision == "auto":
         return torch.bfloat16 if bfloat16_speedup(device) >= WORTH else torch.float32
@@ -30,7 +30,7 @@ def bfloat16_speedup(device: torch.device) -> float:
     """Measure, once, how many times faster `device` multiplies bfloat16 than float32 matrices; 0 where it cannot."""
     try:
         pairs = {dtype: torch.ones(SIZE, SIZE, dtype=dtype, device=device) for dtype in (torch.float32, torch.bfloat16)}
-        for matrix in pairs.values():  # the first product of a type pays for setting it up
+        for matrix in pairs.values():  # the first product of a type includes its setup
             _seconds(matrix)
         rounds = [{dtype: _seconds(matrix) for dtype, matrix in pairs.items()} for _ in range(REPEATS)]
     except (RuntimeError, TypeError):  # the device has no such product
