@@ -49,7 +49,7 @@ def sample(  # noqa: PLR0913 - the options of one batch, keyword-only
         generator: on any device; advances by B * max_new_tokens float64 numbers, or not at all at temperature 0.
         stop_strings: texts that end a response, which keeps all tokens up to the one that completed the text.
         tokenizer: needed for stop strings.
-        min_new_tokens: the EOS gets probability 0 before that many tokens, in logprobs too; stop strings still end it.
+        min_new_tokens: EOS gets probability 0 before that many tokens, in logprobs too; stop strings may still end it.
         num_forced: [B] int64, how many tokens at the end of each prompt already begin its response: they count towards
             `max_new_tokens`, and a stop string may begin in them. None for 0.
 
