@@ -1,4 +1,4 @@
-"""The tensor records that travel between rooms.
+"""The tensor records that the packages pass to each other.
 
 Axes: B sequences, P prompt positions, T response positions, S = P + T, V vocabulary. Masks are bool and True means
 "this position counts". Sequences are right-padded. A masked position holds 0.
@@ -51,7 +51,7 @@ class TokenBatch(Batch):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreferenceBatch(Batch):
-    """Pairs of sequences of which the first was preferred."""
+    """Pairs of sequences, the first of which was preferred."""
 
     chosen_ids: Tensor
     """[B, S] int64."""
@@ -62,7 +62,7 @@ class PreferenceBatch(Batch):
     rejected_mask: Tensor
     """[B, S'] bool, True on real tokens."""
     margins: Tensor
-    """[B] float32, by how much the chosen score must lead; 0 without margins."""
+    """[B] float32, how far the chosen score must lead; 0 without margins."""
 
     def __post_init__(self) -> None:
         chosen, rejected = tuple(self.chosen_ids.shape), tuple(self.rejected_ids.shape)
@@ -90,7 +90,7 @@ class PromptBatch(Batch):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sequences:
-    """[B, S] sequences, and where in them each response token is predicted and stands."""
+    """[B, S] sequences, and where in them each response token is."""
 
     input_ids: Tensor
     """[B, S] int64, prompt then response, 0 after the end; S is the longest real length."""
@@ -101,7 +101,7 @@ class Sequences:
     steps: Tensor
     """[N] int64, its index t in the response."""
     columns: Tensor
-    """[N] int64, its column in input_ids; its logits stand one column to the left."""
+    """[N] int64, its column in input_ids; its logits are one column to the left."""
 
     @property
     def targets(self) -> Tensor:
@@ -128,7 +128,7 @@ def join(
         prompt_mask: [B, P] bool, True on real tokens.
         response_ids: [B, T] int64.
         response_mask: [B, T] bool, True on the tokens that the policy emitted: these are predicted.
-        forced: [B, T] bool, True on tokens before them that a reset put there: these are read, like the prompt.
+        forced: [B, T] bool, True on tokens before them that a reset put there: these are context, like the prompt.
 
     Raises:
         ValueError: a prompt is empty, real tokens follow padding, or a token is both forced and emitted.
@@ -163,7 +163,7 @@ class Samples(Batch):
     logprobs: Tensor
     """[B, T] float32, log-probability of each sampled token at the sampling temperature, 0 where masked."""
     ended: Tensor
-    """[B] bool, True when the response ended by EOS or a stop string, False when it was cut by length."""
+    """[B] bool, True when the response ended by EOS or a stop string, False when it was truncated by length."""
 
     def __post_init__(self) -> None:
         shape = tuple(self.response_ids.shape)
@@ -181,7 +181,7 @@ class Samples(Batch):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout(Batch):
-    """What the models said about a batch of responses, before any algorithm choice."""
+    """What the models computed for a batch of responses, before any choice of algorithm."""
 
     prompt_ids: Tensor
     """[B, P] int64, right-padded."""
@@ -202,7 +202,7 @@ class Rollout(Batch):
     scores: Tensor
     """[B] float32, of the whole response, before KL."""
     token_scores: Tensor
-    """[B, T] float32, zeros where no reward speaks of single tokens."""
+    """[B, T] float32, 0 where no reward scores single tokens."""
     ended: Tensor
     """[B] bool, True when the response ended by EOS or a stop string."""
 
@@ -226,7 +226,7 @@ class Rollout(Batch):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experience(Batch):
-    """A rollout in which rewards, advantages and returns exist."""
+    """A rollout with its rewards, advantages and returns."""
 
     rollout: Rollout
     kl: Tensor

@@ -1,4 +1,4 @@
-"""The command line: read a configuration, call a stage, print where the results lie."""
+"""The command line: read a configuration, call a stage, print where the results are."""
 
 import argparse
 import importlib
@@ -29,12 +29,12 @@ INTERRUPTED = 130
 _OPTIONS = ("--config", "--verb")
 """Options that take a value, which is never an override."""
 BROKEN_PIPE = 141
-"""Exit status when the reader of our output has gone: 128 + SIGPIPE."""
+"""Exit status when the reader of our output is gone: 128 + SIGPIPE."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A verb that takes a configuration; its code is imported when it runs, so that help and errors are quick."""
+    """A verb that takes a configuration; its code is imported only when it runs, so help and errors are fast."""
 
     config: str
     """Name of its schema: a key of SCHEMAS, and the usual name of its YAML file."""
@@ -103,16 +103,16 @@ def verb_of(path: Path) -> str:
     """Return the verb whose configuration a file holds, by the file's name: `ppo.yaml`, `reward_model.yaml`.
 
     Raises:
-        ConfigError: the name says nothing.
+        ConfigError: the name is not that of a verb.
     """
     verb = path.stem.replace("_", "-")
     if verb not in STAGES:
-        raise ConfigError(f"config error: {path}: the name names no verb: add --verb, one of {', '.join(STAGES)}")
+        raise ConfigError(f"config error: {path}: the file's name is no verb: add --verb, one of {', '.join(STAGES)}")
     return verb
 
 
 class _Parser(argparse.ArgumentParser):
-    """ArgumentParser that takes options by their full names, and whose errors are ours."""
+    """ArgumentParser that takes options only by their full names, and raises our errors."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
@@ -124,7 +124,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     """Build the parser, and return it with the parser of each verb."""
-    parser = _Parser(prog="rlhf", description="RLHF finetuning of language models: one verb a stage, `run` for all.")
+    parser = _Parser(prog="rlhf", description="RLHF finetuning of language models: one verb per stage, `run` for all.")
     parser.add_argument("--version", action="version", version=f"rlhf {_version()}")
     group = parser.add_subparsers(dest="command", metavar="VERB", required=True, parser_class=_Parser)
     summaries = {name: stage.summary for name, stage in STAGES.items()}
@@ -178,7 +178,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate the overrides, which may stand anywhere, from what argparse reads; two verbs have none."""
+    """Separate the overrides, which may be anywhere, from what argparse reads; two verbs have none."""
     if arguments[:1] in (["serve-reward"], ["lab"]):
         return list(arguments), []
     rest: list[str] = []
@@ -206,13 +206,13 @@ def _fetch(names: Sequence[str]) -> None:
 
 
 def _print_path(result: object) -> None:
-    """Print where the results lie, once for all processes."""
+    """Print where the results are, once for all processes."""
     if result is not None and os.environ.get("RANK", "0") == "0":
         print(f"results: {printable(str(result))}")
 
 
 def _report(error: BaseException) -> None:
-    """Print an error once where every process meets it, and with its process where one alone may have met it."""
+    """Print an error once if every process gets it; otherwise name the process, as only one may have got it."""
     rank = os.environ.get("RANK", "0")
     if rank != "0" and isinstance(error, ConfigError | DataError):
         return

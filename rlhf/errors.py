@@ -1,4 +1,4 @@
-"""The failures that a user can cause or meet, each with the exit status that the command line returns."""
+"""The failures that a user can cause or run into, each with the exit status that the command line returns."""
 
 
 class RlhfError(Exception):
@@ -8,7 +8,7 @@ class RlhfError(Exception):
 
 
 class ConfigError(RlhfError):
-    """A configuration or a command line that cannot be run; may hold several lines, one an error."""
+    """A configuration or a command line that cannot be run; may hold several lines, one per error."""
 
     exit_status = 2
 
@@ -26,7 +26,7 @@ class CheckpointError(RlhfError):
 
 
 class RewardError(RlhfError):
-    """A reward that failed or returned something other than one finite number a response."""
+    """A reward that failed or returned something other than one finite number per response."""
 
     exit_status = 5
 

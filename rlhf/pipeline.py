@@ -1,4 +1,4 @@
-"""`rlhf run`: sft -> reward model -> ppo -> evaluate, each skipped when it is complete and its config unchanged."""
+"""`rlhf run`: sft -> reward model -> ppo -> evaluate, each skipped if it is complete and its config unchanged."""
 
 import json
 import time
@@ -21,11 +21,11 @@ _FUNCTIONS: dict[str, Callable[..., Path]] = {
     "evaluate": evaluate,
 }
 PROFILED = ("sft", "reward_model", "ppo")
-"""Stages that tell where their time goes when they are asked."""
+"""Stages that can report where their time goes."""
 
 
 def run(config: RunConfig, *, profile: bool = False) -> Path:
-    """Run the stages of a recipe in order, and print how long each took; `profile` is handed to those that train.
+    """Run the stages of a recipe in order, and print how long each took; `profile` goes to those that train.
 
     Returns:
         The recipe's output directory.

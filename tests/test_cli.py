@@ -137,7 +137,7 @@ def test_an_error_that_one_process_alone_may_have_met_is_printed_with_its_proces
         (["sft", "--config", "x.yaml", "--kl_coef", "1"], "error: unrecognized arguments: --kl_coef 1"),
         (["sft", "--conf", "x.yaml"], "error: unrecognized arguments: --conf"),
         (["sft", "--config", "CONFIG", "sede=1"], "config error: command line: sede: unknown key (did you mean seed?)"),
-        (["validate", "--config", "mine.yaml"], "config error: mine.yaml: the name names no verb: add --verb"),
+        (["validate", "--config", "mine.yaml"], "config error: mine.yaml: the file's name is no verb: add --verb"),
     ],
 )
 def test_a_wrong_command_line_is_refused_with_status_2(arguments, message, config, capsys) -> None:

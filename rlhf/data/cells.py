@@ -1,4 +1,4 @@
-"""The cells of a row as text, messages or numbers; what is anything else is refused with file and line."""
+"""The cells of a row as text, messages or numbers; anything else is refused with file and line."""
 
 import math
 
@@ -44,7 +44,7 @@ def margin(row: Row) -> float:
 
 
 def is_empty(value: str | list[Message]) -> bool:
-    """Tell whether text is blank, or a user or an assistant says nothing in a list of messages."""
+    """Tell whether text is blank, or a list holds an empty message of a user or an assistant."""
     if isinstance(value, str):
         return not value.strip()
     return any(message["role"] in ("user", "assistant") and not message["content"].strip() for message in value)
@@ -57,7 +57,7 @@ def _message(value: object, row: Row, column: str) -> Message:
         if not isinstance(value.get(key), str):
             raise _unexpected(row, f"{column}.{key}", "text", value.get(key))
         _encodable(value[key], row, f"{column}.{key}")
-    # `datasets` fills keys that only other messages have with None.
+    # `datasets` fills in None for keys that only other messages have.
     return {key: cell for key, cell in value.items() if cell is not None}
 
 

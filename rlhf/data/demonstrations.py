@@ -1,4 +1,4 @@
-"""Rows to demonstrations: a prompt as sampling sees it, and a response to it, whole."""
+"""Rows to demonstrations: a prompt as sampling sees it, and a whole response to it."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from rlhf.data.records import Demonstration, Prepared, Row
 from rlhf.data.sequences import prompt_ids_of, prompt_of, token_sequence
 
 _RESPONSES = {DatasetType.PROMPT_COMPLETION: "completion", DatasetType.PREFERENCE: "chosen"}
-"""The column that is demonstrated, by the type of the rows."""
+"""The column that holds the response, by the type of the rows."""
 
 
 def prepare_demonstrations(
@@ -30,8 +30,8 @@ def prepare_demonstrations(
         rows: all of one type.
         tokenizer: of the policy.
         max_length: tokens of prompt and response together.
-        over_long: what becomes of longer ones; only prompts are ever cut.
-        on_empty: what becomes of rows with an empty prompt or response.
+        over_long: what to do with longer ones; only prompts are ever cut.
+        on_empty: what to do with rows with an empty prompt or response.
 
     Raises:
         DataError: a row cannot be used, or none is left.

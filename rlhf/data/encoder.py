@@ -17,14 +17,14 @@ class Encoder:
     """A tokenizer with our conventions for prompts, responses and conversations."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, append_eos: bool) -> None:
-        """Find out what the tokenizer does by itself.
+        """Find out whether the tokenizer adds a BOS by itself.
 
         Args:
             tokenizer: of the model that will read the ids.
-            append_eos: end each response by one EOS, also when the text already ends with it.
+            append_eos: end each response with one EOS, even if the text already ends with it.
 
         Raises:
-            ConfigError: `append_eos` is asked of a tokenizer without EOS.
+            ConfigError: `append_eos` is set, but the tokenizer has no EOS.
         """
         self._tokenizer = tokenizer
         self._append_eos = append_eos
@@ -41,7 +41,7 @@ class Encoder:
         return self._bos_ids
 
     def bare(self, text: str) -> list[int]:
-        """Return the ids of `text`, without any token that the text does not spell."""
+        """Return the ids of `text`, without special tokens that the text does not spell out."""
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def prompt(self, text: str) -> list[int]:
@@ -55,7 +55,7 @@ class Encoder:
         return self.with_eos(self.bare(text))
 
     def with_eos(self, ids: list[int]) -> list[int]:
-        """End `ids` by one EOS; white space that a chat template writes after it is dropped."""
+        """End `ids` with one EOS; drop white space that a chat template writes after it."""
         if self._eos_id is not None and self._eos_id in ids:
             end = len(ids) - ids[::-1].index(self._eos_id)
             if not str(self._tokenizer.decode(ids[end:])).strip():
@@ -81,10 +81,10 @@ class Encoder:
         return str(text)
 
     def conversation(self, messages: Sequence[Message], location: str) -> tuple[list[int], list[bool]]:
-        """Return the ids of a conversation that an assistant ends, and which of them an assistant emitted.
+        """Return the ids of a conversation that ends with an assistant, and which of them an assistant emitted.
 
-        What an assistant emits is told by the template's generation tags, or else turn by turn: the template with the
-        turn minus the template up to its generation prompt. White space after the EOS of a turn is not emitted.
+        The template's generation tags say what an assistant emits. Without them a turn is the rendered text with it
+        minus the text up to its generation prompt. White space after the EOS of a turn is not emitted.
         """
         if messages[-1]["role"] != "assistant" or messages[0]["role"] == "assistant":
             raise DataError(
@@ -107,10 +107,10 @@ class Encoder:
         return ids, emitted
 
     def _pieces(self, messages: Sequence[Message], location: str) -> list[Piece]:
-        """Cut the rendered conversation into what an assistant said and what stands between.
+        """Cut the rendered conversation into what an assistant said and what comes between.
 
-        The pieces are tokenized one by one, so that training sees the ids that sampling sees: the prompt with its
-        generation prompt is tokenized without knowing what follows.
+        The pieces are tokenized one by one, so that training sees the ids that sampling sees: sampling tokenizes the
+        prompt with its generation prompt without knowing what follows.
         """
         whole = self.render(messages, location, add_generation_prompt=False)
         pieces: list[Piece] = []
@@ -122,8 +122,8 @@ class Encoder:
             after = self.render(messages[: turn + 1], location, add_generation_prompt=False)
             if not (whole.startswith(after) and after.startswith(before) and len(before) >= done):
                 raise DataError(
-                    f"{location}: the chat template changes earlier turns or opens the answer otherwise than its "
-                    "generation prompt, so it cannot be told what the assistant said - put {% generation %} tags in"
+                    f"{location}: the chat template changes earlier turns, or its answers do not start with its "
+                    "generation prompt, so nothing marks what the assistant said - add {% generation %} tags"
                 )
             pieces += [(whole[done : len(before)], False), (after[len(before) :], True)]
             done = len(after)
@@ -142,7 +142,7 @@ class Encoder:
         return ids, emitted + [True] * (len(ids) - len(emitted))
 
     def _emitted(self, ids: list[int]) -> list[int]:
-        """Return a turn up to its last EOS, all of it when it has none."""
+        """Return a turn up to its last EOS, or all of it if it has none."""
         if self._eos_id in ids:
             return ids[: len(ids) - ids[::-1].index(self._eos_id)]
         return ids

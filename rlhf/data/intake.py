@@ -16,7 +16,7 @@ _DROPS = ("dropped_long", "dropped_empty", "dropped_equal")
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):
-    """What became of a row: a record ("kept", "cut"), or None and the count that it goes into."""
+    """What became of a row: a record ("kept", "cut"), or None and the name of the count for it."""
 
     item: T | None
     fate: str
@@ -31,14 +31,14 @@ def refused_as_empty(fields: Sequence[str | list[Message]], row: Row, on_empty: 
 
 
 def dropped_as_empty(row: Row, on_empty: OnEmpty) -> Outcome[T]:
-    """Count an empty row, or raise DataError when `on_empty` is "error"."""
+    """Count an empty row, or raise DataError if `on_empty` is "error"."""
     if on_empty == "error":
         raise DataError(f"{row.location}: empty text, prompt, completion or message - fix it, or set on_empty: skip")
     return Outcome(None, "dropped_empty")
 
 
 def prepared(rows: Sequence[Row], make: Callable[[Row], Outcome[T]]) -> Prepared[T]:
-    """Make a record of each row and count what became of them.
+    """Turn each row into a record, and count what became of the rows.
 
     Raises:
         DataError: no row is left.

@@ -19,14 +19,14 @@ def kept_prompt(
     bos_ids: Sequence[int],
     location: str,
 ) -> list[int] | None:
-    """Return the prompt that fits before a response, or None when the sequence is to be dropped.
+    """Return the prompt that fits before a response, or None to drop the sequence.
 
     Args:
         prompt_ids: may be empty.
-        num_response: tokens of the response, none of which is ever cut.
+        num_response: tokens of the response, which is never cut.
         max_length: tokens of prompt and response together.
-        over_long: "drop", "cut_left" (the prompt keeps its BOS and its last tokens; where not one other token of it
-            would be left, the sequence is dropped) or "error".
+        over_long: "drop", "cut_left" (the prompt keeps its BOS and its last tokens; if only the BOS would be left, the
+            sequence is dropped) or "error".
         bos_ids: the BOS that a cut prompt keeps in front, or nothing.
         location: of the row.
 
@@ -51,7 +51,7 @@ def kept_prompt(
 def fitted(
     prompt_ids: Sequence[int], num_response: int, encoder: Encoder, row: Row, *, max_length: int, over_long: OverLong
 ) -> list[int] | None:
-    """Return `kept_prompt` for a row, with the BOS of the encoder that cut it into tokens."""
+    """Return `kept_prompt` for a row, with the BOS of the encoder that tokenized it."""
     return kept_prompt(
         prompt_ids,
         num_response,

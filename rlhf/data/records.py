@@ -1,4 +1,4 @@
-"""The records of the data room: a row as it was read, and what the stages train on, as token ids."""
+"""The data records: a row as it was read, and the token ids that the stages train on."""
 
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -11,12 +11,12 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a source, before anything looked at its cells."""
+    """One row of a source, with its cells unchecked."""
 
     values: dict[str, Any]
     """Cells by column name, after `column_map`."""
     location: str
-    """Where the row stands, as in `train.jsonl:12` or `train.parquet:row 12`, counted from 1."""
+    """Where the row is, as in `train.jsonl:12` or `train.parquet:row 12`, counted from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,45 +31,45 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two sequences of which the first was preferred."""
+    """Two sequences, the first of which was preferred."""
 
     chosen_ids: tuple[int, ...]
     """Prompt and preferred response."""
     rejected_ids: tuple[int, ...]
     """The same prompt and the other response."""
     margin: float
-    """By how much the chosen score must lead, 0 without a `margin` column."""
+    """How far the chosen score must lead, 0 without a `margin` column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a response is sampled for."""
+    """A prompt to sample responses to."""
 
     text: str
-    """The prompt as the model reads it; of a conversation, what the chat template made of it."""
+    """The prompt as the model reads it; for a conversation, what the chat template rendered."""
     ids: tuple[int, ...]
-    """Token ids, cut at the left where the policy for over-long prompts says so."""
+    """Token ids, cut on the left if `over_long` says so."""
     raw: str | list[Message]
-    """The prompt as it stands in the row."""
+    """The prompt as it is in the row."""
     columns: dict[str, object]
     """Every other column of the row, for rewards that read them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """A response to a prompt that an episode may begin inside of."""
+    """A prompt and a response to it; an episode may begin inside the response."""
 
     prompt: Prompt
-    """What it answers."""
+    """The prompt that it answers."""
     response_ids: tuple[int, ...]
-    """What ends the response included."""
+    """Including what ends the response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared(Generic[T]):
-    """The records that were made of some rows, and what became of the others."""
+    """The records made from rows, and what became of all rows."""
 
     items: list[T]
     """In the order of the rows."""
     counts: dict[str, int]
-    """read = kept + dropped_long + dropped_empty + dropped_equal; `cut` of the kept were cut at the left."""
+    """read = kept + dropped_long + dropped_empty + dropped_equal; `cut` of the kept were cut on the left."""

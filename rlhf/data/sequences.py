@@ -10,12 +10,12 @@ from rlhf.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class TokenSequence:
-    """A prompt that may be cut at the left, and a response that may not."""
+    """A prompt that may be cut on the left, and a response that may not."""
 
     prompt_ids: list[int]
     response_ids: list[int]
     emitted: list[bool]
-    """Over prompt and response, True on what an assistant emitted."""
+    """For prompt and response, True on what an assistant emitted."""
 
 
 def prompt_ids_of(raw: str | list[Message], encoder: Encoder, row: Row) -> tuple[str, list[int]]:
@@ -49,7 +49,7 @@ def token_sequence(
         prompt_ids = encoder.prompt(texts[0]) if len(texts) == 2 else encoder.bos_ids
         response_ids = encoder.response(texts[-1])
         if len(texts) == 1 and response_ids[: len(prompt_ids)] == prompt_ids:
-            response_ids = response_ids[len(prompt_ids) :]  # the text spells its BOS
+            response_ids = response_ids[len(prompt_ids) :]  # the text spells out its BOS
         return TokenSequence(prompt_ids, response_ids, [False] * len(prompt_ids) + [True] * len(response_ids))
     conversations = [field for field in fields if isinstance(field, list)]
     if texts:

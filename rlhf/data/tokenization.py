@@ -1,7 +1,7 @@
 """Rows to token ids: examples for the supervised loss, preference pairs, and prompts to sample from.
 
-Plain prompts and responses are tokenized apart and joined, so the ids of a prompt are the same with and without its
-response. Of conversations see `encoder.Encoder.conversation`.
+Plain prompts and responses are tokenized separately and joined, so the ids of a prompt are the same with and without
+its response. For conversations see `encoder.Encoder.conversation`.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,11 +37,11 @@ def prepare_examples(
         rows: all of one type.
         tokenizer: of the model.
         max_length: tokens of an example.
-        over_long: what becomes of longer ones; only prompts are ever cut.
-        loss_on: "completion" (of messages: the last answer; of text: all of it), "assistant" (every answer of a
+        over_long: what to do with longer ones; only prompts are ever cut.
+        loss_on: "completion" (for messages, the last answer; for text, all of it), "assistant" (every answer of a
             conversation) or "all" (every token but the first).
-        append_eos: end each example by one EOS.
-        on_empty: what becomes of rows with an empty prompt, completion or message.
+        append_eos: end each example with one EOS.
+        on_empty: what to do with rows with an empty prompt, completion or message.
 
     Raises:
         DataError: a row cannot be used, or none is left.
@@ -77,8 +77,8 @@ def prepare_pairs(
 ) -> Prepared[Pair]:
     """Turn rows of chosen and rejected, with or without prompt, into pairs of sequences.
 
-    Both sequences keep the same prompt: where the longer response needs it, it is cut for both. Pairs of two equal
-    sequences teach nothing and are dropped and counted. The arguments are those of `prepare_examples`.
+    Both sequences keep the same prompt: if the longer response requires a cut, it is cut for both. Pairs of two equal
+    sequences teach nothing, so they are dropped and counted. The arguments are those of `prepare_examples`.
 
     Raises:
         DataError: a row cannot be used, or none is left.
@@ -165,7 +165,7 @@ def _example(
 ) -> Outcome[Example]:
     num_prompt = len(sequence.prompt_ids)
     mask = [flag and (loss_on != "completion" or i >= num_prompt) for i, flag in enumerate(sequence.emitted)]
-    # An answer that is to be learnt may not be cut, so only what stands before the first one is a prompt here.
+    # Answers that are trained on may not be cut, so only what precedes the first one counts as the prompt here.
     uncut = mask.index(True) if loss_on == "assistant" else num_prompt
     ids = sequence.prompt_ids + sequence.response_ids
     kept = fitted(ids[:uncut], len(ids) - uncut, encoder, row, max_length=max_length, over_long=over_long)

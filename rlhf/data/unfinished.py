@@ -1,4 +1,4 @@
-"""Pairs that teach a reward model what an unfinished response is worth: less than the same one finished."""
+"""Pairs that teach a reward model to score an unfinished response below the same response finished."""
 
 import random
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ from rlhf.data.records import Pair
 
 
 def with_unfinished(pairs: Sequence[Pair], fraction: float, seed: int) -> list[Pair]:
-    """Replace the rejected text of a share of the pairs by the chosen one, cut short.
+    """Replace the rejected text of a share of the pairs with the chosen one, cut short.
 
-    A reward model that has only seen finished texts reads one that breaks off as it likes, often too kindly, and a
-    policy finds that out: it stops ending its responses. The cut lies after what both texts share (the prompt) and
-    before the last token (the EOS), each place equally probable; a pair without such a place stays as it is.
+    A reward model that has only seen finished texts scores unfinished ones arbitrarily, often too high. The policy
+    exploits that: it stops ending its responses. The cut is uniform over the places after what both texts share (the
+    prompt) and before the last token (the EOS); a pair without such a place does not change.
 
     Args:
         pairs: human preferences.
-        fraction: share of pairs that are replaced, each by a draw of its own.
+        fraction: probability of replacing a pair, drawn for each pair.
         seed: of the draws; the same pairs, fraction and seed give the same result.
     """
     rng = random.Random(f"unfinished-{seed}")  # noqa: S311  # reproducible draws, not a secret

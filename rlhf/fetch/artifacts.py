@@ -19,11 +19,11 @@ class Artifact:
     version: str
     """The exact version of the distribution."""
     sha256: str
-    """Of the wheel, in hexadecimal; nothing is unpacked before it agrees."""
+    """Of the wheel, in hexadecimal; nothing is unpacked until it matches."""
     description: str
     """One sentence, with licence or source."""
     builder_version: int
-    """Raised when `build` writes something else than before, so that old caches are built again."""
+    """Increased when the output of `build` changes, so that old caches are rebuilt."""
     build: Callable[[Path, Path], dict[str, int]]
     """`build(wheel, directory)` writes the artifact's files into an empty directory and returns counts to report."""
 

@@ -1,4 +1,4 @@
-"""The cache directory: each artifact is built once, beside its place, and renamed into it when it is complete."""
+"""The cache directory: each artifact is built once, in a sibling directory, and renamed when it is complete."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ def cache_home() -> Path:
 
 
 def fetch(name: str) -> Path:
-    """Return the directory of an artifact, downloading and building it when it is not complete in the cache.
+    """Return the directory of an artifact, downloading and building it unless the cache holds it complete.
 
     Raises:
         DataError: unknown name, failed download, wrong sha256, or a cache that cannot be written.
@@ -97,7 +97,7 @@ def _identity(artifact: Artifact) -> dict[str, object]:
 
 
 def _build_into(target: Path, artifact: Artifact) -> None:
-    """Download, verify and build beside `target`, then rename; the lock is held, so what lies about is left over."""
+    """Download, verify and build next to `target`, then rename; we hold the lock, so temporary files are leftovers."""
     for leftover in target.parent.glob(f"{target.name}.tmp-*"):
         shutil.rmtree(leftover)
     work = Path(tempfile.mkdtemp(prefix=f"{target.name}.tmp-", dir=target.parent))
@@ -120,7 +120,7 @@ def _build_into(target: Path, artifact: Artifact) -> None:
 def _write_manifest(directory: Path, artifact: Artifact, counts: dict[str, int]) -> None:
     files = {}
     for path in sorted(path for path in directory.rglob("*") if path.is_file()):
-        path.chmod(0o644)  # safetensors writes for the owner alone
+        path.chmod(0o644)  # safetensors makes files readable only by the owner
         with path.open("rb") as file:
             os.fsync(file.fileno())
         name = path.relative_to(directory).as_posix()

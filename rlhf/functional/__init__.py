@@ -1,1 +1,1 @@
-"""The mathematics: pure functions on tensors, which take plain numbers and import torch alone."""
+"""The mathematics: pure functions of tensors and plain numbers; they import only torch."""

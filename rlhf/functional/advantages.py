@@ -1,9 +1,9 @@
-"""From scores, KL and values to per-token rewards, and from rewards to what each token's score function is weighed by.
+"""Per-token rewards from scores and KL, and Psi_t, the weight of each token's score function, from rewards and values.
 
-The ladder of the policy gradient, made to scatter less from rung to rung: the return of the whole response, the reward
-to go, the reward to go less a baseline, and GAE. With discount 1 the expected gradient is the same on every rung,
-except that GAE with lambda below 1 is biased unless the critic is exact. `groups.py` holds the relatives that need no
-critic.
+The ladder of the policy gradient, each rung built to have less variance than the one before: the return of the
+whole response, the reward-to-go, the reward-to-go minus a baseline, and GAE. With discount 1 the expected gradient is
+the same on every rung, except that GAE with lambda below 1 is biased unless the critic is exact. `groups.py` holds
+the estimators without a critic.
 """
 
 import torch
@@ -23,7 +23,7 @@ def shaped_rewards(scores: Tensor, token_scores: Tensor, kl: Tensor, mask: Tenso
 
     Args:
         scores: [B] of whole responses, before KL.
-        token_scores: [B, T] of single tokens, zeros where no reward speaks of them.
+        token_scores: [B, T] of single tokens, 0 where no reward scores the token.
         kl: [B, T] nats, the estimate at each token.
         mask: [B, T] bool, True on response tokens.
         kl_coef: reward units per nat.
@@ -37,7 +37,7 @@ def shaped_rewards(scores: Tensor, token_scores: Tensor, kl: Tensor, mask: Tenso
     check_same_shape(token_scores=token_scores, kl=kl, mask=mask)
     if mask.ndim != 2 or scores.shape != mask.shape[:1]:
         raise ValueError(f"scores must be [B] and mask [B, T], found {list(scores.shape)} and {list(mask.shape)}")
-    # Counted from the right, the last kept token is the one at which the count of kept tokens is 1.
+    # Counting kept tokens from the right, the last one has count 1.
     is_last = mask & (mask.flip(1).cumsum(1).flip(1) == 1)
     at_last = keep(as_float(scores).unsqueeze(1).expand(mask.shape), is_last)
     return keep(as_float(token_scores) - kl_coef * as_float(kl), mask) + at_last
@@ -46,7 +46,7 @@ def shaped_rewards(scores: Tensor, token_scores: Tensor, kl: Tensor, mask: Tenso
 def response_return(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
     """Sum the rewards of each response.
 
-    R = sum_k gamma^k * r_{first + k}, first the first kept token
+    R = sum_k gamma^k * r_{first + k}, where `first` is the first kept token
 
     Args:
         rewards: [B, T] per token, KL penalty included.
@@ -65,7 +65,7 @@ def response_return(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
 
 
 def trajectory_return(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
-    """Weigh every token by the return of its whole response: the first rung, REINFORCE.
+    """Weight every token by the return of its whole response: the first rung, REINFORCE.
 
     Psi_t = R = sum_k gamma^k * r_k
 
@@ -86,12 +86,12 @@ def trajectory_return(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
 
 
 def reward_to_go(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
-    """Weigh each token by what came after it, a sample of Q(s_t, a_t): rewards before it are not its doing.
+    """Weight each token by the rewards from it on, a sample of Q(s_t, a_t): it did not cause the earlier ones.
 
     Psi_t = G_t = sum_{k >= t} gamma^{k - t} * r_k
 
     Source: Schulman et al. 2016, arXiv:1506.02438, equation 1, form 2. With gamma below 1 the gradient of the
-    discounted objective would weigh G_t by gamma^t besides, which everybody leaves out; with gamma 1 nothing is lost.
+    discounted objective would also weight G_t by gamma^t, which everyone leaves out; with gamma 1 nothing is lost.
 
     Args:
         rewards: [B, T] per token, KL penalty included.
@@ -117,11 +117,11 @@ def reward_to_go(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
 
 
 def baseline(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float) -> Tensor:
-    """Take the value of the state off the reward to go: what the token brought beyond what was expected.
+    """Subtract V(s_t) from the reward-to-go: what the token brought beyond what was expected.
 
     Psi_t = G_t - V_t
 
-    Any V that does not look at the token leaves the expected gradient unchanged. The same numbers as `gae` with
+    Any V that does not depend on the token leaves the expected gradient unchanged. The result equals `gae` with
     gae_lambda 1.
 
     Source: Schulman et al. 2016, arXiv:1506.02438, equation 1, form 3.
@@ -147,8 +147,8 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda:
 
     A_t = delta_t + gamma * gae_lambda * A_{t+1},  delta_t = r_t + gamma * V_{t+1} - V_t
 
-    Source: Schulman et al. 2016, arXiv:1506.02438, section 3. V after the last kept token is 0: a response that was cut
-    by length is terminal.
+    Source: Schulman et al. 2016, arXiv:1506.02438, section 3. V after the last kept token is 0: a response truncated by
+    length counts as terminal.
 
     Args:
         rewards: [B, T] per token, KL penalty included.
@@ -159,7 +159,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda:
         gae_lambda: 0 gives one-step TD errors, 1 gives Monte Carlo.
 
     Returns:
-        [B, T] advantages, not whitened, 0 where the mask is False. Returns are these plus the values.
+        [B, T] advantages, not whitened, 0 where the mask is False. Returns are advantages plus values.
 
     Raises:
         ValueError: the shapes differ, the mask is not bool or has a gap, or a number is outside [0, 1].
@@ -171,7 +171,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda:
     rewards, values = keep(rewards, mask), keep(values, mask)
     num_tokens = mask.shape[1]
     advantages = torch.zeros_like(rewards + values)
-    # Trailing masked positions hold reward 0 and value 0, so that they hand back V = 0 and A = 0.
+    # Trailing masked positions hold reward 0 and value 0, so they pass on V = 0 and A = 0.
     next_value = next_advantage = advantages.new_zeros(mask.shape[0])
     for t in reversed(range(num_tokens)):
         delta = rewards[:, t] + gamma * next_value - values[:, t]

@@ -1,4 +1,4 @@
-"""What every function of this room asks of its tensors: equal shapes, boolean masks, float32 or wider."""
+"""What every function in this folder requires of its tensors: equal shapes, boolean masks, float32 or wider."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ def check_same_shape(**tensors: Tensor) -> None:
         **tensors: the arguments under their own names; the first gives the shape, and `mask` must be bool.
 
     Raises:
-        ValueError: a shape differs from the first one, or `mask` has another dtype than bool.
+        ValueError: a shape differs from the first one, or `mask` is not bool.
     """
     first_name, first = next(iter(tensors.items()))
     for name, tensor in tensors.items():
@@ -24,5 +24,5 @@ def check_same_shape(**tensors: Tensor) -> None:
 
 
 def as_float(tensor: Tensor) -> Tensor:
-    """Return `tensor` in float32, or in float64 where it is float64 already."""
+    """Return `tensor` in float32, or unchanged if it is float64 already."""
     return tensor if tensor.dtype == torch.float64 else tensor.to(torch.float32)

@@ -1,10 +1,10 @@
-"""Attention as plain matrix products, with heads that share their keys."""
+"""Grouped-query attention as plain matrix products."""
 
 import torch
 from torch import Tensor
 
 LONGEST = 512
-"""Keys up to which the products are worth it: faster at 33 to 640 keys, but their memory grows with the square."""
+"""Most keys for which the products pay off: they are faster at 33 to 640 keys, but their memory grows quadratically."""
 
 
 def grouped_attention(
@@ -12,15 +12,15 @@ def grouped_attention(
 ) -> Tensor:
     """Compute softmax(scaling * Q K^T) V where keys are visible.
 
-    Heads that share keys are rows of one product, so that keys are never repeated. The softmax adds up in float32
-    whatever the type of the scores.
+    Heads that share keys become rows of one product, so keys are never repeated. The softmax sums in float32 whatever
+    the dtype of the scores.
 
     Args:
-        queries: [B, heads, S, D]; the heads of a group stand next to each other.
+        queries: [B, heads, S, D]; the heads of a group are adjacent.
         keys: [B, key heads, K, D].
         values: [B, key heads, K, E].
-        invisible: bool that broadcasts to [B, key heads, heads of each, S, K], True where a key is not looked at; None
-            when all are. A row that sees nothing, which is padding, takes the mean of all values.
+        invisible: bool that broadcasts to [B, key heads, heads of each, S, K], True where a key is masked out; None
+            masks none. A row with every key masked (padding) gets the mean of all values.
         scaling: factor of the scores.
 
     Returns:
@@ -31,7 +31,7 @@ def grouped_attention(
     grouped = (queries * scaling).reshape(num_rows, key_heads, -1, queries.shape[-1])
     scores = (grouped @ keys.transpose(-1, -2)).view(num_rows, key_heads, -1, length, num_keys)
     if invisible is not None:
-        # The smallest number in the place of -inf keeps a row that sees nothing free of NaN.
+        # The smallest number instead of -inf: a row with every key masked would otherwise be NaN.
         scores = scores.masked_fill(invisible, torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1).view(num_rows, key_heads, -1, num_keys)
     return (weights @ values).view(num_rows, heads, length, -1)

@@ -1,4 +1,4 @@
-"""How far a probability can be trusted."""
+"""How well calibrated the probabilities of a preference model are."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""The divergence of the policy from the reference: estimated from sampled tokens, or summed over the vocabulary."""
+"""The KL of the policy from the reference: estimated from sampled tokens, or summed over the vocabulary."""
 
 from typing import Literal
 
@@ -19,7 +19,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: Estimator) ->
     k3 = exp(-d) - 1 + d    unbiased, never negative
 
     As a penalty in the reward, which is not differentiated, only k1 gives the gradient of the KL: k2 and k3 depend on
-    the policy themselves, and what their own gradient would add is missing.
+    the policy too, and the gradient through them is missing.
 
     Source: Schulman 2020, http://joschu.net/blog/kl-approx.html; his r is q / p = exp(-d).
 
@@ -32,7 +32,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: Estimator) ->
         [B, T] nats, float32 (float64 stays). The sum over a row's real tokens estimates the KL of the sequence.
 
     Raises:
-        ValueError: the shapes differ, or the estimator has another name.
+        ValueError: the shapes differ, or the estimator is unknown.
     """
     check_same_shape(logprobs=logprobs, ref_logprobs=ref_logprobs)
     difference = as_float(logprobs) - as_float(ref_logprobs)
@@ -49,12 +49,12 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: Estimator) ->
 
 
 def exact_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
-    """Sum KL(policy || reference) over the vocabulary.
+    """Compute KL(policy || reference) exactly, by summing over the vocabulary.
 
     KL = sum_v p_v * (log p_v - log q_v),  p = softmax(logits), q = softmax(ref_logits)
 
     Args:
-        logits: [..., V] of the policy, divided by the sampling temperature by the caller.
+        logits: [..., V] of the policy, already divided by the sampling temperature.
         ref_logits: [..., V] of the reference, likewise.
 
     Returns:

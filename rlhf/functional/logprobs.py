@@ -11,7 +11,7 @@ def token_logprobs(logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
 
     log p(id) = z_id - log sum_v exp(z_v),  z = logits / temperature
 
-    Gathers before it normalises, so that no [..., V] tensor of log-probabilities is made.
+    Gathers before it normalises, so it makes no [..., V] tensor of log-probabilities.
 
     Args:
         logits: [..., V] of the position that predicts the token, any float type.
@@ -22,7 +22,7 @@ def token_logprobs(logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
         [...] nats, float32 (float64 logits stay float64).
 
     Raises:
-        ValueError: `ids` lacks the leading shape of `logits`, or the temperature is not above 0.
+        ValueError: `ids` does not have the leading shape of `logits`, or the temperature is not above 0.
     """
     if ids.shape != logits.shape[:-1]:
         raise ValueError(

@@ -1,9 +1,9 @@
 """The losses: policy gradient, clipped policy and value losses, the preference loss and the next-token loss.
 
 A loss over tokens is a sum divided by `num_tokens`, the number of real tokens in the whole global minibatch. So the
-losses of microbatches, and their gradients, add up to those of the minibatch, however it was cut. The statistics in a
-named result are means over this mask's own tokens, whatever the divisor, and detached; weigh them by `mask.sum()` to
-combine microbatches.
+losses of microbatches, and their gradients, add up to those of the minibatch, however it was split. The statistics of
+`PolicyLoss` and `ValueLoss` are detached means over this mask's tokens, whatever the divisor; to combine microbatches,
+weight them by `mask.sum()`.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from rlhf.functional.masking import keep, masked_mean, masked_variance
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyLoss:
-    """The policy loss and what it says about the step, all scalars."""
+    """The policy loss and statistics of the step, all scalars."""
 
     loss: Tensor
     """Carries the gradient."""
     clip_fraction: Tensor
-    """Share of real tokens at which the clipped term is the larger, so that the gradient is 0."""
+    """Share of real tokens where the clipped term is larger, so the gradient is 0."""
     approx_kl: Tensor
     """Nats per token, mean of (logprobs - old_logprobs)^2 / 2: the distance from the sampling policy (k2)."""
     ratio_mean: Tensor
@@ -41,7 +41,7 @@ class ValueLoss:
     loss: Tensor
     """Carries the gradient."""
     clip_fraction: Tensor
-    """Share of real tokens at which the clipped term is the larger, so that the gradient is 0."""
+    """Share of real tokens where the clipped term is larger, so the gradient is 0."""
 
 
 def policy_gradient_loss(
@@ -51,14 +51,14 @@ def policy_gradient_loss(
 
     loss = -1/N * sum_t A_t * log p(a_t)
 
-    Its gradient means something for the policy that sampled, so for the first update on a batch; its value means
-    nothing.
+    Its gradient is right only for the policy that sampled, so only for the first update on a batch; the loss value
+    itself means nothing.
 
     Source: Williams 1992, doi:10.1007/BF00992696.
 
     Args:
         logprobs: [B, T] nats, of the policy that is trained.
-        old_logprobs: [B, T] nats, of the policy that sampled; for the statistics alone.
+        old_logprobs: [B, T] nats, of the policy that sampled; only for the statistics.
         advantages: [B, T], any rung of the ladder.
         mask: [B, T] bool, True on response tokens.
         num_tokens: N, real tokens in the global minibatch; None counts this mask.
@@ -95,7 +95,7 @@ def policy_loss(
         old_logprobs: [B, T] nats, of the policy that sampled.
         advantages: [B, T].
         mask: [B, T] bool, True on response tokens.
-        clip_range: by how much the ratio may leave 1 and still be rewarded, above 0; None for no clip.
+        clip_range: how far the ratio may move from 1 and still be rewarded, above 0; None for no clip.
         num_tokens: N, real tokens in the global minibatch; None counts this mask.
 
     Returns:
@@ -171,7 +171,7 @@ def preference_loss(chosen_scores: Tensor, rejected_scores: Tensor, margins: Ten
     Args:
         chosen_scores: [B] of the preferred responses.
         rejected_scores: [B] of the others.
-        margins: [B] by how much the chosen score must lead; zeros without margins.
+        margins: [B] how far the chosen score must lead; zeros without margins.
 
     Returns:
         Scalar, nats per pair.
@@ -186,13 +186,13 @@ def preference_loss(chosen_scores: Tensor, rejected_scores: Tensor, margins: Ten
 
 
 def next_token_loss(logprobs: Tensor, mask: Tensor, *, num_tokens: float | None = None) -> Tensor:
-    """Compute the negative log-likelihood of the tokens that are learned.
+    """Compute the negative log-likelihood of the tokens that are trained on.
 
     loss = -1/N * sum_t log p(a_t)
 
     Args:
         logprobs: [B, T] nats, of the tokens of the data.
-        mask: [B, T] bool, True on tokens that are learned.
+        mask: [B, T] bool, True on tokens that are trained on.
         num_tokens: N, such tokens in the global minibatch; None counts this mask.
 
     Returns:

@@ -94,7 +94,7 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
         mask: same shape, bool, True on positions that count.
 
     Returns:
-        Same shape, 0 where the mask is False, and 0 everywhere where all values that count are equal.
+        Same shape, 0 where the mask is False; 0 everywhere if all values that count are equal.
 
     Raises:
         ValueError: the shapes differ, or the mask is not bool.
@@ -108,7 +108,7 @@ def _centred(values: Tensor, mask: Tensor) -> Tensor:
     kept = keep(values, mask)
     if kept.numel() == 0:
         return kept
-    # Taking the smallest value off first makes equal values exactly 0. The mean of many equal numbers is rounded, and
+    # Subtracting the smallest value first makes equal values exactly 0. The mean of many equal numbers is rounded, and
     # whitening would blow the rounding error up to 1.
     smallest = torch.where(mask, kept, torch.full_like(kept, torch.inf)).amin().detach()
     shifted = keep(kept - smallest, mask)

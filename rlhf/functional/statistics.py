@@ -1,4 +1,4 @@
-"""What a step reports beside its losses."""
+"""Statistics that a step reports besides its losses."""
 
 import torch
 from torch import Tensor
@@ -8,18 +8,18 @@ from rlhf.functional.masking import masked_variance
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """Tell how much of the variance of the returns the values predict.
+    """Compute the share of the variance of the returns that the values explain.
 
     1 - var(returns - values) / var(returns), biased variances
 
     Args:
         values: [B, T] V(s_t).
-        returns: [B, T] what came.
+        returns: [B, T] what the values predict.
         mask: [B, T] bool, True on response tokens.
 
     Returns:
         Scalar, detached: 1 for a perfect value head (up to a constant), 0 for a constant one, below 0 for a worse one.
-        0 where the returns are all equal, for there is nothing to explain.
+        0 if all returns are equal, since there is nothing to explain.
 
     Raises:
         ValueError: the shapes differ, or the mask is not bool.

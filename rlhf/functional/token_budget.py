@@ -1,10 +1,10 @@
-"""Cutting rows of unequal length into batches of bounded padded size."""
+"""Grouping rows of unequal length into batches of bounded padded size."""
 
 from collections.abc import Sequence
 
 
 def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Cut indices of `lengths`, shortest first, so that rows x longest row stays within `max_tokens`.
+    """Group the indices of `lengths`, shortest first, so that rows x longest row stays within `max_tokens`.
 
     A row that alone exceeds the budget is a batch of its own. Equal lengths stay in their order.
 

@@ -15,14 +15,14 @@ from rlhf.models.passes.head import head_logprobs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyOutput:
-    """What a policy says about response tokens it is shown."""
+    """Logprobs, values and entropies of given response tokens."""
 
     logprobs: Tensor
     """[B, T] float32, nats, 0 where there is no token."""
     values: Tensor
     """[B, T] float32, V(s_t) before token t, 0 where there is no token."""
     entropy: Tensor
-    """[B, T] float32, nats, 0 where there is no token or where it was not asked for."""
+    """[B, T] float32, nats, 0 where there is no token; all 0 unless requested."""
 
 
 class ValueHead(nn.Module):
@@ -43,7 +43,7 @@ class PolicyWithValueHead(nn.Module):
     """A causal language model with a value head on its trunk, or on a trunk of its own (`critic`)."""
 
     def __init__(self, lm: PreTrainedModel, critic: PreTrainedModel | None = None) -> None:
-        """Put a value head on `lm`, or on `critic`; dropout is switched off in both, that of adapters included."""
+        """Put a value head on `lm`, or on `critic`; switch off dropout in both, adapters included."""
         super().__init__()
         self.lm = switch_off_dropout(lm)
         self.critic = None if critic is None else switch_off_dropout(critic)
@@ -52,11 +52,11 @@ class PolicyWithValueHead(nn.Module):
 
     @property
     def keeps_gradients(self) -> bool:
-        """Whether old logprobs must come from a pass that keeps gradients: compiled code rounds otherwise without."""
+        """Whether old logprobs need a pass that keeps gradients: without them, compiled code rounds differently."""
         return is_compiled(self.lm)
 
     def frozen_states(self, sequences: Sequences) -> Tensor | None:
-        """Return [B, S, H], what enters the first trained block: the same in every pass, and for the reference.
+        """Return [B, S, H], the states entering the first trained block: equal in every pass and in the reference.
 
         None when every block is trained.
         """
@@ -73,14 +73,14 @@ class PolicyWithValueHead(nn.Module):
     ) -> PolicyOutput:
         """Compute logprobs and values of responses.
 
-        Only hidden states that predict a response token meet the vocabulary: logits are [N, V], never [B, P + T, V].
+        Only hidden states that predict a response token go through the LM head: logits are [N, V], not [B, P + T, V].
 
         Args:
             sequences: prompts and responses.
             num_steps: T.
             temperature: logits are divided by it.
-            frozen_states: of these sequences, when they are known; spares the pass through the frozen blocks.
-            with_entropy: also the policy's entropy at each token.
+            frozen_states: those of these sequences, if known; then the frozen blocks are skipped.
+            with_entropy: also compute the policy's entropy at each token.
         """
         last = last_hidden_states(self.lm, self._split, sequences.input_ids, frozen_states)
         hidden = states = sequences.predicting(last)

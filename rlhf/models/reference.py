@@ -13,13 +13,13 @@ from rlhf.models.pretrained.setup import Trainable
 
 
 class Reference:
-    """What the policy was before PPO began, or another model."""
+    """The policy as it was before PPO, or another model."""
 
     def __init__(self, policy: Trainable, other: PreTrainedModel | None = None) -> None:
         """Take the reference from a policy that has not been trained yet; frozen weights are shared with it.
 
-        `other` is a frozen model to take instead, which shares nothing with the policy. `model` is what the reference
-        computes with: the policy's own where an adapter is trained.
+        `other` is a frozen model to use instead, which shares nothing with the policy. `model` is the model that the
+        reference runs: the policy's own if an adapter is trained.
         """
         self._adapter = policy.adapter if other is None else None
         if other is not None:
@@ -34,7 +34,7 @@ class Reference:
     ) -> Tensor:
         """Return [B, T] float32 logprobs of the responses in `sequences`, 0 where there is no token.
 
-        The blocks that the policy never trains are the reference's own: `frozen_states` [B, S, H] spare their pass.
+        The reference shares the policy's frozen blocks: with `frozen_states` [B, S, H] it skips them.
         """
         if self._adapter is None:
             hidden = last_hidden_states(self.model, self._split, sequences.input_ids, frozen_states)

@@ -1,5 +1,5 @@
 """Decision processes small enough to enumerate: J, its gradient, V, Q, A and KL exactly, in float64.
 
-The estimators and losses of `functional/` are held against these numbers, with no sampling in between: what is proven
-here is what trains a language model.
+Tests compare the estimators and losses of `functional/` with these numbers, without any sampling: the code they prove
+correct is the code that trains a language model.
 """

@@ -1,4 +1,4 @@
-"""PPO on a process with all its trajectories in every batch: nothing is sampled, and only the optimum stops it."""
+"""PPO on a process with every trajectory in each batch: nothing is sampled, so only the optimum stops it."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ from rlhf.oracle.trajectories import Trajectories, enumerate_trajectories
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """PPO's numbers."""
+    """PPO's hyperparameters."""
 
     kl_coef: float
     """Reward units per nat."""
     num_batches: int = 100
-    """Times that the old policy is replaced by the new one."""
+    """How many times the new policy replaces the old one."""
     epochs: int = 4
-    """Optimizer steps a batch."""
+    """Optimizer steps per batch."""
     learning_rate: float = 0.1
     """Adam's, falling linearly to 0."""
     gae_lambda: float = 0.95
@@ -38,10 +38,10 @@ class _Experience:
 
 
 def ppo(process: Process, ref_logits: Tensor, settings: Settings) -> Tensor:
-    """Train a table of logits [S, A] from the reference on, with a table of values as critic, and return it.
+    """Train a table of logits [S, A], starting from the reference, with a table of values as critic; return the logits.
 
-    The rewards are the process's, less the KL penalty; the return of a trajectory counts as its score, on its last
-    token, so the process has no reward before the end.
+    Rewards are those of the process minus the KL penalty. A trajectory's return counts as its score, on its last
+    token, so the process must have no reward before the end.
     """
     trajectories = enumerate_trajectories(process)
     logits = ref_logits.clone().requires_grad_()
@@ -85,7 +85,7 @@ def _loss(
         settings.clip_range,
         num_tokens=1.0,
     )
-    # A squared error takes its weight as a root on both sides.
+    # A squared error is weighted by the root of the weight on both sides.
     root = experience.weights.sqrt()
     values, returns = root * critic[trajectories.states], root * experience.returns
     return policy.loss + value_loss(values, values.detach(), returns, mask, None, num_tokens=1.0).loss

@@ -1,20 +1,20 @@
-"""The chain: three actions of which one advances, and a reward at the end alone."""
+"""The chain: three actions, one of which advances, and a reward only at the end."""
 
 import torch
 
 from rlhf.oracle.process import Process
 
 ADVANCE = 0
-"""The action that leads on; the others end the episode with nothing."""
+"""The action that moves on; the others end the episode without a reward."""
 NUM_ACTIONS = 3
 
 
 def chain(length: int, start: torch.Tensor | None = None) -> Process:
     """Build a chain in which `length` right actions in a row bring a reward of 1.
 
-    A uniform policy that begins at the first state meets the reward with probability 3^-length: exploration by chance
+    A uniform policy that begins at the first state finds the reward with probability 3^-length: random exploration
     takes exponentially many episodes. Kakade and Langford 2002 and Agarwal et al. 2021, arXiv:1908.00261, section 4.1
-    study its like.
+    study such chains.
 
     Args:
         length: H, states before the end.

@@ -1,7 +1,7 @@
 """Exact answers by linear algebra: values, advantages, J and its gradient, KL, the best policy near a reference.
 
 A policy moves through the states by the matrix P_pi[s, s'] = sum_a pi(a | s) P(s' | s, a), which is strictly upper
-triangular, so that every sum over time is the solution of a triangular system.
+triangular, so every sum over time solves a triangular system.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from rlhf.oracle.process import Process
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """What is true of a policy; differentiable in its logits."""
+    """The exact quantities of a policy, differentiable in its logits."""
 
     objective: Tensor
     """Scalar J, the expected return."""
@@ -26,7 +26,7 @@ class Solution:
     advantages: Tensor
     """[S, A] Q - V."""
     occupancy: Tensor
-    """[S] expected visits, each weighed by gamma^t."""
+    """[S] expected visits, each weighted by gamma^t."""
 
 
 def solve(process: Process, logits: Tensor, gamma: float = 1.0) -> Solution:
@@ -35,7 +35,7 @@ def solve(process: Process, logits: Tensor, gamma: float = 1.0) -> Solution:
     V = (I - gamma P_pi)^-1 r_pi,  Q = r + gamma P V,  J = start . V,  d = start (I - gamma P_pi)^-1
 
     Args:
-        process: what the policy acts in.
+        process: the process that the policy acts in.
         logits: [S, A] float64 of the policy.
         gamma: discount per step.
     """
@@ -77,7 +77,7 @@ def sequence_kl(process: Process, logits: Tensor, ref_logits: Tensor) -> Tensor:
 
 
 def regularised_objective(process: Process, logits: Tensor, ref_logits: Tensor, kl_coef: float) -> Tensor:
-    """Return J - kl_coef * KL(policy || reference), what PPO with a KL penalty ascends."""
+    """Return J - kl_coef * KL(policy || reference), which PPO with a KL penalty maximises."""
     return solve(process, logits).objective - kl_coef * sequence_kl(process, logits, ref_logits)
 
 
@@ -86,7 +86,7 @@ def optimal_logits(process: Process, ref_logits: Tensor, kl_coef: float) -> Tens
 
     V*(s) = kl_coef * log sum_a ref(a | s) exp(Q*(s, a) / kl_coef),  pi* = ref * exp((Q* - V*) / kl_coef)
 
-    In a process without noise the trajectories of pi* have probability ref * exp(return / kl_coef) / Z.
+    In a deterministic process the trajectories of pi* have probability ref * exp(return / kl_coef) / Z.
 
     Source: Ziebart 2010, "Modeling purposeful adaptive behavior"; for language models Korbak et al. 2022,
     arXiv:2205.11275, section 3.
@@ -102,15 +102,15 @@ def optimal_logits(process: Process, ref_logits: Tensor, kl_coef: float) -> Tens
 
 
 def gae_bias(process: Process, logits: Tensor, errors: Tensor, gae_lambda: float) -> Tensor:
-    """Return [S, A], by how much GAE with a wrong critic misses A in expectation, up to a function of the state.
+    """Return [S, A], the bias E[GAE] - A of GAE with an inexact critic, up to a function of the state.
 
     With critic U = V + e, TD errors telescope to
     E[GAE | s, a] = A(s, a) - e(s) + (1 - lambda) * sum_k lambda^k E[e(s_{k+1}) | s, a]
                   = A(s, a) - e(s) + (1 - lambda) * P (I - lambda P_pi)^-1 e.
-    The term -e(s) is a baseline; the last is what is returned. It is 0 for lambda 1, and for an exact critic.
+    The term -e(s) is a baseline; this returns the last term. It is 0 for lambda 1, and for an exact critic.
 
     Args:
-        process: what the policy acts in, undiscounted.
+        process: the process that the policy acts in, undiscounted.
         logits: [S, A] of the policy.
         errors: [S] e, critic minus V.
         gae_lambda: lambda.

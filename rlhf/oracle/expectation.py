@@ -1,4 +1,4 @@
-"""The expected gradient of an estimator: a loss of `functional/` over every trajectory, weighed by probability."""
+"""The expected gradient of an estimator: a loss of `functional/` over every trajectory, weighted by probability."""
 
 from collections.abc import Callable
 
@@ -22,14 +22,14 @@ def expected_gradient(
     objective: Objective = policy_gradient_loss,
     old_logits: Tensor | None = None,
 ) -> Tensor:
-    """Return [S, A], the expectation over sampled trajectories of the ascent direction of a policy loss.
+    """Return [S, A], the ascent direction of a policy loss, in expectation over sampled trajectories.
 
-    sum_tau p_old(tau) * grad (-loss of tau),  a loss a trajectory, not a token
+    sum_tau p_old(tau) * grad (-loss of tau),  one loss per trajectory, not per token
 
-    The losses are linear in positive factors of the advantages, which carry the probabilities.
+    The losses are linear in positive factors of the advantages, so the advantages carry the probabilities.
 
     Args:
-        trajectories: all of a process.
+        trajectories: all trajectories of a process.
         logits: [S, A] of the policy that is trained.
         advantages: [N, T] weights of the tokens.
         objective: the loss.
@@ -48,9 +48,9 @@ def expected_group_gradient(trajectories: Trajectories, logits: Tensor, estimate
     """Return [S, A], the expectation over groups of independent trajectories, averaged over a group's members.
 
     Args:
-        trajectories: all N of a process; N^K groups are listed.
+        trajectories: all N trajectories of a process; they form N^K groups.
         logits: [S, A] of the policy that samples and is trained.
-        estimate: advantages of rows of which each K stand together.
+        estimate: gives the advantages of rows in adjacent groups of K.
         num_samples: K.
     """
     num = len(trajectories.states)

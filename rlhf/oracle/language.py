@@ -28,7 +28,7 @@ class TinyLanguage:
         return self.vocabulary - 1
 
     def beginning_at(self, probabilities: dict[tuple[int, ...], float]) -> Process:
-        """Return the process whose episodes begin at prefixes with these probabilities: resets."""
+        """Return the process with resets: its episodes begin at prefixes with these probabilities."""
         start = torch.zeros_like(self.process.start)
         for prefix, probability in probabilities.items():
             start[self.prefixes.index(prefix)] = probability

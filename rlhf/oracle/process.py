@@ -8,17 +8,17 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """States in an order that no transition goes back on, so that an episode visits a state at most once.
+    """States ordered so that every transition moves forward: an episode visits a state at most once.
 
     S states, A actions. A policy is a table of logits [S, A]; the time step is part of the state.
     """
 
     start: Tensor
-    """[S] float64, probability that an episode begins in a state. Another table is another start: a reset."""
+    """[S] float64, probability that an episode begins in a state. Another table means other starts: resets."""
     transitions: Tensor
     """[S, A, S] float64, probability of the next state; all 0 where the action ends the episode."""
     rewards: Tensor
-    """[S, A] float64, what an action brings."""
+    """[S, A] float64, the reward of an action."""
 
     def __post_init__(self) -> None:
         num_states, num_actions = self.rewards.shape
@@ -50,7 +50,7 @@ class Process:
 def random_process(num_steps: int, states_a_step: int, num_actions: int, generator: torch.Generator) -> Process:
     """Draw a process of exactly `num_steps` steps with noise in its transitions and a reward at every step.
 
-    The states of step h are `h * states_a_step` and following; rewards are normal, transitions softmax of normals.
+    The states of step h begin at `h * states_a_step`; rewards are normal, transitions softmax of normals.
     """
     num_states = num_steps * states_a_step
     transitions = torch.zeros(num_states, num_actions, num_states, dtype=torch.float64)

@@ -1,13 +1,13 @@
-"""How large a gradient estimate is, exactly, in the simplest long episode: the lecture's H^3, H^3 / 3 and H.
+"""The exact second moment of a gradient estimate in the simplest long episode: the lecture's H^3, H^3 / 3 and H.
 
 An episode has H steps. Each brings a reward of 1 plus noise e_t of mean 0 and variance n, independent of all else,
 and has a score s_t = grad log pi(a_t | s_t) of mean 0 and second moment 1, independent of the other steps and of the
-rewards. The estimate is g = sum_t s_t Psi_t. Its expectation is 0, for no action changes a reward. As Psi is
+rewards. The estimate is g = sum_t s_t Psi_t. Its expectation is 0, since no action changes a reward. As Psi is
 independent of the scores, cross terms vanish, E[s_t s_u] = 0, and the second moment, which here is the variance, is
 
     E[g^2] = sum_t E[Psi_t^2].
 
-The rungs differ by Psi alone. With K = H - t the number of steps from t to the end, K runs through 1 ... H.
+The rungs differ only in Psi. With K = H - t the number of steps from t to the end, K runs through 1 ... H.
 """
 
 
@@ -31,7 +31,7 @@ def reward_to_go(horizon: int, noise: float = 0.0) -> float:
 def baseline(horizon: int, noise: float = 1.0) -> float:
     """Return E[g^2] with Psi_t = G_t - V_t, V exact.
 
-    V_t = K takes off what was certain and leaves K noises, E = n K. Summed: n H(H + 1) / 2, which grows as H^2: the
+    V_t = K subtracts the certain part and leaves K noises, E = n K. Summed: n H(H + 1) / 2, which grows as H^2: the
     noise of the whole future is still in it.
     """
     return noise * horizon * (horizon + 1) / 2

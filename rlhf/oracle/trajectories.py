@@ -27,7 +27,7 @@ class Trajectories:
     mask: Tensor
     """[N, T] bool, True on steps that were taken."""
     dynamics: Tensor
-    """[N] float64, probability of the start and of every transition; times the policy's it is the trajectory's."""
+    """[N] float64, probability of start and transitions; multiplied by the policy's, that of the trajectory."""
 
     def logprobs(self, logits: Tensor) -> Tensor:
         """Return [N, T] nats of the actions under a policy [S, A], 0 where masked."""
@@ -39,7 +39,7 @@ class Trajectories:
 
 
 def enumerate_trajectories(process: Process) -> Trajectories:
-    """List every trajectory that has a probability above 0 under a policy that never rules out an action."""
+    """List every trajectory that has a probability above 0 under a policy that never gives an action probability 0."""
     found: list[_Path] = []
     open_ends: list[_Path] = [
         ([state], [], float(process.start[state])) for state in process.start.nonzero().flatten().tolist()

@@ -1,4 +1,4 @@
-"""Any number of prompts answered a batch at a time: what rollouts, evaluation and guides ask of the sampler."""
+"""Responses to any number of prompts, batch by batch: how rollouts, evaluation and guides call the sampler."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Decoding:
     eos_ids: Sequence[int]
     """Tokens that end a response and belong to it."""
     tokenizer: Decodes
-    """Gives the text in which stop strings are looked for."""
+    """Decodes the text that is searched for stop strings."""
 
 
 def sample_in_batches(
@@ -44,7 +44,7 @@ def sample_in_batches(
         prompts: any number of them.
         decoding: how responses are drawn.
         generator: advances batch by batch.
-        num_forced: [B] int64, tokens at the end of each prompt that begin its response already; None for 0.
+        num_forced: [B] int64, tokens at the end of each prompt that already begin its response; None for 0.
 
     Raises:
         ValueError: as `sample` does.

@@ -1,4 +1,4 @@
-"""A causal language model that reads prompts once and then one token a row at a time, with a key-value cache."""
+"""A causal language model that reads prompts once and then one token per row at a time, with a key-value cache."""
 
 import inspect
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from rlhf.sampling.cache import make_cache
 
 
 class Decoder:
-    """The rows that are still being written: their cache, their padding and their next position."""
+    """The rows that are still being generated: their cache, their padding and their next position."""
 
     def __init__(self, model: Callable[..., Any], prompts: PromptBatch, max_new_tokens: int) -> None:
         """Prepare `prompts`, which must be on the model's device, for at most `max_new_tokens` further tokens."""
@@ -42,7 +42,7 @@ class Decoder:
         return self._forward(ids[:, None], self._length - 1)
 
     def keep_rows(self, index: Tensor) -> None:
-        """Let all rows but those of `index` [N] leave the batch; a row named twice is copied."""
+        """Keep only the rows `index` [N] in the batch; a row named twice is copied."""
         self._cache.batch_select_indices(index)
         if self._mask is not None:
             self._mask, self._positions = self._mask[index], self._positions[index]
@@ -94,6 +94,6 @@ def left_padded(prompts: PromptBatch) -> tuple[Tensor, Tensor]:
 
 
 def _takes_logits_to_keep(model: Callable[..., Any]) -> bool:
-    # An adapter model (peft) takes anything and passes it on, so the model inside is asked.
+    # An adapter model (peft) accepts any argument and passes it on, so look at the model inside.
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(getattr(inner, "forward", inner)).parameters

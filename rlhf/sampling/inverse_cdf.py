@@ -24,10 +24,10 @@ def draw_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> Draw:
 
     id = min { i : w_0 + ... + w_i > u * sum(w) },  w = exp((logits - max) / temperature)
 
-    `torch.multinomial` draws an exponential number for each token of the vocabulary; this needs one number a row. The
-    sum is taken in two levels: over blocks of the vocabulary, then inside the one block that holds the token. That
-    reads the weights once and adds at most `BLOCK` float32 numbers in a row, so that the many improbable tokens at the
-    end of a vocabulary are not lost in rounding. A token of weight 0 is never drawn.
+    `torch.multinomial` draws an exponential number for each token of the vocabulary; this needs one number per row. The
+    sum has two levels: over blocks of the vocabulary, then inside the one block that holds the token. That reads the
+    weights once and never sums more than `BLOCK` numbers in float32, so that the many improbable tokens at the end of a
+    vocabulary are not lost to rounding. A token of weight 0 is never drawn.
 
     Args:
         logits: [B, V].
@@ -54,7 +54,7 @@ def draw_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> Draw:
 
 
 def most_probable_tokens(logits: Tensor) -> Draw:
-    """Take the most probable token of each row of `logits` [B, V]; its logprob is taken at temperature 1."""
+    """Take the most probable token of each row of `logits` [B, V]; its logprob is the one at temperature 1."""
     scaled = logits.float()
     ids = scaled.argmax(-1, keepdim=True)
     logprobs = scaled.gather(-1, ids) - scaled.logsumexp(-1, keepdim=True)

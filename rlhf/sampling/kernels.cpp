@@ -24,7 +24,7 @@ inline void store(uint16_t* at, float x) {  // to nearest, ties to even; a NaN s
 }
 
 // exp in float without a call, so that loops over it become vector code: 2^n * e^f with |f| <= ln 2 / 2, the series of
-// e^f to the sixth power. x - n ln 2 is one fused step, so that its error does not grow with x (where there is none, by
+// e^f to the sixth power. x - n ln 2 is one fused step, so that its error does not grow with x (without FMA, by
 // |x| 2^-24). Below -87 it yields about 1e-38, not 0; above 88.4 infinity; a NaN stays one.
 inline float exponential(float x) {
   x = x < -87.0f ? -87.0f : x > 89.0f ? 89.0f : x;
@@ -87,7 +87,7 @@ struct Shape {
   int64_t rows, heads, key_heads, width, capacity;
 };
 
-// WIDTH is the width of a head where it is a common one, so that loops over it unroll, and 0 elsewhere.
+// WIDTH is the head width if it is a common one, so that loops over it unroll; else 0.
 template <class T, int WIDTH>
 void attend_width(const T* qkv, const float* cos, const float* sin, const int64_t* slots, const int64_t* first, int64_t column,
             T* keys, T* values, T* out, const Shape* shape, float scale) {

@@ -21,14 +21,14 @@ SIGNATURES = {
 
 @dataclass(slots=True)
 class LayerCache:
-    """Keys and values of one layer, reserved for the final length, and the rows that are still being written."""
+    """Keys and values of one layer, reserved for the final length, and the rows that are still being generated."""
 
     keys: Tensor
     """[R, key heads, C, D]."""
     values: Tensor
     """[R, key heads, C, D]."""
     slots: Tensor
-    """[N] int64: where each row stands in the memory."""
+    """[N] int64: the slot of each row in the memory."""
     first: Tensor
     """[N] int64: the first column that is not padding."""
     column: int
@@ -82,9 +82,9 @@ class Kernels:
         """Rotate queries and keys, append keys and values to the cache, and attend to all of it.
 
         Args:
-            qkv: [N, (heads + 2 key heads) * D], one token a row.
+            qkv: [N, (heads + 2 key heads) * D], one token per row.
             rotation: cosines and sines [C, D] float32 of every position.
-            layer: where the rows' keys and values stand; written in place at `layer.column`.
+            layer: holds the rows' keys and values; written in place at `layer.column`.
             scale: factor of the scores.
 
         Returns:
@@ -119,7 +119,7 @@ class Kernels:
 
 
 def _addresses(dtype: torch.dtype, *tensors: Tensor) -> list[int]:
-    """Return where the numbers of tensors begin, for code that takes them as numbers of `dtype` without a gap."""
+    """Return the data pointers of tensors, which must be contiguous and of `dtype`."""
     for tensor in tensors:
         if tensor.dtype != dtype or not tensor.is_contiguous():
             raise ValueError(f"kernels take contiguous {dtype}, found {tensor.dtype} with strides {tensor.stride()}")
@@ -157,7 +157,7 @@ def plain_attend(qkv: Tensor, rotation: tuple[Tensor, Tensor], layer: LayerCache
 def split_rotated(qkv: Tensor, heads: int, key_heads: int, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Split [N, (heads + 2 key heads) * D] into rotated queries and keys [N, heads + key heads, D], and values.
 
-    Source: Su et al. 2021, arXiv:2104.09864, in the layout of transformers: the halves of a head turn together.
+    Source: Su et al. 2021, arXiv:2104.09864, in the layout of transformers: the halves of a head rotate together.
     """
     cos, sin = rotation[0][:, None], rotation[1][:, None]
     split = qkv.reshape(len(qkv), heads + 2 * key_heads, cos.shape[-1])

@@ -26,7 +26,7 @@ Attention = Callable[[int, Tensor], Tensor]
 
 
 def is_packable(model: Any) -> bool:
-    """Say whether `PackedModel` computes what the model's own forward does: a known class, changed by nobody."""
+    """Say whether `PackedModel` computes what the model's own forward does: a known class, unmodified."""
     home = type(model).__module__
     if type(model).__name__ not in FAMILIES or not home.startswith("transformers.models."):
         return False
@@ -52,7 +52,7 @@ def _has_plain_weights(model: Any) -> bool:
 
 
 class PackedLinear:
-    """A linear map whose weights lie in the order in which the matrix product reads them."""
+    """A linear map whose weights are stored in the order in which the matrix product reads them."""
 
     def __init__(self, *linears: nn.Linear, num_rows: int) -> None:
         """Stack linear maps of the same input into one, for products of about `num_rows` rows."""
@@ -105,7 +105,7 @@ class PackedModel:
         return cos[0].float().contiguous(), sin[0].float().contiguous()
 
     def hidden_states(self, ids: Tensor, attention: Attention) -> Tensor:
-        """Pass tokens [N] through all blocks, [N, H]; `attention` is all that sees more than one of them."""
+        """Pass tokens [N] through all blocks, [N, H]; only `attention` sees more than one token at once."""
         x = nn.functional.embedding(ids, self._embedding)
         for layer, block in enumerate(self.blocks):
             normed = self.kernels.rms_norm(x, block.attention_norm, self._eps)
@@ -115,15 +115,15 @@ class PackedModel:
         return x
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return [N, V] of [N, H]."""
+        """Return the logits [N, V] of hidden states [N, H]."""
         return self._head(self.kernels.rms_norm(hidden, self._norm, self._eps))
 
 
 class PackedDecoder:
-    """Reads prompts once and then one token a row at a time; `Decoder` is its plain twin.
+    """Reads prompts once and then one token per row at a time; `Decoder` is its plain twin.
 
-    Prompts are read without their padding, and equal prompts once; where one is longer than `LONGEST`, the attention of
-    each is torch's, which keeps no scores. Rows that are over leave without a copy.
+    Prompts are read without their padding, and equal prompts once. If one is longer than `LONGEST`, torch's attention,
+    which stores no scores, reads them one by one. Finished rows leave without a copy.
     """
 
     def __init__(self, model: PackedModel, prompts: PromptBatch, max_new_tokens: int) -> None:
@@ -165,7 +165,7 @@ class PackedDecoder:
         """Append the tokens `ids` [B] and return the logits [B, V] of the ones that follow.
 
         Raises:
-            ValueError: no memory was reserved for a further token, or the rows are others.
+            ValueError: no memory was reserved for a further token, or the number of rows is wrong.
         """
         column, self._column = self._column, self._column + 1
 
@@ -176,7 +176,7 @@ class PackedDecoder:
         return self._model.logits(self._model.hidden_states(ids, attention))
 
     def keep_rows(self, index: Tensor) -> None:
-        """Let all rows but those of `index` [N] leave the batch.
+        """Keep only the rows `index` [N] in the batch.
 
         Raises:
             ValueError: a row is named twice; both would write to the same memory.
@@ -186,14 +186,14 @@ class PackedDecoder:
         self._slots, self._first = self._slots[index], self._first[index]
 
     def _invisible(self) -> Tensor:
-        """Return [B, 1, 1, P, P], True where a token of a prompt does not look at another."""
+        """Return [B, 1, 1, P, P], True where a token of a prompt does not attend to another."""
         return ~self._mask[:, None, None, None] | torch.ones(self._column, self._column).triu(1).bool()
 
     def _each_alone(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Return the attention [N, heads, D] of the prompts one after the other, from states [N, heads, D] of all."""
+        """Return the attention [N, heads, D] of prompts, computed one by one, from the states [N, heads, D] of all."""
         lengths = self._mask.sum(1).tolist()
         prompts = zip(*(each.transpose(0, 1).split(lengths, dim=1) for each in (queries, keys, values)), strict=True)
-        # With four dimensions torch takes its fused kernel.
+        # torch uses its fused kernel for four dimensions.
         mixed = [
             sdpa(query[None], key[None], value[None], is_causal=True, scale=self._model.scale, enable_gqa=True)[0]
             for query, key, value in prompts

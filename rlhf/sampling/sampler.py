@@ -1,4 +1,4 @@
-"""Turns a batch of prompts into responses, and says how probable each sampled token was.
+"""Turns a batch of prompts into responses, with the logprob of each sampled token.
 
 Left out: top-k, top-p and beams (their logprobs are not those of the policy), speculative decoding.
 """
@@ -17,11 +17,11 @@ from rlhf.sampling.packed import PackedDecoder, PackedModel, is_packable
 from rlhf.sampling.stopping import Decodes, StopRule
 
 LEAVE_SHARE = 1 / 8
-"""Finished rows leave when they are this share of the batch: leaving copies the cache, staying computes for nothing."""
+"""Finished rows leave once they are this share of the batch: leaving copies the cache, staying wastes compute."""
 
 
 @torch.no_grad()
-def sample(  # noqa: PLR0913 - what a caller may ask of one batch, keyword-only
+def sample(  # noqa: PLR0913 - the options of one batch, keyword-only
     model: Callable[..., Any],
     prompts: PromptBatch,
     *,
@@ -36,25 +36,25 @@ def sample(  # noqa: PLR0913 - what a caller may ask of one batch, keyword-only
 ) -> Samples:
     """Sample one response for each prompt from softmax(logits / temperature).
 
-    The uniform numbers of all rows and steps are drawn first, so that what a row says depends on its own numbers and
-    not on when other rows end. In bfloat16 the logits of a row move a little with the shape of its batch; then, and
-    only then, may a draw near the border between two tokens fall on the other side.
+    The uniform numbers of all rows and steps are drawn first, so that a row's response depends on its own numbers, not
+    on when other rows end. The one exception is bfloat16: a row's logits shift slightly with the shape of its batch,
+    so a draw near the border between two tokens may fall on the other side.
 
     Args:
         model: a Hugging Face causal LM in eval mode, or anything with its `forward`, `config` and `device`.
         prompts: moved to the model's device.
-        max_new_tokens: a response that long without a stop is cut; its forced tokens count.
+        max_new_tokens: a response that reaches it without a stop is truncated; forced tokens count.
         temperature: above 0, or 0 for the most probable token (its logprobs are then those at temperature 1).
         eos_ids: tokens that end a response and belong to it; may be empty.
         generator: on any device; advances by B * max_new_tokens float64 numbers, or not at all at temperature 0.
         stop_strings: texts that end a response, which keeps all tokens up to the one that completed the text.
         tokenizer: needed for stop strings.
-        min_new_tokens: the EOS gets probability 0 before that many tokens, in the logprobs too; stop strings still end.
-        num_forced: [B] int64, how many tokens at the end of each prompt begin its response already: they leave the row
-            fewer to write, and a stop string may begin in them. None for 0.
+        min_new_tokens: EOS gets probability 0 before that many tokens, in logprobs too; stop strings may still end it.
+        num_forced: [B] int64, how many tokens at the end of each prompt already begin its response: they count towards
+            `max_new_tokens`, and a stop string may begin in them. None for 0.
 
     Returns:
-        Samples on the model's device, without forced tokens, as wide as the most that a row wrote.
+        Samples on the model's device, without forced tokens, as wide as the longest response.
 
     Raises:
         ValueError: an argument out of range, a model in training mode, or prompts too long for the model's positions.
@@ -101,7 +101,7 @@ def sample(  # noqa: PLR0913 - what a caller may ask of one batch, keyword-only
 
 
 def make_decoder(model: Callable[..., Any], prompts: PromptBatch, max_new_tokens: int) -> Decoder | PackedDecoder:
-    """Return the fastest decoder that knows the model."""
+    """Return the fastest decoder that supports the model."""
     if is_packable(model):
         return PackedDecoder(PackedModel(model, len(prompts.prompt_ids)), prompts, max_new_tokens)
     return Decoder(model, prompts, max_new_tokens)
@@ -130,8 +130,8 @@ def _limits(prompts: PromptBatch, num_forced: Tensor | None, max_new_tokens: int
     if bad:
         row = bad[0]
         raise ValueError(
-            f"num_forced ({int(forced[row])} in row {row}) must leave a token of the prompt ({int(lengths[row])}) and "
-            f"one of max_new_tokens ({max_new_tokens})"
+            f"num_forced ({int(forced[row])} in row {row}) must leave at least 1 token of the prompt "
+            f"({int(lengths[row])}) and 1 of max_new_tokens ({max_new_tokens})"
         )
     return max_new_tokens - forced
 
@@ -144,7 +144,7 @@ def _prefixes(prompts: PromptBatch, num_forced: Tensor) -> list[list[int]]:
 
 
 def _samples(response_ids: Tensor, logprobs: Tensor, lengths: Tensor, ended: Tensor) -> Samples:
-    """Cut to the longest response and clear what a finished row went on to write before it left the batch."""
+    """Cut to the longest response and clear the tokens that a finished row generated before it left the batch."""
     mask = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
     width = mask.shape[1]
     samples = Samples(
@@ -168,7 +168,7 @@ def _check_lengths(
         raise ValueError(f"min_new_tokens ({min_new_tokens}) must be between 0 and max_new_tokens ({max_new_tokens})")
     mask = prompts.prompt_mask
     if mask.numel() == 0 or not bool(mask[:, 0].all()) or bool((mask[:, 1:] & ~mask[:, :-1]).any()):
-        raise ValueError(f"prompts must be right-padded, with a token each; prompt_mask {list(mask.shape)} is not")
+        raise ValueError(f"prompts must be right-padded and not empty, found prompt_mask {list(mask.shape)}")
     longest = int((mask.sum(-1) + limits).max()) - max_new_tokens  # without forced tokens
     limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     if limit is not None and longest + max_new_tokens > limit:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Decodes(Protocol):
-    """What is asked of a tokenizer: turn token ids into text."""
+    """What a stop rule needs of a tokenizer: turn token ids into text."""
 
     def decode(self, token_ids: list[int], skip_special_tokens: bool = False, **kwargs: Any) -> Any:
         """Return the text of the tokens."""
@@ -32,9 +32,9 @@ class StopRule:
     def ends(self, response_ids: Tensor, before: Sequence[Sequence[int]] | None = None) -> Tensor:
         """Return [B] bool, True where the last of the tokens [B, t] completes the response.
 
-        `before` holds, row by row, tokens of the response that stand before these.
+        `before` holds, row by row, tokens of the response that come before these.
 
-        The whole response is decoded, for one character may take several tokens, and a stop string may begin anywhere.
+        Decodes the whole response: one character may take several tokens, and a stop string may begin anywhere.
         """
         ended = (response_ids[:, -1:] == self.eos_ids).any(-1)
         if self._stop_strings:

@@ -13,7 +13,7 @@ def serve(options: ServingOptions) -> None:
     """Answer requests until SIGTERM or SIGINT.
 
     Raises:
-        ConfigError: a library is missing, the address cannot be had, or the reward cannot be loaded.
+        ConfigError: a library is missing, the address is unavailable, or the reward cannot be loaded.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""The outermost layer of the server: who may ask, how long a request may take, and one line of log for each."""
+"""The outermost layer of the server: who has access, how long a request may take, and a log line for each."""
 
 import asyncio
 import hmac
@@ -14,19 +14,19 @@ log = logging.getLogger("rlhf.serving")
 OPEN_PATHS = frozenset({"/health"})
 """Paths that need no token."""
 KNOWN_PATHS = frozenset({"/get_reward", *OPEN_PATHS})
-"""Paths that the log names; any other could hold anything."""
+"""Paths that the log names; others could hold anything."""
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST"})
 """Methods that the log names."""
 
 
 class Gate:
-    """Checks the token before anything of a request is read, and ends a request that takes too long."""
+    """Checks the token before it reads the request, and ends a request that takes too long."""
 
     def __init__(self, app: ASGIApp, *, token: str | None, timeout: float) -> None:
-        """Stand before `app`.
+        """Wrap `app`.
 
         Args:
-            app: what answers.
+            app: answers the requests.
             token: what the header `Authorization: Bearer` must hold; None lets everyone in.
             timeout: seconds for reading a request, scoring it and writing the answer.
         """
@@ -35,7 +35,7 @@ class Gate:
         self._expected = None if token is None else f"Bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; other events of the protocol do not come here."""
+        """Answer a request; the server passes on no other events."""
         start, status = time.monotonic(), 0
 
         async def observed(message: Message) -> None:
@@ -65,7 +65,7 @@ class Gate:
 
 
 def named(error: BaseException) -> str:
-    """Return the kind of an error, and of its causes, and where each arose: no message, which may quote a prompt."""
+    """Return the types of an error and its causes, and where each arose; no messages, since they may quote prompts."""
     parts = []
     link: BaseException | None = error
     while link is not None:

@@ -15,41 +15,41 @@ from rlhf.serving.batcher import Batcher
 from rlhf.serving.served_reward import Refused, ScoreRequest
 
 MAX_PROBLEMS = 3
-"""Schema errors that an answer names."""
+"""The most schema errors that an answer lists."""
 NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What one request may ask."""
+    """Limits of one request."""
 
     timeout: float
     """Seconds from its first byte to its answer."""
     max_body_bytes: int
     max_items: int
-    """Texts."""
+    """Texts to score."""
     max_text_chars: int
-    """Of a query or prompt."""
+    """Length of a query or prompt."""
 
 
 class Scores(BaseModel):
     """The answer of OpenRLHF's remote reward models."""
 
     rewards: list[float]
-    """One score a query, in order."""
+    """One score per query, in order."""
 
 
 def build_app(batcher: Batcher, bounds: Bounds, *, token: str | None, hosts: list[str]) -> Gate:
     """Return the application, behind its gate.
 
     Args:
-        batcher: scores.
-        bounds: what is refused with 413.
+        batcher: scores the requests.
+        bounds: larger requests are refused with 413.
         token: what requests must carry; None lets everyone in.
-        hosts: values of the Host header that are answered ("*" for all): a page in a browser can have a name of its own
+        hosts: accepted values of the Host header ("*" for all): a page in a browser could make its own host name
             resolve to this machine.
     """
-    # The pages of documentation would load code from elsewhere.
+    # The documentation pages would load code from elsewhere.
     app = FastAPI(
         docs_url=None,
         redoc_url=None,
@@ -88,7 +88,7 @@ def _check_size(request: ScoreRequest, bounds: Bounds) -> None:
 
 
 async def _schema_errors(request: Request, error: Exception) -> JSONResponse:
-    """Name what is wrong and where; never quote it."""
+    """Say what is wrong and where, without quoting the request."""
     assert isinstance(error, RequestValidationError)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         return JSONResponse({"detail": "expected Content-Type: application/json"}, 415)
@@ -104,6 +104,6 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:
-    """Tell the one who asked what the reward said, which may quote their prompt; the log has only where it happened."""
+    """Tell the client what the reward said, which may quote its prompt; the log says only where it happened."""
     log.error("%s", named(error))
     return JSONResponse({"detail": str(error)}, 500)

@@ -1,4 +1,4 @@
-"""Dynamic batching: one thread scores, and what arrives while it is busy is scored together."""
+"""Dynamic batching: one thread scores, and requests that arrive while it is busy are scored together."""
 
 import threading
 import time
@@ -23,9 +23,9 @@ class _Job:
 
 
 class Batcher:
-    """Scores requests in the order in which they come.
+    """Scores requests in the order in which they arrive.
 
-    A model is no faster with two threads and user code may not stand them, so there is one. It is a daemon: a reward
+    Two threads make a model no faster, and user code may not be thread-safe, so there is one. It is a daemon: a reward
     that hangs does not keep the process alive.
     """
 
@@ -39,15 +39,15 @@ class Batcher:
 
     @property
     def busy_seconds(self) -> float:
-        """How long the reward has been computing what it computes now, 0 when it is idle."""
+        """How long the current call of the reward has taken so far, 0 when idle."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
     def submit(self, request: ScoreRequest) -> "Future[list[float]]":
-        """Queue a request; cancelling the future takes it out again, unless it is being scored.
+        """Queue a request; cancelling the future drops it, unless it is already being scored.
 
         Returns:
-            Its scores, or Refused, or what the reward raised.
+            A future of its scores, which may raise Refused or what the reward raised.
         """
         job = _Job(request=request)
         with self._arrived:
@@ -63,7 +63,7 @@ class Batcher:
             self._busy_since = None
 
     def _next(self) -> list[_Job]:
-        """Wait for a request; return it with those behind it that fit into the same call."""
+        """Wait for a request; return it with those queued after it that fit into the same call."""
         with self._arrived:
             self._arrived.wait_for(lambda: self._jobs)
             jobs = [self._jobs.popleft()]
@@ -77,7 +77,7 @@ class Batcher:
         read = [(job, episodes) for job in jobs if (episodes := self._read(job)) is not None]
         if len(read) > 1 and self._scored(read):
             return
-        # Alone, so that a request whose text the reward cannot stand fails by itself.
+        # One by one, so that a request that makes the reward fail does not fail the others.
         for job, episodes in read:
             try:
                 job.scores.set_result(self._scores(episodes))

@@ -1,4 +1,4 @@
-"""What `rlhf serve-reward` can be told; read without torch."""
+"""The options of `rlhf serve-reward`; parsed without importing torch."""
 
 import argparse
 import os
@@ -9,12 +9,12 @@ from typing import Literal, Self
 from rlhf.errors import ConfigError
 
 MIN_TOKEN_LENGTH = 16
-"""Characters of the shortest token that guards a server which other machines reach."""
+"""Minimum length of the token of a server that other machines can reach."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingOptions:
-    """Which reward is served, to whom, and how much of it."""
+    """Which reward is served, to whom, and within which limits."""
 
     model: str | None
     """Directory, `fetch:NAME` or hub name of a reward model."""
@@ -31,15 +31,15 @@ class ServingOptions:
     max_body_bytes: int
     """Size of the largest request."""
     max_items: int
-    """Texts of one request."""
+    """The most texts in one request."""
     max_text_chars: int
     """Length of the longest query or prompt."""
     max_connections: int
-    """Connections at a time."""
+    """Simultaneous connections."""
     precision: Literal["auto", "float32", "bfloat16"]
-    """What the model computes in."""
+    """The dtype that the model computes in."""
     device: str | None
-    """Of the model; None takes a GPU where there is one."""
+    """Of the model; None picks a GPU if there is one."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be served."""
@@ -48,7 +48,7 @@ class ServingOptions:
         for name in ("timeout", "max_body_bytes", "max_items", "max_text_chars"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"serve-reward: {_flag(name)}: must be above 0, got {getattr(self, name)}")
-        if self.max_connections < 2:  # uvicorn counts the connection that asks
+        if self.max_connections < 2:  # uvicorn counts the current connection too
             raise ConfigError(f"serve-reward: --max-connections: must be at least 2, got {self.max_connections}")
         if not 0 <= self.port < 1 << 16:
             raise ConfigError(f"serve-reward: --port: must be in [0, 65535], got {self.port}")
@@ -64,7 +64,7 @@ class ServingOptions:
             return False
 
     def token(self) -> str | None:
-        """Return the token that requests must carry, None when everyone on this machine may ask.
+        """Return the token that requests must carry, or None if everyone on this machine has access.
 
         Raises:
             ConfigError: other machines can reach the server and there is no token, or it is too weak.
@@ -73,8 +73,8 @@ class ServingOptions:
             if self.is_local:
                 return None
             raise ConfigError(
-                f"serve-reward: --host {self.host} lets other machines in - name the environment variable with a "
-                "token by --token-env, or listen on 127.0.0.1"
+                f"serve-reward: --host {self.host} lets other machines in - set --token-env to the name of an "
+                "environment variable with a token, or listen on 127.0.0.1"
             )
         token = os.environ.get(self.token_env, "")
         if len(token) < MIN_TOKEN_LENGTH or not all("!" <= character <= "~" for character in token):
@@ -86,7 +86,7 @@ class ServingOptions:
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> Self:
-        """Take over what the command line said."""
+        """Copy the options from the command line."""
         return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
 
 
@@ -99,13 +99,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="address to listen on; one that others reach needs a token (%(default)s)")
     add("--port", type=int, default=8000, help="port to listen on, 0 for a free one (%(default)s)")
     add("--token-env", metavar="NAME", help="environment variable with the token that requests must carry")
-    add("--timeout", type=float, default=60.0, metavar="SECONDS", help="of one request (%(default)s)")
+    add("--timeout", type=float, default=60.0, metavar="SECONDS", help="for one request (%(default)s)")
     add("--max-body-bytes", type=int, default=16 << 20, metavar="N", help="of one request (%(default)s)")
     add("--max-items", type=int, default=4096, metavar="N", help="texts of one request (%(default)s)")
     add("--max-text-chars", type=int, default=65536, metavar="N", help="of one text (%(default)s)")
     add("--max-connections", type=int, default=64, metavar="N", help="at a time (%(default)s)")
     add("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="of the model (%(default)s)")
-    add("--device", help="of the model, for example cpu or cuda:1 (a GPU where there is one)")
+    add("--device", help="of the model, for example cpu or cuda:1 (default: a GPU if there is one)")
 
 
 def _flag(name: str) -> str:

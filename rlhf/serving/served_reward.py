@@ -1,4 +1,4 @@
-"""What a server scores with: a reward, and how the texts of a request become episodes."""
+"""The reward that a server offers, and how the texts of a request become episodes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from rlhf.rewards.protocol import Episode, Reward
 from rlhf.training.precision import compute_dtype
 
 JOINED_TEXTS = 256
-"""Texts of waiting requests that a model scores together; a larger request is scored alone."""
+"""The most texts of waiting requests that a model scores together; a larger request is scored alone."""
 
 
 class ScoreRequest(BaseModel):
@@ -31,7 +31,7 @@ class ScoreRequest(BaseModel):
     prompts: list[str] | None = None
     """The prompts alone."""
     labels: list[Any] | None = None
-    """Whatever the data set holds beside each prompt."""
+    """Whatever the data set holds with each prompt."""
 
     @model_validator(mode="after")
     def _has_one_length(self) -> Self:
@@ -44,7 +44,7 @@ class ScoreRequest(BaseModel):
     @field_validator("query", "prompts")
     @classmethod
     def _is_unicode(cls, texts: list[str] | None) -> list[str] | None:
-        # JSON can spell half a surrogate pair, which no tokenizer reads.
+        # JSON can encode half a surrogate pair, which no tokenizer reads.
         for index, text in enumerate(texts or []):
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise ValueError(f"item {index} holds half a surrogate pair")
@@ -64,21 +64,21 @@ class Source:
     """A reward that a server offers."""
 
     name: str
-    """Names it in messages."""
+    """Its name in messages."""
     reward: Reward
     """Scores the episodes."""
     episodes: Callable[[ScoreRequest], list[Episode]]
     """Reads a request, or raises Refused."""
     joined_texts: int
-    """Texts up to which waiting requests are scored in one call; 0 gives each request a call of its own."""
+    """The most texts of waiting requests to score in one call; 0 gives each request its own call."""
 
 
 def model_source(path: str, precision: Literal["auto", "float32", "bfloat16"], device_name: str | None) -> Source:
     """Load a reward model.
 
-    The texts are tokenized as they are, special tokens included: prompt and response apart, where a query begins with
-    its prompt, as the policy's own tokens were. A BOS is put before them when the tokenizer does so by default. An EOS
-    is there only if the query spells it: a response that was cut off has none.
+    The texts are tokenized as they are, special tokens included. If a query begins with its prompt, prompt and response
+    are tokenized separately, as the policy's own tokens were. A BOS is added if the tokenizer does so by default. There
+    is an EOS only if the query spells it out: a truncated response has none.
 
     Raises:
         ConfigError: it cannot be loaded, or there is no such device.
@@ -113,7 +113,7 @@ def model_source(path: str, precision: Literal["auto", "float32", "bfloat16"], d
 
 
 def function_source(spec: str) -> Source:
-    """Load a function; it is called once a request with `prompts`, `completions` and the column `labels`.
+    """Load a function; each request calls it once with `prompts`, `completions` and the column `labels`.
 
     A completion is what follows the prompt in its query. The function may compare the responses of a request, so
     requests are never joined.
@@ -127,7 +127,7 @@ def function_source(spec: str) -> Source:
         for index in range(len(request.query)):
             parts = _parts(request, index)
             if parts is None:
-                raise Refused(422, f"query.{index}: does not contain its prompt, so its completion cannot be told")
+                raise Refused(422, f"query.{index}: does not contain its prompt, so its completion is unknown")
             columns = {} if request.labels is None else {"labels": request.labels[index]}
             found.append(Episode(prompt=parts[0], completion=parts[1], columns=columns, prompt_ids=(), response_ids=()))
         return found

@@ -1,4 +1,4 @@
-"""The process of the server: an address of its own, the reward, and an end on SIGTERM."""
+"""The server process: it takes its address, loads the reward, and ends on SIGTERM."""
 
 import logging
 import signal
@@ -17,19 +17,19 @@ from rlhf.serving.options import ServingOptions
 from rlhf.serving.served_reward import Source, function_source, model_source
 
 GRACE_SECONDS = 10
-"""In which requests that are being answered may end after SIGTERM."""
+"""Seconds that running requests have left after SIGTERM."""
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-"""Names of this machine in the header of a request."""
+"""Names of this machine in the Host header."""
 
 
 def run(options: ServingOptions) -> None:
-    """Serve until SIGTERM or SIGINT, then answer what is under way and return.
+    """Serve until SIGTERM or SIGINT, then answer running requests and return.
 
     Raises:
         ConfigError: no token, no such address, or a reward that cannot be loaded.
     """
     token = options.token()
-    with _listener(options) as listener:  # before the model is loaded: a port in use is found at once
+    with _listener(options) as listener:  # before loading the model, so that a port in use fails at once
         source = _source(options)
         try:
             _serve(options, source, token, listener)
@@ -78,7 +78,7 @@ def _source(options: ServingOptions) -> Source:
 
 
 def _listener(options: ServingOptions) -> socket.socket:
-    """Take the address; connections are refused until the reward is there."""
+    """Bind the address; connections are refused until the reward is loaded."""
     try:
         found = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
@@ -108,7 +108,7 @@ def _log_to_stderr() -> None:
 
 
 def _end_on_signals(server: uvicorn.Server) -> None:
-    """Make both signals an ordinary end; uvicorn handles them while it runs, and passes them on when it is done."""
+    """End normally on both signals; uvicorn handles them while it runs, and raises them again when it is done."""
 
     def end(*_: object) -> None:
         server.should_exit = True

@@ -1,4 +1,4 @@
-"""Which items an optimizer step sees, and how they are cut into microbatches: functions of the step alone."""
+"""Which items an optimizer step sees, and how they are split into microbatches: functions of the step alone."""
 
 import random
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from rlhf.functional.token_budget import token_budget_batches
 class BatchPlan:
     """A reproducible order of items over epochs, in global batches.
 
-    Because a batch follows from its step, a resumed run needs no data state, and every process knows the whole batch.
+    The step determines the batch, so a resumed run needs no data state, and every process knows the whole batch.
     """
 
     def __init__(self, lengths: Sequence[int], *, batch_size: int, microbatch_tokens: int, seed: int) -> None:
@@ -39,16 +39,16 @@ class BatchPlan:
         return num_batches / self.batches_per_epoch
 
     def batch(self, index: int) -> list[int]:
-        """Return the items of batch `index`, counted through all epochs."""
+        """Return the items of batch `index`, counted across epochs."""
         epoch, place = divmod(index, self.batches_per_epoch)
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, _permutation(len(self._lengths), self.seed, epoch))
         return self._order[1][place * self._batch_size : (place + 1) * self._batch_size]
 
     def microbatches(self, items: Sequence[int]) -> list[list[int]]:
-        """Cut items, sorted by length, so that rows x longest row stays within the token budget.
+        """Group items, sorted by length, so that rows x longest row stays within the token budget.
 
-        One row alone may exceed it.
+        A single row may exceed it.
         """
         cut = token_budget_batches([self._lengths[item] for item in items], self._microbatch_tokens)
         return [[items[place] for place in places] for places in cut]

@@ -19,17 +19,17 @@ from rlhf.training.telemetry.progress import Progress
 
 
 class NothingLeft(Exception):
-    """A stage has no data for another step, and is done."""
+    """A stage has no data for another step, so it is done."""
 
 
 class Steps(Protocol):
-    """What a stage gives to the loop."""
+    """What the loop needs from a stage."""
 
     def step(self, index: int) -> dict[str, float]:
         """Do step `index` (0-based) and return its metrics, the same on every process.
 
         Raises:
-            NothingLeft: on every process, when there is nothing to do a step with.
+            NothingLeft: on every process, when no data is left for a step.
         """
 
     def evaluate(self) -> dict[str, float]:
@@ -43,16 +43,16 @@ class Steps(Protocol):
 
 
 class Observer(Protocol):
-    """Who is told what the loop has done, on every process."""
+    """Gets called after each thing the loop does, on every process."""
 
     def stepped(self, step: int, metrics: dict[str, float]) -> None:
         """Step `step` (1-based) is done."""
 
     def evaluated(self, step: int, metrics: dict[str, float]) -> None:
-        """Held-out data were looked at after a step."""
+        """Held-out data were evaluated after a step."""
 
     def saved(self, path: Path) -> None:
-        """A checkpoint is on the disk."""
+        """A checkpoint is on disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +87,13 @@ class Loop:
         """Describe the loop.
 
         Args:
-            steps: what is done.
+            steps: the steps of the stage.
             settings: when the loop does what.
-            directory: entered already.
-            processes: that do the same steps.
+            directory: the run directory, already entered.
+            processes: all do the same steps.
             config: the resolved config, shown by trackers.
-            fingerprint: what must be equal for a checkpoint to be resumed, by names that a user knows.
-            profile: gets the time of evaluations and checkpoints, and adds its figures to the metrics.
+            fingerprint: what must not change for a checkpoint to be resumed, under names that a user knows.
+            profile: measures evaluations and checkpoints, and adds its figures to the metrics.
         """
         self.steps = steps
         self.settings = settings
@@ -102,7 +102,7 @@ class Loop:
         self.profile = profile
         self._config = config
         self._observer: Observer | None = None
-        self._last: dict[str, float] = {}  # of the last step that this process has done
+        self._last: dict[str, float] = {}  # metrics of this process's last step
         self._evaluated_at = 0
         self._store = CheckpointStore(
             directory.checkpoints,
@@ -124,11 +124,11 @@ class Loop:
         return checkpoint.step
 
     def run(self, start: int, observer: Observer | None = None) -> None:
-        """Do every step after the first `start`, and tell `observer` of each.
+        """Do every step after the first `start`, and call `observer` after each.
 
         Raises:
             Terminated: a signal came; a checkpoint was saved.
-            DataError: there was nothing to do the first step with.
+            DataError: there was no data for the first step.
         """
         self._observer = observer
         metrics_log = MetricsLog(self.directory.metrics, enabled=self.processes.is_main)
@@ -150,7 +150,7 @@ class Loop:
             trackers.close()
 
     def _one(self, index: int, metrics_log: MetricsLog, trackers: Trackers, bar: Progress) -> bool:
-        """Do one step with all that is due after it; False when there was none left."""
+        """Do one step and everything due after it; False when no step was left."""
         started = time.perf_counter()
         try:
             metrics = self.steps.step(index)
@@ -176,9 +176,9 @@ class Loop:
         return True
 
     def _ended_early(self, done: int, metrics_log: MetricsLog, trackers: Trackers) -> None:
-        """Make up for what is due after the last step, which nobody knew to be the last."""
+        """Do what is due after the last step, now that we know that it was the last."""
         if done == 0:
-            raise DataError("the prompts ended before there was a whole batch of them for the first step")
+            raise DataError("the prompts ran out before the first step had a full batch")
         self.processes.say(f"nothing left after step {done} of {self.settings.num_steps}")
         if self._last and self._evaluated_at != done:
             metrics = self._last | self._evaluated(done)
@@ -200,7 +200,7 @@ class Loop:
         if self.processes.is_main:
             try:
                 self._store.save(done, tensors, state)
-            except Exception as error:  # raised below, after the other processes know
+            except Exception as error:  # raised below, once the other processes know
                 problem = error
         if self.processes.any(problem is not None):
             raise problem or CheckpointError("another process could not save a checkpoint")
@@ -211,7 +211,7 @@ class Loop:
         if done < self.settings.num_steps:
             self._save(done)
             stopped = Terminated(f"stopped by a signal after step {done}; run the same command again to go on")
-            if stop.requested:  # otherwise the signal has reached another process only
+            if stop.requested:  # otherwise the signal reached only another process
                 stopped.exit_status = stop.exit_status
             raise stopped
 

@@ -13,12 +13,12 @@ from rlhf.training.processes import Processes
 from rlhf.training.schedule import learning_rate_factor
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What AdamW keeps for a parameter, by torch's names."""
+"""AdamW's state of a parameter, under torch's names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerSettings:
-    """What the `optimizer` section of a config says."""
+    """The `optimizer` section of a config."""
 
     learning_rate: float
     schedule: Literal["cosine", "linear", "constant"]
@@ -43,12 +43,12 @@ class ParameterGroup:
 class MasterWeights:
     """Float32 copies of the trained parameters; the module itself computes in `dtype`.
 
-    Gradients that backward leaves on the module are added to those of the masters and freed, one parameter at a time.
-    Parameters of `dtype` float32 are their own masters.
+    The backward pass adds the module's gradients to those of the masters and frees them, one parameter at a time.
+    If `dtype` is float32, parameters are their own masters.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype, *, keep_float32: Sequence[nn.Module] = ()) -> None:
-        """Take the masters from a float32 module, then convert its parameters in place (buffers stay as they are).
+        """Take the masters from a float32 module, then convert its parameters in place (but not its buffers).
 
         Args:
             module: float32, on its device.
@@ -73,7 +73,7 @@ class MasterWeights:
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Round the masters into the module."""
+        """Copy the masters, rounded to `dtype`, into the module."""
         for name, master in self.masters.items():
             if master is not self.parameters[name]:
                 self.parameters[name].copy_(master)
@@ -87,7 +87,7 @@ class MasterWeights:
 
     @contextmanager
     def in_full_precision(self) -> Iterator[None]:
-        """Let the module hold float32 weights, masters where trained and as loaded where frozen, to be saved."""
+        """Put float32 weights into the module for saving: the masters if trained, as loaded if frozen."""
         exact = {**self.frozen, **{name: master.detach() for name, master in self.masters.items()}}
         parameters = {name: p for name, p in self.module.named_parameters() if name in exact}
         rounded = {name: parameter.data for name, parameter in parameters.items()}
@@ -111,8 +111,8 @@ class Optimizer:
         Args:
             weights: holds a master for every parameter of the groups.
             groups: what is trained, and how.
-            num_updates: optimizer steps of the whole run, over which the schedules stretch.
-            processes: over which gradients are summed.
+            num_updates: optimizer steps of the whole run, which the schedules span.
+            processes: their gradients are summed.
         """
         self.weights = weights
         self.groups = groups
@@ -129,7 +129,7 @@ class Optimizer:
             `lr/GROUP` and `grad_norm/GROUP` (before clipping) of every group.
 
         Raises:
-            GuardStop: a gradient is not finite; nothing has moved.
+            GuardStop: a gradient is not finite; no weight has changed.
         """
         report: dict[str, float] = {}
         masters = self._masters()
@@ -169,12 +169,12 @@ class Optimizer:
         }
 
     def load(self, tensors: Mapping[str, Tensor], num_done: int) -> None:
-        """Go on from saved moments after `num_done` updates."""
+        """Continue from saved moments after `num_done` updates."""
         self.num_done = num_done
         for name, master in self.weights.masters.items():
             keys = {moment: f"{moment}.{name}" for moment in MOMENTS if f"{moment}.{name}" in tensors}
             self._adam.state[master] = {
-                # The fused kernel counts steps beside the weights, the plain one on the CPU.
+                # The fused kernel keeps `step` on the device of the weights, the plain one on the CPU.
                 moment: tensors[key].to(master.device if self._is_fused or moment != "step" else "cpu", copy=True)
                 for moment, key in keys.items()
             }
@@ -187,7 +187,7 @@ class Optimizer:
         return [self.weights.masters[name] for group in self.groups for name in group.parameters]
 
     def _adam_groups(self) -> list[dict[str, object]]:
-        """Two groups for each of ours: matrices decay, norms and biases do not."""
+        """Return two groups for each of ours: matrices get weight decay, norms and biases do not."""
         listed: list[dict[str, object]] = []
         for group in self.groups:
             masters = [self.weights.masters[name] for name in group.parameters]
@@ -205,7 +205,7 @@ class Optimizer:
 
 
 class _GradientAdder:
-    """Moves a parameter's gradient onto its master, into memory that is kept from step to step."""
+    """Moves a parameter's gradient onto its master, into memory that is reused in every step."""
 
     def __init__(self, master: nn.Parameter) -> None:
         self._master = master

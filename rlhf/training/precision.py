@@ -16,15 +16,15 @@ FIRST_REPEATS = 20
 HOPELESS = 4.0
 """If the first bfloat16 product takes this many times as long, the large ones, seconds each, are left out."""
 REPEATS = 3
-"""Of each type, in turn; the fastest counts."""
+"""Measurements of each type, alternating; the fastest counts."""
 WORTH = 1.2
-"""bfloat16 must multiply this many times faster than float32: below, its rounding buys nothing."""
+"""bfloat16 must multiply this many times faster than float32: with less, its rounding is not worth it."""
 
 
 def compute_dtype(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
     """Return the type of weights and activations; master weights, losses and optimizer state stay float32.
 
-    `auto` multiplies matrices in both types and takes bfloat16 where that is faster, whatever the hardware is called.
+    `auto` multiplies matrices in both types and picks bfloat16 if that is faster, whatever the hardware is called.
     """
     if precision == "auto":
         return torch.bfloat16 if bfloat16_speedup(device) >= WORTH else torch.float32
@@ -41,7 +41,7 @@ def bfloat16_speedup(device: torch.device) -> float:
         first = {dtype: min(_seconds(matrix) for _ in range(FIRST_REPEATS)) for dtype, matrix in small.items()}
         if first[torch.bfloat16] > HOPELESS * first[torch.float32]:
             return first[torch.float32] / first[torch.bfloat16]
-        for matrix in pairs.values():  # the first product of a type pays for setting it up
+        for matrix in pairs.values():  # the first product of a type includes its setup
             _seconds(matrix)
         rounds = [{dtype: _seconds(matrix) for dtype, matrix in pairs.items()} for _ in range(REPEATS)]
     except (RuntimeError, TypeError):  # the device has no such product

@@ -1,4 +1,4 @@
-"""The processes of a run: who am I, and sums over all of them."""
+"""The processes of a run: which one this is, and sums over all of them."""
 
 import atexit
 import os
@@ -14,13 +14,13 @@ from torch import Tensor
 from rlhf.errors import ConfigError
 
 FLAT_ELEMENTS = 2**25
-"""Numbers that are summed in one call: 128 MiB of float32."""
+"""Numbers summed in one call: 128 MiB of float32."""
 
 
 class Processes:
     """A thin layer over `Accelerator`: data parallelism by explicit sums, so that uneven shares cannot hang.
 
-    Every process holds the whole model. Gradients are summed once an optimizer step, after the last microbatch.
+    Every process holds the whole model. Gradients are summed once per optimizer step, after the last microbatch.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class Processes:
             project_dir: where trackers write.
 
         Raises:
-            ConfigError: another number of processes was started, or a tracker is not installed.
+            ConfigError: a different number of processes was started, or a tracker is not installed.
         """
         if missing := sorted(set(trackers) - {str(name) for name in get_available_trackers()}):
             raise ConfigError(f"logging.trackers: {', '.join(missing)} not installed - install it, or leave it out")
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(), log_with=list(trackers) or None, project_dir=project_dir
         )
-        atexit.register(_leave)  # so that the interpreter ends without a warning of the backend
+        atexit.register(_leave)  # so that the backend does not warn when the interpreter exits
         if expected is not None and expected != self.num:
             raise ConfigError(
                 f"expected_processes: {expected}, but {self.num} started - on a machine without GPU accelerate starts "
@@ -77,7 +77,7 @@ class Processes:
         return [float(number) for number in total.tolist()]
 
     def any(self, condition: bool) -> bool:
-        """Whether the condition holds on some process; the same answer on all."""
+        """Whether the condition holds on any process; all get the same answer."""
         return self.sums([float(condition)])[0] > 0
 
     def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
@@ -104,7 +104,7 @@ class Processes:
 
 
 def is_main_by_launch() -> bool:
-    """Whether the launcher made this the process that prints; known before the processes have met."""
+    """Whether the launcher made this the process that prints; known before the processes connect."""
     return os.environ.get("RANK", "0") == "0"
 
 

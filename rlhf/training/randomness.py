@@ -39,7 +39,7 @@ def restore(generator: torch.Generator, state: Tensor) -> None:
     """Put a generator back into a saved state.
 
     Raises:
-        CheckpointError: the state is not of a generator of this kind.
+        CheckpointError: the state belongs to another kind of generator.
     """
     try:
         generator.set_state(state)
@@ -50,7 +50,7 @@ def restore(generator: torch.Generator, state: Tensor) -> None:
 def global_rng_state() -> dict[str, Tensor]:
     """Return the states of the global generators of python, numpy and torch, as uint8 tensors.
 
-    Of the GPUs, only the one that this process uses is included.
+    Among GPUs, only the one that this process uses is included.
     """
     numpy_state = np.random.get_state(legacy=False)
     numpy_state["state"]["key"] = numpy_state["state"]["key"].tolist()
@@ -68,7 +68,7 @@ def restore_global_rng_state(state: Mapping[str, Tensor]) -> None:
     """Put the global generators back into the states that `global_rng_state` returned.
 
     Raises:
-        CheckpointError: a state is missing, or was saved with a GPU and there is none now, or the other way round.
+        CheckpointError: a state is missing, or it was saved with a GPU and there is none now, or vice versa.
     """
     expected = {"python", "numpy", "torch"} | ({"torch_cuda"} if torch.cuda.is_available() else set())
     if set(state) != expected:

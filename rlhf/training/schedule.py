@@ -9,8 +9,8 @@ def learning_rate_factor(
 ) -> float:
     """Return the factor for the update with index `step` (0-based) of `num_steps`.
 
-    It rises linearly over the first `warmup_fraction` of the updates and then falls to 0 along the shape. The first
-    update has a factor above 0, and so has the last: no update is wasted.
+    It rises linearly over the first `warmup_fraction` of the updates and then falls to 0 along the shape. Both the
+    first and the last update have a factor above 0: no update is wasted.
     """
     warmup = math.ceil(round(warmup_fraction * num_steps, 6))  # 0.07 * 100 is 7.000000000000001
     if step < warmup:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish to stop at the next step boundary, where a checkpoint can be saved."""
+"""SIGTERM and SIGINT as a request to stop at the next step boundary, where a checkpoint can be saved."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SAME_REQUEST_SECONDS = 0.5
-"""A launcher passes on what the terminal has sent already; so soon after the first, a signal is no second request."""
+"""A launcher repeats signals that the terminal already sent: one that comes this soon after the first is ignored."""
 
 
 class StopFlag:
@@ -35,7 +35,7 @@ class StopFlag:
         return 0 if self._signal is None else 128 + self._signal
 
     def __enter__(self) -> Self:
-        """Take over both signals."""
+        """Install our handler for both signals."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 self._previous[number] = signal.signal(number, self._handle)
@@ -44,7 +44,7 @@ class StopFlag:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Give both signals back."""
+        """Restore the previous handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous = {}
@@ -53,7 +53,7 @@ class StopFlag:
         now = time.monotonic()
         if self._signal is None:
             self._signal, self._time = signal.Signals(number), now
-            # os.write and not print: a handler may interrupt a print.
+            # os.write, not print: the handler may interrupt a print.
             os.write(2, f"{self._signal.name}: stopping after this step; once more to stop at once\n".encode())
         elif now - self._time >= SAME_REQUEST_SECONDS:
             os._exit(128 + number)

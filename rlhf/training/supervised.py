@@ -19,19 +19,19 @@ class Objective(Protocol):
     """A loss over items of a data set that adds up over microbatches."""
 
     statistics: tuple[str, ...]
-    """Names of what `loss` returns beside the loss."""
+    """Names of what `loss` returns besides the loss."""
 
     def lengths(self) -> Sequence[int]:
         """Return the tokens of each item."""
 
     def weight(self, items: Sequence[int]) -> float:
-        """Return what these items count in a mean: tokens, or pairs."""
+        """Return the weight of these items in a mean: their tokens, or pairs."""
 
     def loss(self, items: Sequence[int], total_weight: float) -> tuple[Tensor, dict[str, float]]:
         """Return the items' share of the global mean loss, and sums of statistics over them."""
 
     def cost(self, items: Sequence[int]) -> tuple[int, dict[str, float]]:
-        """Return the items' real tokens, and the floating-point operations of a pass `forward` and `backward`."""
+        """Return the items' real tokens, and the floating-point operations of `forward` and `backward`."""
 
 
 class SupervisedSteps:
@@ -55,10 +55,10 @@ class SupervisedSteps:
         self._heldout = heldout
 
     def step(self, index: int) -> dict[str, float]:
-        """Do optimizer step `index` on the global batch that belongs to it.
+        """Do optimizer step `index` on its global batch.
 
         Raises:
-            GuardStop: the loss or a gradient is not finite; nothing has moved.
+            GuardStop: the loss or a gradient is not finite; no weight has changed.
         """
         phases, items = self.profile.phases, self.plan.batch(index)
         total = self.objective.weight(items)
@@ -66,7 +66,7 @@ class SupervisedSteps:
         _switch_dropout(self.optimizer.weights.module, on=True)
         own = list(enumerate(self.plan.microbatches(items)))[self.processes.rank :: self.processes.num]
         for place, microbatch in own:
-            # Dropout follows from step and microbatch, so that neither a resume nor the number of processes changes it.
+            # Step and microbatch determine the dropout, so neither resuming nor the number of processes changes it.
             torch.manual_seed(generator(self.plan.seed, "dropout", index, place).initial_seed())
             with phases("forward"):
                 loss, statistics = self.objective.loss(microbatch, total)
@@ -92,7 +92,7 @@ class SupervisedSteps:
         return self._heldout()
 
     def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-        """Return masters, moments and the number of updates; the data order follows from the step alone."""
+        """Return masters, moments and the number of updates; the step alone determines the data order."""
         masters = {name: master.detach() for name, master in self.optimizer.weights.masters.items()}
         return {"masters": masters, "optimizer": self.optimizer.tensors()}, {"num_updates": self.optimizer.num_done}
 
@@ -103,7 +103,7 @@ class SupervisedSteps:
 
 
 def _switch_dropout(module: nn.Module, *, on: bool) -> None:
-    """Switch the dropout that was asked for, an adapter's: that of a loaded model is 0 whatever the mode."""
+    """Switch the dropout of adapters; that of a loaded model is 0 in either mode."""
     for part in module.modules():
         if isinstance(part, nn.Dropout):
             part.train(on)

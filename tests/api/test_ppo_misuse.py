@@ -88,7 +88,7 @@ def test_a_model_that_an_earlier_trainer_gave_an_adapter_is_refused(tiny: Module
 
 
 def test_a_stream_without_a_whole_batch_completes_nothing(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="before there was a whole batch"):
+    with pytest.raises(DataError, match="the prompts ran out before the first step had a full batch"):
         tiny.ppo_trainer(workshop, output_dir=tmp_path / "run").train(iter(["A", "B"]))
     assert not (tmp_path / "run" / "complete.json").exists()
 

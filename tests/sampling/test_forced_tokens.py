@@ -84,7 +84,7 @@ def test_a_stop_string_may_begin_in_the_forced_tokens(
 def test_forced_tokens_that_leave_nothing_are_refused(
     tiny_model: Factory, num_forced: list[int], tiny_sampling: ModuleType
 ) -> None:
-    with pytest.raises(ValueError, match=r"num_forced \(.*must leave a token of the prompt"):
+    with pytest.raises(ValueError, match=r"num_forced \(.*must leave at least 1 token of the prompt"):
         tiny_sampling.sample(tiny_model("llama"), tiny_sampling.prompts(20, 3), num_forced=torch.tensor(num_forced))
 
 

@@ -30,7 +30,8 @@ def test_loopback_needs_no_token_but_may_have_one(host, monkeypatch):
     "host", ["0.0.0.0", "::", "", "192.168.1.5", "node7", "localhost.evil.example", "127.0.0.1.nip"]
 )
 def test_another_host_is_refused_without_a_token(host, monkeypatch):
-    with pytest.raises(ConfigError, match="lets other machines in - name the environment variable with a token"):
+    fix = "lets other machines in - set --token-env to the name of an environment variable with a token"
+    with pytest.raises(ConfigError, match=fix):
         _options("--host", host).token()
     monkeypatch.setenv("RM_TOKEN", TOKEN)
     assert _options("--host", host, "--token-env", "RM_TOKEN").token() == TOKEN

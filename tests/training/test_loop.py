@@ -206,5 +206,5 @@ def test_a_stage_with_nothing_for_its_first_step_is_refused(tmp_path):
     def on_step(index):
         raise NothingLeft
 
-    with pytest.raises(DataError, match="before there was a whole batch"):
+    with pytest.raises(DataError, match="the prompts ran out before the first step had a full batch"):
         run(tmp_path / "run", Counting(on_step))

@@ -1,4 +1,4 @@
-"""The kinds of rows (TRL's dataset types), told by their columns."""
+"""The kinds of rows (TRL's dataset types), recognised by their columns."""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -9,7 +9,7 @@ from rlhf.errors import DataError
 
 
 class DatasetType(Enum):
-    """What a row holds; the value is what is printed. Text may always be a list of messages instead."""
+    """What a row holds; messages print the value. Any text may be a list of messages instead."""
 
     TEXT = "text"
     MESSAGES = "messages"
@@ -29,7 +29,7 @@ COLUMNS = {
     DatasetType.PROMPT: ("prompt",),
     DatasetType.TEXT: ("text",),
 }
-"""The columns of each type; the first type whose columns a row has is its type."""
+"""The columns of each type; a row's type is the first one whose columns it has."""
 
 
 def detect_type(rows: Sequence[Row]) -> DatasetType:
@@ -39,7 +39,7 @@ def detect_type(rows: Sequence[Row]) -> DatasetType:
         DataError: there is no row, a row has no known columns, or rows are of several types.
     """
     if not rows:
-        raise DataError("0 rows: the type of an empty data set cannot be told")
+        raise DataError("0 rows: an empty data set has no type")
     first = _type_of(rows[0])
     for row in rows:
         missing = [name for name in COLUMNS[first] if name not in row.values]

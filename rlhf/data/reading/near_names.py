@@ -1,4 +1,4 @@
-"""Which column was probably meant, for the messages that say that one is missing."""
+"""Which column was probably meant, for messages about a missing column."""
 
 import difflib
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ _OTHER_WORDS = {
 
 
 def hint(needed: Iterable[str], found: Iterable[str]) -> str:
-    """Return "; did you mean column_map: {prompt: question}?" for what can be guessed, else nothing."""
+    """Return "; did you mean column_map: {prompt: question}?" with all guesses, or "" without any."""
     columns = [name for name in found if isinstance(name, str)]
     guesses = {name: _nearest(name, columns) for name in needed if name not in columns}
     named = [f"{name}: {guess}" for name, guess in guesses.items() if guess is not None]

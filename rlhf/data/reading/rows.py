@@ -25,11 +25,11 @@ def read_rows(
     """Read the rows of a source.
 
     Args:
-        path: a file (.jsonl, .ndjson, .json with one object a line, .csv, .parquet), a directory written by
+        path: a file (.jsonl, .ndjson, .json with one object per line, .csv, .parquet), a directory written by
             `Dataset.save_to_disk`, or the name of a data set on the hub.
         split: for a saved DatasetDict or the hub (there "train" when None); an error for files.
         column_map: our column name -> the source's, as in {"prompt": "question"}.
-        limit: read at most so many rows.
+        limit: read at most this many rows.
 
     Raises:
         DataError: nothing there, no rows, or a row that cannot be read; the message names file and line.
@@ -102,10 +102,10 @@ def _read_hub(name: str, split: str) -> Iterator[Row]:
 
     try:
         loaded = datasets.load_dataset(name, split=split)
-    except Exception as error:  # no network, no such name, no such split: datasets has a dozen types for them
+    except Exception as error:  # no network, no such name, no such split: datasets raises a dozen types
         raise DataError(
-            f"{name}: no such local file, and the hub did not give it (split {split!r}): {_first_line(error)} - give a "
-            "local path where the hub cannot be reached (see also HF_HUB_OFFLINE)"
+            f"{name}: no such local file, and the hub did not serve it (split {split!r}): {_first_line(error)} - give "
+            "a local path if the hub cannot be reached (see also HF_HUB_OFFLINE)"
         ) from error
     return _located(loaded, f"{name}[{split}]")
 

@@ -1,4 +1,4 @@
-"""JSONL and CSV files, read line by line in bounded memory; every refusal names file and line. JSONL is written too."""
+"""JSONL and CSV files, read line by line in bounded memory; every error names file and line; also writes JSONL."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ from rlhf.data.records import Row
 from rlhf.errors import DataError
 
 MAX_LINE_BYTES = 10_000_000
-"""A longer line is refused: it is no row, and reading on could exhaust the memory."""
+"""A longer line is refused: it is not a row, and reading on could exhaust memory."""
 BYTE_ORDER_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
 
 
@@ -27,7 +27,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
         try:
             values = json.loads(line)
         except json.JSONDecodeError as error:
-            hint = " - a JSONL file holds one object a line" if number == 1 and line.strip() in ("[", "{") else ""
+            hint = " - a JSONL file holds one object per line" if number == 1 and line.strip() in ("[", "{") else ""
             raise DataError(f"{location}: malformed JSON at column {error.colno}: {error.msg}{hint}") from None
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, or nesting without end
             raise DataError(f"{location}: JSON that cannot be read: {error}") from None
@@ -47,10 +47,10 @@ def read_csv(path: Path) -> Iterator[Row]:
 
     Raises:
         DataError: a line is too long or not UTF-8, quotes are not closed, the header is empty or names a column twice,
-            or a record has another number of cells than the header.
+            or the number of cells in a record differs from the header.
     """
     lines = _lines(path)
-    # The limit is the csv module's own global; its default refuses cells that our limit for lines allows.
+    # The csv module has a global limit; its default refuses cells that our limit for lines allows.
     csv.field_size_limit(MAX_LINE_BYTES)
     reader = csv.reader((line for _, line in lines), strict=True)
     start = 1
@@ -78,7 +78,7 @@ def _checked_header(cells: list[str], location: str) -> list[str]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (number, text) of each line; a byte order mark at the start is dropped."""
+    """Yield (number, text) of each line; drop a byte order mark at the start."""
     try:
         with path.open("rb") as file:
             yield from _decoded_lines(path, file)
@@ -91,7 +91,7 @@ def _decoded_lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str]]:
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
         if len(line) > MAX_LINE_BYTES:
-            raise DataError(f"{path}:{number}: line of more than {MAX_LINE_BYTES} bytes - is this one row a line?")
+            raise DataError(f"{path}:{number}: line of more than {MAX_LINE_BYTES} bytes - is each row on its own line?")
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
 """How a forward and backward pass is computed fast: attention, frozen blocks, the vocabulary head, compiled blocks.
 
-At home here: fast ways, each with a plain one that a test holds it to; and the parts of a model that they ask for.
+Belongs here: fast code, each with a plain version that a test compares it with; and the model parts that it calls.
 """

@@ -16,7 +16,7 @@ def blocks(model: PreTrainedModel) -> nn.ModuleList:
     """Return the stack of transformer blocks.
 
     Raises:
-        ConfigError: the model keeps them otherwise.
+        ConfigError: the model stores them in another way.
     """
     depth = model.config.get_text_config().num_hidden_layers
     for module in trunk(model).modules():
@@ -63,12 +63,12 @@ def check_logits(model: PreTrainedModel, path: str) -> None:
     """Compare `logits` with the model's own forward on two tokens.
 
     Raises:
-        ConfigError: the architecture makes its logits in another way.
+        ConfigError: the architecture computes its logits in another way.
     """
     ids = torch.tensor([[0, 1]], device=model.device)
     theirs = model(input_ids=ids, use_cache=False).logits[0]
     ours = logits(model, hidden_states(model, ids)[0])
-    # The same operations in float32, at most in another order.
+    # The same float32 operations, perhaps in another order.
     if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4):
         raise ConfigError(f"{path}: {type(model).__name__} makes its logits in a way that rlhf does not know")
 

@@ -1,4 +1,4 @@
-"""Attention of short rows as plain matrix products: on a CPU faster than the fused kernel, most of all backwards."""
+"""Attention of short rows as plain matrix products: faster on a CPU than the fused kernel, above all backward."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from transformers.masking_utils import sdpa_mask
 from rlhf.functional.attention import LONGEST, grouped_attention
 
 NAME = "rlhf_short_rows"
-"""What this attention is registered under in transformers."""
+"""The name under which transformers registers this attention."""
 EXTRAS = ("position_bias", "cache", "softcap", "s_aux")
-"""Arguments of transformers that the products know nothing of."""
+"""Arguments of transformers that the plain products do not support."""
 
 
 def use_short_row_attention(model: PreTrainedModel) -> None:
-    """Let a model that asks torch for its attention (sdpa) ask `short_row_attention` instead."""
+    """Make a model that uses torch's attention (sdpa) use `short_row_attention` instead."""
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(NAME)
 
@@ -30,15 +30,15 @@ def short_row_attention(
     Long rows, other devices, dropout and `EXTRAS` go to torch's own attention.
 
     Args:
-        module: the attention layer; its `is_causal` says what no mask means.
+        module: the attention layer; its `is_causal` says what a missing mask means.
         query: [B, heads, S, D].
         key: [B, key heads, K, D].
         value: [B, key heads, K, E], E = D in most models.
-        attention_mask: [B or 1, 1, S, K] bool, True where a key is visible; None: the earlier ones, for one query all.
+        attention_mask: [B or 1, 1, S, K] bool, True where a key is visible; None: earlier keys, or all for one query.
         options: `scaling` (D ** -0.5 when None) and `is_causal`, as transformers passes them.
 
     Returns:
-        [B, S, heads, E], and None in the place of attention weights.
+        [B, S, heads, E], and None instead of attention weights.
     """
     is_plain = attention_mask is None or (attention_mask.dtype == torch.bool and attention_mask.shape[1] == 1)
     has_extras = bool(options.get("dropout")) or any(options.get(name) is not None for name in EXTRAS)

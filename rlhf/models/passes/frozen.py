@@ -1,4 +1,4 @@
-"""A trunk cut where its trained part begins: what the frozen part says of a sequence never changes."""
+"""A trunk split where its trained part begins: the frozen part's output for a sequence never changes."""
 
 import copy
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from rlhf.models.passes.anatomy import blocks, final_norm, hidden_states, trunk
 
 @dataclass(frozen=True, slots=True)
 class SplitTrunk:
-    """Two views of one trunk; they share its modules, and so its weights wherever these are changed in place."""
+    """Two views of one trunk; they share its modules, so they see every in-place change of its weights."""
 
     frozen: nn.Module
     """From ids to the states that enter the first trained block."""
@@ -32,13 +32,13 @@ class SplitTrunk:
 def last_hidden_states(
     model: PreTrainedModel, split: SplitTrunk | None, input_ids: Tensor, frozen_states: Tensor | None
 ) -> Tensor:
-    """Return [B, S, H], the last hidden states of a trunk, from `frozen_states` [B, S, H] where these are known.
+    """Return [B, S, H], the last hidden states of a trunk, from `frozen_states` [B, S, H] if these are known.
 
     Args:
-        model: of the trunk.
-        split: the trunk, cut; None where it could not be, and all blocks are passed.
+        model: the model with this trunk.
+        split: the split trunk; None if it could not be split, and then every block runs.
         input_ids: [B, S] int64.
-        frozen_states: of these ids, None where they are not known.
+        frozen_states: those of these ids, None if not known.
     """
     if split is None or frozen_states is None:
         return hidden_states(model, input_ids)
@@ -55,11 +55,11 @@ def num_frozen_blocks(model: PreTrainedModel) -> int:
 
 @torch.no_grad()
 def split_trunk(model: PreTrainedModel, num_frozen: int) -> SplitTrunk | None:
-    """Cut the trunk above its first `num_frozen` blocks.
+    """Split the trunk above its first `num_frozen` blocks.
 
     Returns:
-        None where there is nothing to cut, or where the two parts, one after the other, do not yield bit for bit what
-        the trunk yields: models that add something to every input, or whose blocks differ in kind.
+        None if there is nothing to split, or if the two parts in sequence do not reproduce the trunk bit for bit, as
+        in models that add something to every input, or whose blocks differ in kind.
     """
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or [])
     if num_frozen == 0 or len(kinds) > 1:
@@ -73,7 +73,7 @@ def split_trunk(model: PreTrainedModel, num_frozen: int) -> SplitTrunk | None:
 
 
 def _view(module: nn.Module, replacements: dict[nn.Module, nn.Module]) -> nn.Module:
-    """Return a shallow copy of a module with other children; the module itself stays as it is."""
+    """Return a shallow copy of a module with other children; the module itself does not change."""
     view = copy.copy(module)
     view._modules = {
         name: child if child is None else replacements.get(child, child) for name, child in module._modules.items()

@@ -12,9 +12,9 @@ from rlhf.functional.logprobs import entropy, token_logprobs
 from rlhf.models.passes.anatomy import logit_shape, logits
 
 LOGIT_CHUNK = 512
-"""Positions that meet the vocabulary in one product: 512 x 49,152 bfloat16 are 50 MB."""
+"""Positions that go through the head in one product: 512 x 49,152 bfloat16 are 50 MB."""
 SLICE = 16
-"""Positions that are made float32 at once: 16 x 49,152 float32 are 3 MB, which stay in the cache."""
+"""Positions converted to float32 at once: 16 x 49,152 float32 are 3 MB, which stay in the cache."""
 
 
 def head_logprobs(
@@ -23,14 +23,14 @@ def head_logprobs(
     """Compute the logprobs of tokens, and the entropies of the distributions they come from.
 
     Args:
-        lm: a causal language model, of which only the head is called.
+        lm: a causal language model; only its head is called.
         hidden: [N, H] hidden states that predict the tokens.
         targets: [N] int64, the tokens.
         temperature: logits are divided by it; above 0.
         with_entropy: also compute entropies.
 
     Returns:
-        [N] logprobs and [N] entropies (zeros when not asked for), float32, in nats.
+        [N] logprobs and [N] entropies (zeros unless requested), float32, in nats.
     """
     head, (softcap, factor) = lm.get_output_embeddings(), logit_shape(lm)
     if type(head) is nn.Linear and head.bias is None and softcap is None:
@@ -42,9 +42,9 @@ def head_logprobs(
 def autograd_logprobs(
     lm: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float, *, with_entropy: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Compute what `head_logprobs` does for any head, by automatic differentiation.
+    """Do what `head_logprobs` does, for any head, by automatic differentiation.
 
-    Logits are made in chunks, and made again in the backward pass, so that memory does not grow with N.
+    Logits are computed in chunks and recomputed in the backward pass, so memory does not grow with N.
     """
 
     def chunk(states: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,7 +61,7 @@ def autograd_logprobs(
 
 
 class _LinearHead(Function):
-    """log softmax(scale * W h)[target], and the entropy, with logits kept only in the type they are computed in.
+    """log softmax(scale * W h)[target], and the entropy, keeping logits only in the dtype they are computed in.
 
     With z = scale * W h and p = softmax(z):
     d logprob / dz = onehot(target) - p,  d entropy / dz = -p (log p + entropy).

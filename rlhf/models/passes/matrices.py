@@ -1,4 +1,4 @@
-"""The sizes of a model's weight matrices, by what a forward and a backward pass do with them."""
+"""The sizes of a model's weight matrices, grouped by what a forward and a backward pass do with them."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,12 +11,12 @@ from rlhf.models.passes.frozen import num_frozen_blocks
 
 
 def model_matrices(model: PreTrainedModel, heads: Sequence[nn.Module]) -> ModelMatrices:
-    """Return what multiplies in a model, by its `requires_grad` flags.
+    """Return the matrices of a model, grouped by its `requires_grad` flags.
 
-    Left out: experts count as if every token met all of them, sliding windows as if they were not there.
+    Simplified: every token counts as going through all experts, and sliding windows are ignored.
 
     Args:
-        model: of which the blocks count.
+        model: its blocks count.
         heads: linear maps of the last hidden states that the caller applies where something is predicted.
 
     Raises:
@@ -34,7 +34,7 @@ def model_matrices(model: PreTrainedModel, heads: Sequence[nn.Module]) -> ModelM
 
 
 def frozen_matrices(model: PreTrainedModel, heads: Sequence[nn.Module]) -> ModelMatrices:
-    """Return what multiplies in a model that is only read, its trained adapters switched off."""
+    """Return the matrices of a model that only runs forward, with its trained adapters switched off."""
     stack, nothing = blocks(model), Matrices(trunk=0, scores=0, head=0)
     used = Matrices(
         trunk=_sizes(stack, _is_frozen), scores=_query_width(model) * len(stack), head=_sizes(heads, _is_frozen)

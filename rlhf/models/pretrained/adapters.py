@@ -1,4 +1,4 @@
-"""Low-rank adapters: putting them on, and the weights of the model beneath or with them."""
+"""Low-rank adapters: adding them, and reading a model's weights without or with them."""
 
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora import LoraLayer
@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 def add_lora(
     model: PreTrainedModel, *, r: int, alpha: float, dropout: float, target_modules: str | list[str]
 ) -> PeftModel:
-    """Freeze the model and put low-rank adapters of rank `r` on its linear layers; a scalar head is trained whole."""
+    """Freeze the model and put low-rank adapters of rank `r` on its linear layers; a scalar head is trained in full."""
     adapters = LoraConfig(
         r=r,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft annotates int, and divides by r as a float
@@ -22,17 +22,17 @@ def add_lora(
 
 
 def trained_head(head: nn.Module) -> nn.Module:
-    """Return the copy of a head that is trained beside an adapter, or the head itself."""
+    """Return the copy of a head that is trained along with an adapter, or the head itself."""
     return head.modules_to_save[head.active_adapters[0]] if isinstance(head, ModulesToSaveWrapper) else head
 
 
 def base_state(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Return the weights beneath the adapter, by their names in a model without one."""
+    """Return the weights without the adapter, by their names in a model without one."""
     return {_plain(name): tensor for name, tensor in model.state_dict().items() if ".lora_" not in name}
 
 
 def merged_state(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Return the weights with the adapter added to them; the model itself stays as it is."""
+    """Return the weights with the adapter added to them; the model itself does not change."""
     state = {
         _plain(name): tensor
         for name, tensor in model.state_dict().items()

@@ -1,4 +1,4 @@
-"""Loading models with clear refusals, and the choice of trained weights."""
+"""Loading models, with clear errors, and choosing which weights are trained."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def load_causal_lm(
 ) -> PreTrainedModel:
     """Load a causal language model in float32 on the CPU, in evaluation mode and without dropout.
 
-    An adapter directory (peft) is loaded onto its base model and merged: what is trained starts from the sum.
+    An adapter directory (peft) is loaded onto its base model and merged: training starts from the merged weights.
 
     Args:
         path: directory or hub name.
@@ -80,7 +80,7 @@ def scalar_head(model: PreTrainedModel) -> nn.Linear:
     """Return the linear head of a sequence classifier, the trained one where an adapter has a copy.
 
     Raises:
-        ConfigError: there is none, as in encoders, whose attention sees padding and which pool otherwise.
+        ConfigError: there is none, as in encoders, whose attention sees padding and which pool differently.
     """
     head = trained_head(getattr(model, "score", nn.Identity()))
     if isinstance(head, nn.Linear):
@@ -108,7 +108,7 @@ def freeze_all_but_top(model: PreTrainedModel, num_layers: int) -> None:
 
 
 def frozen_in(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Freeze a model and convert its parameters; buffers (rotary frequencies) and a scalar head stay as they are."""
+    """Freeze a model and convert its parameters, but not its buffers (rotary frequencies) or a scalar head."""
     head = getattr(model, "score", None)
     kept = set() if head is None else {id(parameter) for parameter in head.parameters()}
     for parameter in model.requires_grad_(False).parameters():
@@ -133,13 +133,13 @@ def check_positions(
     """Refuse prompts that leave no room for a whole response.
 
     Args:
-        model: that reads both.
+        model: reads prompt and response.
         source: where it was loaded from.
         longest: tokens of the longest prompt.
         max_new_tokens: of a response.
-        key: the setting that holds them.
+        key: the setting that holds `max_new_tokens`.
         fix: what the user can do.
-        where: what the message begins with.
+        where: the beginning of the message.
 
     Raises:
         ConfigError: the model has fewer positions than prompt and response have tokens.
@@ -159,9 +159,9 @@ def _is_adapter(path: str) -> bool:
 def _loaded(
     kind: Any, path: str, trust_remote_code: bool, *, may_lack: str | None = None, **options: Any
 ) -> PreTrainedModel:
-    """Load weights; those that the files lack would be drawn at random in silence, so they are refused."""
+    """Load weights, and refuse files that lack some: transformers would silently draw those at random."""
     try:
-        # Weights that files lack are drawn from the global generator, whose state belongs to the run.
+        # transformers draws missing weights from the global generator, whose state belongs to the run.
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
             model, report = kind.from_pretrained(
                 path,
@@ -177,7 +177,7 @@ def _loaded(
     if lacking:
         what = f"{len(lacking)} weights of {type(model).__name__}, such as {lacking[0]}"
         raise ConfigError(f"{path}: the files lack {what}")
-    # Mapped files lie at odd addresses, where products may round otherwise than in a copy (the reference).
+    # Memory-mapped weights are unaligned: their products may round differently from those of a copy (the reference).
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     return model  # type: ignore[no-any-return]
@@ -195,7 +195,7 @@ def _drawn(kind: Any, path: str, trust_remote_code: bool, seed: int, **options: 
 
 
 def _merged(path: str, trust_remote_code: bool) -> PreTrainedModel:
-    """Load an adapter of a causal language model and its base, and add them up."""
+    """Load an adapter of a causal language model and its base, and merge them."""
     base = json.loads((Path(path) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
     model = _loaded(AutoModelForCausalLM, base, trust_remote_code)
     if (Path(path) / "tokenizer_config.json").is_file():

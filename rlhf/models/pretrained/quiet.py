@@ -1,4 +1,4 @@
-"""Keeping transformers from printing load reports and bars of its own."""
+"""Keeping transformers from printing its load reports and progress bars."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from transformers.utils import logging
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence warnings and progress bars of transformers inside the block; what goes wrong still raises."""
+    """Silence warnings and progress bars of transformers inside the block; errors still raise."""
     level, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

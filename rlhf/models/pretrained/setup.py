@@ -1,4 +1,4 @@
-"""A model made ready for training: loaded, adapted or partly frozen, and how it is saved again."""
+"""A model made ready for training, with an adapter or partly frozen, and how it is saved again."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,27 +19,27 @@ class Trainable:
     """A model whose `requires_grad` flags say what is trained."""
 
     model: PreTrainedModel
-    """Computes with the adapter, when there is one."""
+    """Runs with the adapter, if there is one."""
     adapter: PeftModel | None
-    """The view of peft on the same modules; None for full or partial finetuning."""
+    """peft's view of the same modules; None for full or partial finetuning."""
     source: str
     """Where the model was loaded from."""
 
     @property
     def saves_adapter(self) -> bool:
-        """Whether `save_model` writes an adapter: a reward model is saved whole, merged with its own."""
+        """Whether `save_model` writes an adapter: a reward model is saved whole, with its adapter merged."""
         return self.adapter is not None and self.model.can_generate()
 
     @property
     def starts_from_adapter(self) -> bool:
-        """Whether a saved adapter sits on a model that no directory holds: the source was merged when it was loaded."""
+        """Whether no directory holds the base of a saved adapter: the source was an adapter, merged on loading."""
         return self.saves_adapter and (Path(self.source) / "adapter_config.json").is_file()
 
 
 def make_trainable(
     model: PreTrainedModel, source: str, *, lora: Mapping[str, Any] | None, trainable_layers: int | None
 ) -> Trainable:
-    """Decide what is trained: everything, the top blocks, or low-rank adapters (settings `r`, `alpha`, ...)."""
+    """Choose what is trained: everything, the top blocks, or low-rank adapters (settings `r`, `alpha`, ...)."""
     if lora is not None:
         adapter = add_lora(model, **lora)
         _name_base(adapter, source)
@@ -52,8 +52,8 @@ def make_trainable(
 def save_model(trainable: Trainable, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     """Save a model as an ordinary Hugging Face directory, or as an adapter directory, with its tokenizer.
 
-    The weights are saved as they are in the module: let it hold float32 first. A reward model is saved whole, its
-    adapter merged; the module keeps its adapter. An adapter that sits on a merged one needs `save_adapter_base` first.
+    The weights are saved in the module's dtype: make it hold float32 first. A reward model is saved whole, its adapter
+    merged; the module keeps its adapter. An adapter on top of a merged one needs `save_adapter_base` first.
     """
     model, adapter = trainable.model, trainable.adapter
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -77,7 +77,7 @@ def save_model(trainable: Trainable, tokenizer: PreTrainedTokenizerBase, directo
 
 
 def save_adapter_base(trainable: Trainable, directory: Path) -> None:
-    """Save the merged base of an adapter that starts from another adapter, and let the adapter name it."""
+    """Save the merged base of an adapter that starts from another adapter, and make the adapter name it."""
     assert trainable.adapter is not None
     with quiet_transformers():
         trainable.model.save_pretrained(directory, state_dict=base_state(trainable.model))
@@ -85,7 +85,7 @@ def save_adapter_base(trainable: Trainable, directory: Path) -> None:
 
 
 def _name_base(adapter: PeftModel, source: str) -> None:
-    """Let the adapter name its base; a local one by its absolute path, so that it loads from any directory."""
+    """Make the adapter name its base, a local one by its absolute path, so that it loads from any directory."""
     path = Path(source)
     for config in adapter.peft_config.values():
         config.base_model_name_or_path = str(path.absolute()) if path.is_dir() else source

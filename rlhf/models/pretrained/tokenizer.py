@@ -15,7 +15,7 @@ class Language:
     """What the policy's token ids mean."""
 
     tokenizer: PreTrainedTokenizerBase
-    """Its pad token ends nothing."""
+    """Its pad token never ends a response."""
     eos_ids: tuple[int, ...]
     """Every id that ends a response."""
 
@@ -24,7 +24,7 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     """Load a tokenizer with an EOS token and a pad token that differs from it.
 
     A tokenizer without a pad token, or with pad = EOS, gets another special token of its vocabulary as pad, so that
-    the embedding does not grow. Where there is none, `<pad>` is added (`vocabulary.fit_vocabulary` makes room for it).
+    the embedding does not grow. If there is none, `<pad>` is added (`vocabulary.fit_vocabulary` makes room for it).
 
     Raises:
         ConfigError: the directory holds no tokenizer, or the tokenizer has no EOS token.
@@ -48,10 +48,10 @@ def read_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
 def with_pad(
     tokenizer: PreTrainedTokenizerBase, name: str, listed_eos: int | list[int] | None
 ) -> PreTrainedTokenizerBase:
-    """Give a tokenizer, in place, a pad token that ends nothing, as `load_tokenizer` does.
+    """Give a tokenizer, in place, a pad token that ends no response, as `load_tokenizer` does.
 
     Args:
-        tokenizer: padded at the right afterwards.
+        tokenizer: pads on the right afterwards.
         name: for messages.
         listed_eos: what the model's generation config says ends a response.
 
@@ -68,7 +68,7 @@ def with_pad(
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a sha256 over the vocabulary and the special tokens: equal fingerprints, equal meaning of ids."""
+    """Return a sha256 over the vocabulary and the special tokens: if two are equal, ids mean the same."""
     special = sorted(tokenizer.special_tokens_map.items(), key=str)
     content = json.dumps([sorted(tokenizer.get_vocab().items()), special], default=str)
     return hashlib.sha256(content.encode()).hexdigest()
@@ -91,10 +91,10 @@ def _listed_eos(path: str) -> int | list[int] | None:
 
 
 def _free_token(tokenizer: PreTrainedTokenizerBase, ends: tuple[int, ...]) -> str | None:
-    """Return the special token that is least missed as a pad token: never an EOS or the BOS.
+    """Return the special token that serves best as a pad token: never an EOS or the BOS.
 
-    First one with `pad` in its name, then one that the chat template does not write, the unknown token last: text may
-    hold it, and a classifier reads its score before the trailing pad tokens.
+    A token with `pad` in its name comes first, then one that the chat template does not write. The unknown token comes
+    last: text may hold it, and a classifier reads its score before the trailing pad tokens.
     """
     template = str(tokenizer.chat_template or "")
 

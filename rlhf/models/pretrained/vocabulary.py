@@ -7,7 +7,7 @@ from rlhf.errors import ConfigError
 
 
 def fit_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: str) -> None:
-    """Grow the embedding by a row where `load_tokenizer` had to add a pad token (GPT-2), and refuse a misfit.
+    """Grow the embedding by a row if `load_tokenizer` had to add a pad token (GPT-2), and refuse a mismatch.
 
     Raises:
         ConfigError: the tokenizer has more ids than the model has embeddings; with both sizes.

@@ -1,4 +1,4 @@
-"""Files and directories that appear on the disk whole or not at all, even when the process is killed."""
+"""Files and directories that appear on disk whole or not at all, even when the process is killed."""
 
 import os
 import shutil
@@ -11,11 +11,11 @@ from safetensors import SafetensorError
 from rlhf.errors import CheckpointError
 
 REPLACED = ".old"
-"""Ending of a directory that is moved aside while a new one takes its name."""
+"""Suffix of a directory that is moved aside while a new one takes its name."""
 
 
 def fsync(path: Path) -> None:
-    """Wait until the contents of a file, or the entries of a directory, are on the disk."""
+    """Wait until the contents of a file, or the entries of a directory, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -41,7 +41,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 @contextmanager
 def atomic_directory(target: Path) -> Iterator[Path]:
-    """Yield an empty sibling of `target`; when the block ends well, it takes the name of `target`.
+    """Yield an empty sibling of `target`; when the block succeeds, it takes the name of `target`.
 
     An older `target` is replaced. When the block raises, the sibling is removed and `target` is untouched.
 
@@ -66,9 +66,9 @@ def atomic_directory(target: Path) -> Iterator[Path]:
 
 
 def publish(temporary: Path, target: Path) -> None:
-    """Give a directory whose files are on the disk its final name, replacing an older one.
+    """Give a directory whose files are on disk its final name, replacing an older one.
 
-    Two renames are needed to replace a directory. Between them the older one is called `target` + ".old".
+    Replacing a directory takes two renames. Between them the older one is called `target` + ".old".
     """
     replaced = target.with_name(target.name + REPLACED)
     if os.path.lexists(target):

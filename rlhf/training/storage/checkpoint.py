@@ -21,9 +21,9 @@ __all__ = ["JSON", "Checkpoint", "CheckpointStore", "atomic_directory", "write_a
 
 STATE = "state.json"
 FREE_SPACE_FACTOR = 1.1
-"""Free bytes that must be there before a save, as a multiple of the bytes it will write."""
+"""Free bytes that a save requires, as a multiple of the bytes it will write."""
 HEADER_BYTES_PER_TENSOR = 512
-"""At least what safetensors and the manifest write about one tensor besides its numbers."""
+"""An upper bound on what safetensors and the manifest write about one tensor besides its numbers."""
 
 _NAME = re.compile(r"step-(\d{6,})(?:\.old)?")
 _TEMPORARY = re.compile(r"step-\d{6,}\.tmp-.*")
@@ -34,7 +34,7 @@ class Checkpoint:
     """A checkpoint whose files were verified."""
 
     step: int
-    """Optimizer steps (PPO: steps of the trainer) that were complete when it was written."""
+    """Optimizer steps (PPO: trainer steps) that were complete when it was written."""
     path: Path
 
     def tensors(self, name: str) -> dict[str, Tensor]:
@@ -75,7 +75,7 @@ class CheckpointStore:
         Args:
             directory: holds the checkpoints of one run; the run's lock keeps other processes out.
             keep: how many verified checkpoints stay, at least 1.
-            fingerprint: what must be equal for a checkpoint to be loaded, such as the config's hash.
+            fingerprint: what must not change for a checkpoint to be loaded, such as the config's hash.
         """
         if keep < 1:
             raise ValueError(f"keep must be at least 1, found {keep}")
@@ -86,7 +86,7 @@ class CheckpointStore:
     def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, JSON]) -> Path:
         """Write a checkpoint, then remove older ones beyond `keep`, later ones, and damaged ones.
 
-        Later ones belong to a course of the run that was given up by resuming from before them.
+        Later ones date from before the run was resumed from an earlier step.
 
         Args:
             step: names the checkpoint; one of the same step is replaced.
@@ -134,10 +134,10 @@ class CheckpointStore:
         """Return the newest checkpoint that verifies, or None.
 
         Args:
-            on_skip: called with one line for each damaged checkpoint on the way.
+            on_skip: called with one line for each damaged checkpoint that is skipped.
 
         Raises:
-            CheckpointError: the newest that verifies was written by a run with another fingerprint.
+            CheckpointError: the newest one that verifies was written by a run with another fingerprint.
         """
         for step, path in self._candidates():
             try:
@@ -204,7 +204,7 @@ class CheckpointStore:
             if is_newest or (step < newest and num_kept < self.keep and _is_whole(path, step)):
                 num_kept += 1
             else:
-                # Renamed first, so that a kill half-way never leaves a checkpoint with some of its files.
+                # Renamed first, so that a kill halfway never leaves a checkpoint with only some of its files.
                 doomed = path.with_name(f"{path.name.removesuffix(REPLACED)}.tmp-pruned-{os.getpid()}")
                 os.replace(path, doomed)
                 remove(doomed)
@@ -225,7 +225,7 @@ def _write_tensors(path: Path, group: Mapping[str, Tensor]) -> None:
 
 
 def _without_shared_memory(group: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous CPU tensors of which no two lie in the same memory, as safetensors demands."""
+    """Return contiguous CPU tensors, no two of which share memory, as safetensors demands."""
     seen: set[int] = set()
     separate = {}
     for name, tensor in group.items():

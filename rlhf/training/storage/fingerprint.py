@@ -1,4 +1,4 @@
-"""Fingerprints of what decides a result: configurations, and the content of files and directories."""
+"""Fingerprints of what determines a result: configurations, and the content of files and directories."""
 
 import hashlib
 import json
@@ -15,9 +15,9 @@ def json_digest(content: JSON) -> str:
 
 
 def content_digest(path: str) -> str:
-    """Return a sha256 over the file at a path, or over every file below it with its name; of a hub name, the name.
+    """Return a sha256 over the file at a path, or over all files below it and their names; for a hub name, the name.
 
-    An adapter directory counts with the model that it sits on.
+    The digest of an adapter directory includes its base model.
     """
     place = Path(path)
     if not place.exists():

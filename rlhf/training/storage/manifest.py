@@ -1,4 +1,4 @@
-"""The list of a checkpoint's files with sizes and sha256 sums, by which damage is found before anything is loaded."""
+"""The list of a checkpoint's files with sizes and sha256 sums, which reveals damage before anything is loaded."""
 
 import hashlib
 import json
@@ -18,11 +18,11 @@ MAX_MANIFEST_BYTES = 1 << 20
 
 
 class Damaged(Exception):
-    """The reason why a directory is not a whole checkpoint."""
+    """Why a directory is not a whole checkpoint."""
 
 
 def build_manifest(directory: Path, step: int, fingerprint: Mapping[str, JSON]) -> str:
-    """Describe every file of `directory` as JSON text that carries the sha256 of itself."""
+    """Describe every file of `directory` as JSON text that includes its own sha256."""
     files = {
         path.name: {"size": path.stat().st_size, "sha256": _file_sha256(path)} for path in sorted(directory.iterdir())
     }
@@ -41,7 +41,7 @@ def verify(directory: Path, step: int) -> dict[str, Any]:
 
     Args:
         directory: the checkpoint.
-        step: the step that its name promises.
+        step: the step in its name.
 
     Returns:
         The manifest.
@@ -92,7 +92,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def _check_content(content: Mapping[str, Any]) -> None:
-    """Refuse a manifest that lacks something, or that points outside of its own directory."""
+    """Refuse a manifest that lacks something, or that points outside its own directory."""
     files = content.get("files")
     if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
         raise Damaged(f"{MANIFEST} lists no files")
@@ -125,7 +125,7 @@ def _content_sha256(content: Mapping[str, Any]) -> str:
 @cache
 def _versions() -> dict[str, str]:
     versions = {name: metadata.version(name) for name in ("torch", "transformers")}
-    # The distribution has another name than the package, and is absent when run from an unpacked source tree.
+    # The distribution's name differs from the package's, and it is absent when run from an unpacked source tree.
     for distribution in metadata.packages_distributions().get("rlhf", [])[:1]:
         versions["rlhf"] = metadata.version(distribution)
     return versions

@@ -27,9 +27,9 @@ class RunDirectory:
         """Describe the directory; nothing is touched before `__enter__`.
 
         Args:
-            path: made if it is not there.
-            fingerprint: what must be equal for the result to be called complete, such as the config's hash.
-            resume: "auto" goes on with a run that exists, "never" refuses it.
+            path: created if missing.
+            fingerprint: what must not change for the result to count as complete, such as the config's hash.
+            resume: "auto" continues a run that exists, "never" refuses it.
             is_main: False on all processes but one: then nothing is checked, locked or written.
         """
         self.path = path
@@ -40,7 +40,7 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """Where the checkpoints lie."""
+        """Where the checkpoints are."""
         return self.path / "checkpoints"
 
     @property
@@ -59,7 +59,7 @@ class RunDirectory:
         return self.path / "samples"
 
     def mark_complete(self) -> None:
-        """Say that the result is whole; call it when all else is written."""
+        """Mark the result as complete; call it when all else is written."""
         if self.is_main:
             try:
                 write_atomic(self.path / COMPLETE, json.dumps({"fingerprint": self.fingerprint}) + "\n")
@@ -70,7 +70,7 @@ class RunDirectory:
         """Make and lock the directory.
 
         Raises:
-            CheckpointError: another run is in it, it holds files of something else, it holds a run that may not be
+            CheckpointError: another run uses it, it holds files of something else, it holds a run that may not be
                 resumed, or it cannot be written.
         """
         if not self.is_main:

@@ -1,4 +1,4 @@
-"""What a run tells about itself: metrics, progress, time by phase, memory, the speed of the machine.
+"""What a run reports about itself: metrics, progress, time by phase, memory, the speed of the machine.
 
-At home here: measuring and showing. Nothing here changes what is trained.
+Belongs here: measuring and showing. Nothing here changes what is trained.
 """

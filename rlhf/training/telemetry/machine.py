@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices, measured: what a utilisation is a share of."""
+"""The measured rate at which this machine multiplies matrices: the 100 % of a utilisation."""
 
 import platform
 import time
@@ -11,9 +11,9 @@ from torch.nn import functional
 FIRST_FLOPS = 2**28
 """Operations of the first product: 10 ms at 27 GFLOP/s."""
 MAX_WEIGHTS = 2**23
-"""Weights of the matrix at most: beyond, its size no longer changes the rate, only the time to measure it."""
+"""Most weights of the matrix: a larger one no longer changes the rate, only the time to measure it."""
 REPEATS = 3
-"""Products of one size in a row; the fastest counts, since only disturbances make one slower."""
+"""Products of each size; the fastest counts, since only disturbances make one slower."""
 
 
 def matrix_rate(
@@ -22,11 +22,11 @@ def matrix_rate(
     """Return the highest rate, in FLOP/s, of multiplying tokens with a weight matrix.
 
     Args:
-        shape: [O, I] of the matrix; of a very large one, fewer outputs are taken.
-        num_rows: tokens multiplied at once, at most; fewer are tried first.
-        dtype: of both.
-        device: where.
-        seconds: what all of it may take; one size is always measured.
+        shape: [O, I] of the matrix; a very large one is measured with fewer outputs.
+        num_rows: most tokens multiplied at once; fewer are tried first.
+        dtype: of tokens and weights.
+        device: where to multiply.
+        seconds: time limit for all sizes; one size is always measured.
     """
     numbers = torch.Generator(device).manual_seed(0)  # the global generator belongs to the run
     outputs, inputs = min(shape[0], MAX_WEIGHTS // shape[1]), shape[1]
@@ -56,7 +56,7 @@ def _wait(device: torch.device) -> None:
 
 
 def processor_name() -> str:
-    """Return what the operating system calls the processor."""
+    """Return the processor's name as the operating system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""How much memory this process has used at most, and how much there is for it."""
+"""The peak memory of this process, and how much memory is available to it."""
 
 import os
 import resource
@@ -18,15 +18,15 @@ def peak_memory_bytes() -> int:
 
 
 def device_peak_memory_bytes(device: torch.device) -> int | None:
-    """Return the most memory that tensors of this process took on a GPU so far, in bytes; None on a CPU."""
+    """Return the peak memory of this process's tensors on a GPU so far, in bytes; None on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def available_memory_bytes(device: torch.device) -> int:
     """Return the bytes that could still be allocated on `device`.
 
-    On a CPU what the kernel calls available (free pages and caches that it would give up), within the limit of a
-    container; where the kernel does not say, the whole physical memory.
+    On a CPU this is what the kernel calls available (free pages and reclaimable caches), within the limit of a
+    container; if the kernel does not say, the whole physical memory.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -38,7 +38,7 @@ def available_memory_bytes(device: torch.device) -> int:
 
 
 def _container_bytes(otherwise: int) -> int:
-    """Return what the limit of a container (cgroup v2) leaves, or `otherwise` where there is none."""
+    """Return what the limit of a container (cgroup v2) leaves, or `otherwise` if there is no limit."""
     try:
         limit, used = (int((_CGROUP / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
     except (OSError, ValueError):  # no such files, or the limit is the word max

@@ -1,4 +1,4 @@
-"""The numbers of a run: one JSON line a step in metrics.jsonl, and the trackers that accelerate knows."""
+"""The numbers of a run: one JSON line per step in metrics.jsonl, and the trackers of accelerate."""
 
 import json
 import math
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 NOT_FINITE = "not_finite"
-"""Key of a row that names the metrics which are null because they were NaN or infinite, with what they were."""
+"""Key of a row for the metrics that are null because they were NaN or infinite, with their values."""
 
 
 class MetricsLog:
-    """Appends rows `{"step": n, ...}` to a file; each is on its way to the disk when `write` returns."""
+    """Appends rows `{"step": n, ...}` to a file; `write` hands each to the operating system before it returns."""
 
     def __init__(self, path: Path, *, enabled: bool = True) -> None:
         """Open the file, and remove a last line that a killed run left unfinished.
 
         Args:
-            path: created if it is not there.
+            path: created if missing.
             enabled: False on all processes but one: then nothing is opened or written.
         """
         self.path = path
@@ -117,10 +117,10 @@ class Trackers:
 
         Args:
             accelerator: made with `log_with`, or without for no tracker.
-            directory: where those write that write files, `events` in the run directory.
+            directory: where trackers write files, `events` in the run directory.
             project: the name under which a tracker files the run.
-            config: the resolved config, shown beside the numbers.
-            first_step: the first step that will be logged; what tensorboard holds from there on is hidden.
+            config: the resolved config, shown with the numbers.
+            first_step: the first step that will be logged; tensorboard hides what it holds from there on.
         """
         self._accelerator = accelerator
         self._is_active = bool(accelerator.log_with)
@@ -141,7 +141,7 @@ class Trackers:
             self._accelerator.log(numbers, step=step)
 
     def close(self) -> None:
-        """End the trackers. The accelerator stays usable, as its own `end_training` would not leave it."""
+        """End the trackers. The accelerator stays usable, which its own `end_training` would prevent."""
         if self._is_active:
             for tracker in self._accelerator.trackers:
                 tracker.finish()
@@ -166,7 +166,7 @@ def _row(step: int, metrics: Mapping[str, SupportsFloat | str | None]) -> dict[s
 
 
 def _parse(path: Path, text: str) -> list[tuple[dict[str, Any], str]]:
-    """Return the rows with their lines, without a torn last one."""
+    """Return the rows with their lines, without an incomplete last line."""
     rows = []
     lines = text.split("\n")
     if lines[-1] == "":

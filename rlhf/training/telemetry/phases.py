@@ -1,4 +1,4 @@
-"""A clock that says how a step's time is shared out among named phases."""
+"""A clock that splits a step's time into named phases."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 OTHER = "other"
-"""Time in no phase: the loop's own."""
+"""Time outside all phases: the loop's own."""
 _NOTHING = nullcontext()
 
 
 class Phases:
-    """Adds up seconds by phase: `with phases("forward"): ...`. A phase inside another is taken off the outer one."""
+    """Adds up seconds by phase: `with phases("forward"): ...`. An inner phase's time does not count for the outer."""
 
     def __init__(
         self,
@@ -24,9 +24,9 @@ class Phases:
         """Start the clock.
 
         Args:
-            device: where the work is done; work on a GPU is waited for at each end of a phase.
-            enabled: False: phases cost nothing and nothing is measured.
-            clock: seconds.
+            device: where the work is done; both ends of a phase wait for work on a GPU.
+            enabled: if False, phases cost nothing and nothing is measured.
+            clock: returns seconds.
         """
         self.enabled = enabled
         self._device = torch.device(device)
@@ -40,7 +40,7 @@ class Phases:
         return self._phase(name) if self.enabled else _NOTHING
 
     def taken(self) -> dict[str, float]:
-        """Return the seconds of each phase since the last call, with what no phase covers as `other`, and start anew.
+        """Return the seconds of each phase since the last call, plus the rest as `other`, and start anew.
 
         Raises:
             ValueError: a phase is still open.

@@ -14,21 +14,21 @@ from rlhf.training.telemetry.memory import device_peak_memory_bytes, peak_memory
 from rlhf.training.telemetry.phases import NO_PHASES, OTHER, Phases
 
 ORDER = ("generation", "reward", "reference", "forward", "backward", "optimizer", "evaluation", "checkpoint")
-"""In which a table lists phases; others follow them."""
+"""The order in which a table lists phases; others follow."""
 BESIDE_STEPS = ("evaluation", "checkpoint")
-"""Phases that happen between steps: no part of throughput and utilisation."""
+"""Phases between steps, which do not count for throughput and utilisation."""
 GIB = 2**30
 
 
 class Profile:
-    """Collects time by phase, tokens and operations; tells them a row at a time, and all at the end.
+    """Collects time by phase, tokens and operations; reports them row by row, and in total at the end.
 
-    Seconds are those of this process, tokens and operations those of all. The rate that utilisations are a share of is
-    measured on every process at once, and added up.
+    Seconds are those of this process, tokens and operations those of all. Utilisations are shares of a rate that is
+    measured on all processes at once and added up.
     """
 
     def __init__(self, processes: Processes | None) -> None:
-        """Measure nothing yet; without processes, nothing ever."""
+        """Measure nothing yet; without processes, never measure anything."""
         self.enabled = processes is not None
         self.phases = NO_PHASES if processes is None else Phases(processes.device)
         self._processes = processes
@@ -51,7 +51,7 @@ class Profile:
             self.phases.taken()
 
     def add(self, tokens: int, flops: Mapping[str, float]) -> None:
-        """Take in the work of a step on this process: its real tokens, and operations by phase."""
+        """Add the work of a step on this process: its real tokens, and operations by phase."""
         self._row.add({}, tokens, flops)
 
     def row(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How far a loop has come: a bar on a terminal, elsewhere a plain line from time to time."""
+"""How far a loop has come: a bar on a terminal, otherwise a plain line now and then."""
 
 import sys
 import time
@@ -31,10 +31,10 @@ class Progress:
             total: steps of the whole loop.
             description: what the loop does, in a word or two.
             enabled: False on all processes but one: then nothing is shown.
-            start: steps that were complete before, in a resumed run.
+            start: steps that a resumed run has already done.
             interval: seconds between two plain lines.
-            stream: instead of stderr.
-            clock: seconds.
+            stream: used instead of stderr.
+            clock: returns seconds.
         """
         self.total = total
         self.description = description
@@ -48,7 +48,7 @@ class Progress:
         self._is_plain = enabled and self._bar is None
 
     def update(self, step: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Say that `step` steps are complete, with the metrics to show."""
+        """Report that `step` steps are complete, with the metrics to show."""
         self._step = step
         shown = "  ".join(f"{name} {value:.4g}" for name, value in (metrics or {}).items())
         if self._bar is not None and self._task is not None:
@@ -68,7 +68,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Leave the bar as it stands."""
+        """Stop the bar and leave it on screen."""
         if self._bar is not None:
             self._bar.stop()
 

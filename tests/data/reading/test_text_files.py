@@ -43,7 +43,7 @@ def test_csv_cells_may_hold_line_breaks_and_rows_are_located_at_their_first_line
 
 BAD_FILES = [
     ("a.jsonl", b'{"a": 1}\n{"a": }\n', r"a.jsonl:2: malformed JSON at column 7"),
-    ("a.jsonl", b"[\n{}\n]", r"a.jsonl:1: malformed JSON .* one object a line"),
+    ("a.jsonl", b"[\n{}\n]", r"a.jsonl:1: malformed JSON .* one object per line"),
     ("a.jsonl", b"[1, 2]\n", r"a.jsonl:1: expected a JSON object, found list"),
     ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}\n", r"a.jsonl:1: JSON that cannot be read"),
     ("a.jsonl", b'{"a": ' + b"[" * 100_000 + b"\n", r"a.jsonl:1: (JSON that cannot be read|malformed JSON)"),
