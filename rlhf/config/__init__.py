@@ -2,9 +2,9 @@
 
 from rlhf.config.evaluate import EvaluateConfig, GenerateConfig
 from rlhf.config.ppo import PPOConfig, PPOSettings
-from rlhf.config.reward_model import RewardModelConfig
+from rlhf.config.reward_model import RewardModelConfig, RewardSettings
 from rlhf.config.run import RunConfig
-from rlhf.config.sft import SftConfig
+from rlhf.config.sft import SftConfig, SFTSettings
 
 __all__ = [
     "EvaluateConfig",
@@ -12,6 +12,8 @@ __all__ = [
     "PPOConfig",
     "PPOSettings",
     "RewardModelConfig",
+    "RewardSettings",
     "RunConfig",
+    "SFTSettings",
     "SftConfig",
 ]
