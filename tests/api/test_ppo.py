@@ -124,7 +124,7 @@ def test_what_makes_no_sense_is_refused(tiny: ModuleType, workshop: Path) -> Non
         made.train(tiny.BEGINNINGS)
     for reward, message in {
         "kind": ({"kind": "lenght"}, "reward 0: .*does not match any of the expected tags"),
-        "two of one name": ([{"function": tiny.share_of_e, "name": "same"}] * 2, "the name same stands twice"),
+        "two of one name": ([{"function": tiny.share_of_e, "name": "same"}] * 2, "the name same appears twice"),
         "no function": ({"function": 3}, "reward 0: expected a function, found int"),
         "nothing": ([], "an empty list"),
     }.values():

@@ -30,7 +30,7 @@ def train_ppo(config: PPOConfig, *, profile: bool = False) -> Path:
 
     Returns:
         The directory of the policy, an ordinary `AutoModelForCausalLM` (or adapter) directory with
-        `value_head.safetensors` beside the weights; a separate critic lies next to it in `critic/`.
+        `value_head.safetensors` beside the weights; a separate critic goes next to it into `critic/`.
 
     Raises:
         RlhfError: bad config, data, model, reward or checkpoint, or a guard stopped the run.
@@ -45,7 +45,7 @@ def train_ppo(config: PPOConfig, *, profile: bool = False) -> Path:
 
 
 def assemble(config: PPOConfig, run: Frame) -> Parts:
-    """Load models, prompts and rewards, and put the trainer together; close its scorer when it is done.
+    """Load models, prompts and rewards, and build the trainer; the caller closes its scorer at the end.
 
     Raises:
         RlhfError: bad config, data, model or reward.
@@ -67,11 +67,11 @@ def assemble(config: PPOConfig, run: Frame) -> Parts:
 
 
 def assemble_alone(config: PPOConfig, purpose: str) -> Parts:
-    """Put a run together in memory: in one process, without a run directory, and with blocks that are not compiled.
+    """Build a run in memory: in one process, without a run directory, without compiled blocks.
 
     Args:
         config: of the run.
-        purpose: begins the refusal of several processes, such as "doctor examines one process".
+        purpose: start of the error message for several processes, such as "doctor examines one process".
 
     Raises:
         RlhfError: several processes, or bad config, data, model or reward.
@@ -80,7 +80,7 @@ def assemble_alone(config: PPOConfig, purpose: str) -> Parts:
     if processes.num > 1:
         raise ConfigError(f"{purpose}, {processes.num} started - call it without a launcher")
     seed_everything(config.seed)
-    # A directory that is not entered is neither made nor locked.
+    # Never entered, so the directory is neither created nor locked.
     directory = RunDirectory(Path(config.output_dir), fingerprint="")
     dtype = compute_dtype(config.model.precision, processes.device)
     plain = config.model_copy(update={"compile": "off"})
