@@ -86,7 +86,7 @@ class Answer:
         return replace(self, scores=scores)
 
 
-class Asker:
+class GuardedReward:
     """Asks one reward, and returns its errors instead of raising them: the processes decide together."""
 
     def __init__(self, component: Component) -> None:

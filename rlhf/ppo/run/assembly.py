@@ -31,7 +31,7 @@ VALUE_HEAD = "value_head.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class PPORun:
     """The trainer, prompts and trained models of a PPO run."""
 
     trainer: PPO
@@ -60,7 +60,7 @@ def put_together(
     language: Language,
     rewards: Sequence[Component],
     reference: PreTrainedModel | None = None,
-) -> Parts:
+) -> PPORun:
     """Put a value head on the policy, freeze the reference, and build the optimizer.
 
     Args:
@@ -81,10 +81,10 @@ def put_together(
     frozen = Reference(trained, reference)
     collector = Collector(policy, frozen, scorer, language, config, run.processes, run.profile.phases)
     trainer = PPO(policy, collector, optimizer, config, run.processes, _generators(config, run))
-    return Parts(trainer=trainer, prompts=[], trained=trained, critic=critic)
+    return PPORun(trainer=trainer, prompts=[], trained=trained, critic=critic)
 
 
-def check_context(parts: Parts, prompts: Sequence[Prompt]) -> None:
+def check_context(parts: PPORun, prompts: Sequence[Prompt]) -> None:
     """Refuse prompts that are too long for the positions of a model.
 
     Raises:
@@ -101,7 +101,7 @@ def check_context(parts: Parts, prompts: Sequence[Prompt]) -> None:
         )
 
 
-def compile_parts(parts: Parts, run: Frame, prompts: Sequence[Prompt]) -> None:
+def compile_parts(parts: PPORun, run: Frame, prompts: Sequence[Prompt]) -> None:
     """Compile the models if a run on these prompts is long enough to make up for it."""
     config = parts.trainer.config
     mean = sum(len(prompt.ids) for prompt in prompts) // max(len(prompts), 1)
@@ -138,7 +138,7 @@ def holds_something_else(directory: Path) -> bool:
     return any(directory.iterdir()) and not (directory / VALUE_HEAD).is_file()
 
 
-def save_parts(parts: Parts, directory: Path, critic: Path) -> None:
+def save_parts(parts: PPORun, directory: Path, critic: Path) -> None:
     """Save the policy with its value head, and a separate critic in its own directory; on one process only."""
     trainer = parts.trainer
     policy, weights, tokenizer = trainer.policy, trainer.optimizer.weights, trainer.collector.tokenizer

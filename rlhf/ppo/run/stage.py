@@ -13,7 +13,7 @@ from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.pretrained.loading import load_causal_lm
 from rlhf.models.pretrained.tokenizer import Language, eos_ids, load_tokenizer
-from rlhf.ppo.run.assembly import Parts, check_context, check_shares, compile_parts, put_together, save_parts
+from rlhf.ppo.run.assembly import PPORun, check_context, check_shares, compile_parts, put_together, save_parts
 from rlhf.ppo.run.prompt_source import ListedPrompts
 from rlhf.ppo.run.steps import SHOWN, PPOSteps
 from rlhf.ppo.scoring.assembly import components, reward_inputs
@@ -44,7 +44,7 @@ def train_ppo(config: PPOConfig, *, profile: bool = False) -> Path:
     return policy
 
 
-def assemble(config: PPOConfig, run: Frame) -> Parts:
+def assemble(config: PPOConfig, run: Frame) -> PPORun:
     """Load models, prompts and rewards, and build the trainer; the caller closes its scorer at the end.
 
     Raises:
@@ -66,7 +66,7 @@ def assemble(config: PPOConfig, run: Frame) -> Parts:
     return replace(parts, prompts=prompts)
 
 
-def assemble_alone(config: PPOConfig, purpose: str) -> Parts:
+def assemble_alone(config: PPOConfig, purpose: str) -> PPORun:
     """Build a run in memory: in one process, without a run directory, without compiled blocks.
 
     Args:

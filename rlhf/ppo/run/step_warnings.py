@@ -8,7 +8,7 @@ LARGE_SCORE = 100.0
 """Scores are usually of the order of 1; far above that, the value loss dwarfs everything else."""
 
 
-class Watch:
+class StepWarnings:
     """Turns metrics into warnings, each at most once a run."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from rlhf.ppo.run.cost import step_cost
 from rlhf.ppo.run.prompt_source import PromptSource
 from rlhf.ppo.run.report import step_metrics, write_samples
-from rlhf.ppo.run.step_warnings import Watch
+from rlhf.ppo.run.step_warnings import StepWarnings
 from rlhf.ppo.starts.report import reset_metrics
 from rlhf.ppo.trainer import PPO, StepResult
 from rlhf.training.loop import NothingLeft
@@ -48,7 +48,7 @@ class PPOSteps:
         self.profile = profile
         self._evaluation = evaluation
         self._cost = step_cost(trainer) if profile.enabled else None
-        self._watch = Watch()
+        self._warnings = StepWarnings()
 
     def step(self, index: int) -> dict[str, float]:
         """Do PPO step `index` and return its metrics.
@@ -68,7 +68,7 @@ class PPOSteps:
         if trainer.processes.is_main and is_due:
             write_samples(result, self.samples / f"step-{done:06d}.jsonl", config.num_samples)
         metrics = all_metrics(trainer, result)
-        for warning in self._watch.warnings(metrics):
+        for warning in self._warnings.warnings(metrics):
             trainer.processes.say(warning)
         return metrics
 

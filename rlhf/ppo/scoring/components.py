@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from rlhf.ppo.scoring.running_scale import EQUAL_SHARE, RunningScale
-from rlhf.rewards.component import Answer, Asker, Component, Gate
+from rlhf.rewards.component import Answer, Component, Gate, GuardedReward
 from rlhf.rewards.protocol import Score
 from rlhf.training.processes import Processes
 
@@ -18,11 +18,11 @@ class Part:
     def __init__(self, component: Component, name: str | None = None) -> None:
         """Take the reward, and a unique name if its own is not."""
         self.name = name or component.name
-        self.asker = Asker(component)
+        self.guarded = GuardedReward(component)
         self.weight, self.options = component.weight, component.options
         self.running = RunningScale()
 
-    def weighed(
+    def weighted(
         self, answer: Answer, kept: Sequence[bool], gate: Sequence[bool] | None, processes: Processes
     ) -> list[Score]:
         """Return what the reward adds to each episode's score, None where it adds nothing.
@@ -61,7 +61,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class RewardSummary:
     """What the processes tell each other about the rewards of a step."""
 
     stop: str | None
@@ -80,11 +80,13 @@ class Said:
     """Episodes dropped from the update."""
 
 
-def said(names: Sequence[str], answers: Sequence[Answer], kept: Sequence[bool], lengths: Sequence[int]) -> Said:
+def reward_summary(
+    names: Sequence[str], answers: Sequence[Answer], kept: Sequence[bool], lengths: Sequence[int]
+) -> RewardSummary:
     """Summarise the answers on this process."""
     stops = [str(answer.stop) for answer in answers if answer.stop is not None]
     by_name = dict(zip(names, answers, strict=True))
-    return Said(
+    return RewardSummary(
         stop=stops[0] if stops else None,
         lengths=[length for length, keep in zip(lengths, kept, strict=True) if keep],
         totals={
@@ -110,7 +112,7 @@ def said(names: Sequence[str], answers: Sequence[Answer], kept: Sequence[bool], 
     )
 
 
-def component_metrics(everyone: Sequence[Said]) -> dict[str, float]:
+def component_metrics(everyone: Sequence[RewardSummary]) -> dict[str, float]:
     """Return mean, standard deviation and correlations of each reward's raw answers, over the episodes of the update.
 
     Correlations with a constant are undefined, and left out.
@@ -135,7 +137,7 @@ def component_metrics(everyone: Sequence[Said]) -> dict[str, float]:
     return {**metrics, **({"reward/dropped_episodes": float(dropped)} if dropped else {})}
 
 
-def opened(gate: Gate, answers: Mapping[str, Answer]) -> list[bool]:
+def gate_is_open(gate: Gate, answers: Mapping[str, Answer]) -> list[bool]:
     """Return whether the gate is open for each episode; it is closed where the other reward has no score."""
     return [number is not None and number > gate.above for number in answers[gate.reward].totals]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rlhf.config.ppo import ScoreSection
 from rlhf.errors import RewardError
-from rlhf.ppo.scoring.components import Part, component_metrics, opened, said
+from rlhf.ppo.scoring.components import Part, component_metrics, gate_is_open, reward_summary
 from rlhf.ppo.scoring.running_scale import RunningScale
 from rlhf.rewards.checks import checked_scores
 from rlhf.rewards.component import Answer, Component
@@ -82,13 +82,13 @@ class Scorer:
         Raises:
             RewardError: a reward failed, here or on another process, or every episode on every process was dropped.
         """
-        answers = [part.asker.answer(episodes) for part in self._parts]
+        answers = [part.guarded.answer(episodes) for part in self._parts]
         dropped = frozenset[int]().union(*(answer.dropped for answer in answers))
         kept = [index not in dropped for index in range(len(episodes))]
         forced = [0] * len(episodes) if num_forced is None else list(num_forced)
         emitted = [answer.without_forced(forced) for answer in answers]
         lengths = [len(episode.response_ids) for episode in episodes]
-        here = said([part.name for part in self._parts], emitted, kept, lengths)
+        here = reward_summary([part.name for part in self._parts], emitted, kept, lengths)
         # Only the first process prints: it must know what went wrong on the others.
         everyone = self._processes.gathered([here])
         stops = [one.stop for one in everyone if one.stop is not None]
@@ -138,7 +138,7 @@ class Scorer:
     def close(self) -> None:
         """Close every reward; a failure to close is a warning and stops nothing."""
         for part in self._parts:
-            problem = part.asker.close()
+            problem = part.guarded.close()
             if problem is not None:
                 self._processes.say(f"warning: {problem}")
 
@@ -146,8 +146,8 @@ class Scorer:
         by_name = {part.name: answer for part, answer in zip(self._parts, answers, strict=True)}
         whole, tokens = [0.0] * len(kept), list[list[float] | None]([None] * len(kept))
         for part, answer in zip(self._parts, answers, strict=True):
-            gate = None if part.options.gate is None else opened(part.options.gate, by_name)
-            for index, score in enumerate(part.weighed(answer, kept, gate, self._processes)):
+            gate = None if part.options.gate is None else gate_is_open(part.options.gate, by_name)
+            for index, score in enumerate(part.weighted(answer, kept, gate, self._processes)):
                 if score is None or not kept[index]:
                     continue
                 if isinstance(score, list):
