@@ -10,6 +10,7 @@ from rlhf.data.reading.rows import read_rows
 from rlhf.data.records import Row
 from rlhf.errors import DataError
 from rlhf.fetch import resolve
+from rlhf.ppo.run.prompt_source import GivenPrompt, rows_of
 from rlhf.supervised_run import Source
 
 GivenRows = Iterable[Mapping[str, Any]] | str | Path
@@ -28,6 +29,24 @@ def given_source(given: GivenRows, name: str, fitting: FittingSection) -> Source
     if not rows:
         raise DataError(f"{name}: 0 rows")
     return Source(name, rows, fitting)
+
+
+GivenPrompts = Iterable[GivenPrompt] | str | Path
+"""Texts, lists of messages, or mappings with `prompt`; or the name of a file or data set."""
+
+
+def given_prompts(given: GivenPrompts, fitting: FittingSection) -> Source:
+    """Return prompts with what happens to those that do not fit.
+
+    Raises:
+        DataError: nothing can be read, there are none, or one of them is something else; says which.
+    """
+    if isinstance(given, str | Path):
+        return given_source(given, "prompts", fitting)
+    rows = list(rows_of(given))
+    if not rows:
+        raise DataError("prompts: 0 rows")
+    return Source("prompts", rows, fitting)
 
 
 def digest_of_items(items: Sequence[object]) -> str:
