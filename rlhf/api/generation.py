@@ -47,7 +47,7 @@ def generate(
         max_new_tokens: longest response in tokens.
         temperature: 0 takes the likeliest token.
         seed: of the sampler.
-        more: the other keys of `GenerateSettings`: samples_per_prompt, stop_strings, batch_rows, precision, prompts.
+        more: the other keys of `GenerateSettings`: samples_per_prompt, stop_strings, batch_rows, precision, fitting.
 
     Returns:
         A row a response, in the order of the prompts: prompt, response, ended, tokens.
@@ -59,7 +59,7 @@ def generate(
     settings = validate(GenerateSettings, given, "generate")
     start = name_or_model(policy)
     check_kind("policy", start)
-    source = given_prompts(prompts, settings.prompts)
+    source = given_prompts(prompts, settings.fitting)
     processes = Processes()
     found = _answered(start, tokenizer, source, settings, processes.device) if processes.is_main else []
     return processes.gathered(found)

@@ -110,7 +110,7 @@ class GenerateSettings(DecodingSection):
     samples_per_prompt: Count = Field(1, description="responses for each prompt")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler")
     precision: Precision = Field("auto", description="compute type")
-    prompts: FittingSection = Field(
+    fitting: FittingSection = Field(
         FittingSection(max_length=NO_LIMIT, over_long="error"), description="what happens to prompts that do not fit"
     )
 

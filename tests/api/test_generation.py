@@ -47,6 +47,8 @@ def test_no_prompt_is_dropped_in_silence(workshop: Path) -> None:
         generate(workshop / "policy", ["the music " * 200, "A"])
     with pytest.raises(DataError, match="prompt 2: empty"):
         generate(workshop / "policy", ["A", ""])
+    rows = generate(workshop / "policy", ["the music " * 200, "A"], fitting={"max_length": 32}, max_new_tokens=2)
+    assert [row["prompt"] for row in rows] == ["A"]
 
 
 def test_what_makes_no_sense_is_one_clear_line(workshop: Path) -> None:
