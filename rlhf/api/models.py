@@ -84,7 +84,7 @@ def given_policy(policy: Model, section: TuningSection, tokenizer: PreTrainedTok
     name = name_of_model(policy)
     _check_trainable("policy", policy)
     if not isinstance(policy, PeftModel):
-        check_logits(_plain(policy), name)
+        check_logits(plain(policy), name)
         return tuned(policy, section, tokenizer, name)
     if section.lora is not None or section.trainable_layers is not None:
         raise ConfigError("model.lora, model.trainable_layers: the policy has an adapter already - leave them out")
@@ -92,7 +92,7 @@ def given_policy(policy: Model, section: TuningSection, tokenizer: PreTrainedTok
     is_prompt = policy.active_peft_config.is_prompt_learning
     if is_prompt or not isinstance(model, PreTrainedModel) or not hasattr(policy, "disable_adapter"):
         raise ConfigError("policy: of peft's adapters only those on a causal language model are known")
-    check_logits(_plain(model), name)
+    check_logits(plain(model), name)
     fit_vocabulary(model, tokenizer, name)
     use_short_row_attention(model)
     return Trainable(model=model, adapter=policy, source=name)
@@ -119,7 +119,7 @@ def given_reward_model(model: Model, config: RewardSettings, tokenizer: PreTrain
     scalar_head(model)
     if model.config.num_labels != 1:
         raise ConfigError(f"model: a reward model needs 1 label, found {model.config.num_labels} - set num_labels=1")
-    return tuned(_plain(model), config.model, tokenizer, name_of_model(model))
+    return tuned(plain(model), config.model, tokenizer, name_of_model(model))
 
 
 def given_reference(
@@ -143,7 +143,7 @@ def given_reference(
         )
     model = load_causal_lm(resolve(reference)) if isinstance(reference, str) else reference
     name = reference if isinstance(reference, str) else name_of_model(reference)
-    check_logits(_plain(model), name)
+    check_logits(plain(model), name)
     fit_vocabulary(model, language.tokenizer, name)
     use_short_row_attention(model)
     return frozen_in(model, dtype).to(device)  # type: ignore[arg-type,no-any-return]  # decorated without types
@@ -180,7 +180,7 @@ def _share_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return any(id(parameter) in known for parameter in other.parameters())
 
 
-def _plain(model: PreTrainedModel) -> PreTrainedModel:
+def plain(model: PreTrainedModel) -> PreTrainedModel:
     """Bring a model into the state in which `load_causal_lm` returns one: float32, memory of its own, no dropout."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(torch.float32, copy=True)
