@@ -145,10 +145,10 @@ print("FOUND", found.num_prompts, found.policies["a"].length.mean, len(generate(
 
 
 def test_every_process_gets_the_comparison(
-    workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], str]
+    workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], list[str]]
 ) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    output = in_two_processes([sys.executable, str(tmp_path / "script.py"), str(workshop / "policy")])
-    lines = [line for line in output.splitlines() if line.startswith("FOUND")]
-    assert len(lines) == 2 and lines[0] == lines[1] and lines[0].endswith(" 2")
-    assert output.count("a: answering") == 1
+    outputs = in_two_processes([sys.executable, str(tmp_path / "script.py"), str(workshop / "policy")])
+    found = [[line for line in output.splitlines() if line.startswith("FOUND")] for output in outputs]
+    assert found[0] == found[1] and len(found[0]) == 1 and found[0][0].endswith(" 2")
+    assert "".join(outputs).count("a: answering") == 1
