@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -105,6 +106,20 @@ def test_an_adapter_answers_as_its_merged_model_does(workshop: Path, tmp_path: P
     )
     assert given == named and given.policies["adapter"].kl.mean != 0.0
     assert any("lora_A" in name for name, _ in adapter.named_parameters())
+
+
+@pytest.mark.parametrize("tuning", [{}, {"lora": {"r": 2}}], ids=["full", "lora"])
+def test_the_model_of_a_trainer_answers_as_what_the_trainer_saved(
+    tiny: ModuleType, workshop: Path, tmp_path: Path, tuning: dict[str, Any]
+) -> None:
+    made = tiny.ppo_trainer(workshop, model__lora=tuning.get("lora"))
+    made.train(tiny.prompt_rows(workshop))
+    made.save(tmp_path / "saved")
+    in_memory, saved = (
+        evaluate({"ppo": policy}, PROMPTS, config=EvaluateSettings(**SETTINGS), reference=workshop / "policy")
+        for policy in (made.model, tmp_path / "saved")
+    )
+    assert in_memory == saved and saved.policies["ppo"].kl.mean != 0.0
 
 
 def test_what_cannot_be_compared_is_one_clear_line(workshop: Path, tmp_path: Path) -> None:
