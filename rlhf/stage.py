@@ -97,8 +97,7 @@ class Frame:
 
     def report(self, what: str, prepared: Prepared[Any]) -> None:
         """Print how many rows were taken and what happened to the others."""
-        counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items() if count or name == "kept")
-        self.processes.say(f"{what}: {counts}")
+        self.processes.say(f"{what}: {prepared.summary()}")
 
     def warn_of_shared(self, training: Sequence[Hashable], heldout: Sequence[Hashable]) -> None:
         """Say how many held-out records are in the training data too: they make a held-out number look too good."""

@@ -50,7 +50,7 @@ def prepare_demonstrations(
         if refused_as_empty([raw, response], row, on_empty):
             return Outcome(None, "dropped_empty")
         text, prompt_ids = prompt_ids_of(raw, encoder, row)
-        response_ids = token_sequence([raw, response], encoder, row, is_last_answer=False).response_ids
+        response_ids = token_sequence([raw, response], encoder, row).response_ids
         if not (prompt_ids and response_ids):
             return dropped_as_empty(row, on_empty)
         kept = fitted(prompt_ids, len(response_ids), encoder, row, max_length=max_length, over_long=over_long)

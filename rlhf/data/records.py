@@ -1,12 +1,15 @@
 """The data records: a row as it was read, and the token ids that the stages train on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 Message = dict[str, Any]
 """One turn of a conversation: at least `role` and `content`."""
+
+Tools = list[dict[str, Any]] | None
+"""The tools that an assistant may call, as JSON schemas; None where a conversation has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +76,10 @@ class Prepared(Generic[T]):
     """In the order of the rows."""
     counts: dict[str, int]
     """read = kept + dropped_long + dropped_empty + dropped_equal; `cut` of the kept were cut on the left."""
+    notes: list[str] = field(default_factory=list)
+    """What else happened to rows, a sentence each: how many, what, and where the first one is."""
+
+    def summary(self) -> str:
+        """Return the counts in a line, and a line for each note."""
+        counts = ", ".join(f"{name} {count}" for name, count in self.counts.items() if count or name == "kept")
+        return "\n  ".join([counts, *self.notes])

@@ -1,21 +1,23 @@
 """Rows to token ids: examples for the supervised loss, preference pairs, and prompts to sample from.
 
 Plain prompts and responses are tokenized separately and joined, so the ids of a prompt are the same with and without
-its response. For conversations see `encoder.Encoder.conversation`.
+its response. For conversations see `conversation.py`.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.data import cells
+from rlhf.data.conversation import TokenSequence
 from rlhf.data.encoder import Encoder
-from rlhf.data.intake import OnEmpty, Outcome, dropped_as_empty, prepared, refused_as_empty
+from rlhf.data.intake import OnEmpty, Outcome, dropped_as_empty, flattened, joined, prepared, refused_as_empty
 from rlhf.data.over_long import OverLong, fate_of, fitted
 from rlhf.data.reading.dataset_type import DatasetType, detect_type, missing_columns
 from rlhf.data.records import Example, Pair, Prepared, Prompt, Row
-from rlhf.data.sequences import TokenSequence, prompt_ids_of, prompt_of, token_sequence
+from rlhf.data.sequences import learnt_sequences, prompt_ids_of, prompt_of, token_sequence
 from rlhf.errors import ConfigError
 
 LossOn = Literal["completion", "assistant", "all"]
@@ -39,7 +41,8 @@ def prepare_examples(
         max_length: tokens of an example.
         over_long: what to do with longer ones; only prompts are ever cut.
         loss_on: "completion" (for messages, the last answer; for text, all of it), "assistant" (every answer of a
-            conversation) or "all" (every token but the first).
+            conversation; one example an answer, with a count, where the template rewrites earlier turns) or "all"
+            (every token but the first).
         append_eos: end each example with one EOS.
         on_empty: what to do with rows with an empty prompt, completion or message.
 
@@ -52,18 +55,22 @@ def prepare_examples(
         raise missing_columns(rows[0], ("prompt", "completion"), " (or {messages}, or {text})")
     encoder = Encoder(tokenizer, append_eos=append_eos)
 
-    def make(row: Row) -> Outcome[Example]:
+    def make(row: Row) -> Outcome[list[Example]]:
         fields = [cells.text_or_messages(row, name) for name in _columns_of(kind)]
         if loss_on == "assistant" and not isinstance(fields[-1], list):
             raise ConfigError(f"{row.location}: loss_on: assistant needs messages, found text - set it to completion")
         if refused_as_empty(fields, row, on_empty):
             return Outcome(None, "dropped_empty")
-        sequence = token_sequence(fields, encoder, row, is_last_answer=kind is DatasetType.MESSAGES)
-        if not sequence.response_ids:
+        if loss_on == "all" and len(fields) == 2:
+            made = [token_sequence(fields, encoder, row)]
+        else:
+            made = learnt_sequences(fields, encoder, row, every_answer=loss_on == "assistant")
+        if not all(sequence.response_ids for sequence in made):
             return dropped_as_empty(row, on_empty)
-        return _example(sequence, encoder, row, max_length=max_length, over_long=over_long, loss_on=loss_on)
+        fit = partial(fitted, encoder=encoder, row=row, max_length=max_length, over_long=over_long)
+        return joined([_example(sequence, fit, learns_all=loss_on == "all") for sequence in made])
 
-    return prepared(rows, make)
+    return flattened(prepared(rows, make))
 
 
 def prepare_pairs(
@@ -95,7 +102,7 @@ def prepare_pairs(
         margin = cells.margin(row)
         if refused_as_empty([*prompt, *answers], row, on_empty):
             return Outcome(None, "dropped_empty")
-        chosen, rejected = (token_sequence([*prompt, answer], encoder, row, is_last_answer=False) for answer in answers)
+        chosen, rejected = (token_sequence([*prompt, answer], encoder, row) for answer in answers)
         if not (chosen.response_ids and rejected.response_ids):
             return dropped_as_empty(row, on_empty)
         if chosen == rejected:
@@ -161,20 +168,15 @@ def _columns_of(kind: DatasetType) -> tuple[str, ...]:
 
 
 def _example(
-    sequence: TokenSequence, encoder: Encoder, row: Row, *, max_length: int, over_long: OverLong, loss_on: LossOn
+    sequence: TokenSequence, fit: Callable[[list[int], int], list[int] | None], *, learns_all: bool
 ) -> Outcome[Example]:
-    num_prompt = len(sequence.prompt_ids)
-    mask = [flag and (loss_on != "completion" or i >= num_prompt) for i, flag in enumerate(sequence.emitted)]
-    # Answers that are trained on may not be cut, so only what precedes the first one counts as the prompt here.
-    uncut = mask.index(True) if loss_on == "assistant" else num_prompt
-    ids = sequence.prompt_ids + sequence.response_ids
-    kept = fitted(ids[:uncut], len(ids) - uncut, encoder, row, max_length=max_length, over_long=over_long)
+    kept = fit(sequence.prompt_ids, len(sequence.response_ids))
     if kept is None:
         return Outcome(None, "dropped_long")
-    kept_mask = [False] * len(kept) + mask[uncut:]
-    if loss_on == "all":
-        kept_mask = [True] * len(kept_mask)
-    example = Example(tuple(kept + ids[uncut:]), (False, *kept_mask[1:]))
+    mask = [False] * len(kept) + sequence.emitted[len(sequence.prompt_ids) :]
+    if learns_all:
+        mask = [True] * len(mask)
+    example = Example(tuple(kept + sequence.response_ids), (False, *mask[1:]))
     if not any(example.loss_mask):
         return Outcome(None, "dropped_empty")  # one token of text: nothing is left to predict
-    return Outcome(example, fate_of(kept, ids[:uncut]))
+    return Outcome(example, fate_of(kept, sequence.prompt_ids))

@@ -126,15 +126,8 @@ def _check_tokenizers(name: str, policy: Policy, reference: Policy) -> None:
 
 
 def _prompts(section: DataSection, policy: Policy) -> list[Prompt]:
-    prepared = prepare_prompts(
-        load_rows(section),
-        policy.tokenizer,
-        max_length=section.max_length,
-        over_long=section.over_long,
-        on_empty=section.on_empty,
-    )
-    counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items() if count)
-    print(f"{section.path}: {counts}", flush=True)
+    prepared = prepare_prompts(load_rows(section), policy.tokenizer, **section.fitting)
+    print(f"{section.path}: {prepared.summary()}", flush=True)
     return prepared.items
 
 

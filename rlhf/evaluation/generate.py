@@ -32,8 +32,7 @@ def generate(config: GenerateConfig) -> Path | None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     policy = load_policy(resolve(config.model), compute_dtype(config.precision, device), device)
     prepared = _prompts(config, policy)
-    counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items() if count)
-    print(f"prompts: {counts}", file=sys.stderr, flush=True)
+    print(f"prompts: {prepared.summary()}", file=sys.stderr, flush=True)
     prompts = [prompt for prompt in prepared.items for _ in range(config.samples_per_prompt)]
     responses = respond(policy, prompts, config.decoding, generator(config.seed, "generate"))
     if config.output is None:
@@ -48,13 +47,7 @@ def _prompts(config: GenerateConfig, policy: Policy) -> Prepared[Prompt]:
     section = config.prompts
     if section is None:
         return prepare_prompts(_rows_of_standard_input(), policy.tokenizer, max_length=NO_LIMIT, over_long="error")
-    return prepare_prompts(
-        load_rows(section),
-        policy.tokenizer,
-        max_length=section.max_length,
-        over_long=section.over_long,
-        on_empty=section.on_empty,
-    )
+    return prepare_prompts(load_rows(section), policy.tokenizer, **section.fitting)
 
 
 def _rows_of_standard_input() -> list[Row]:

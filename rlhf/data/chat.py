@@ -1,0 +1,84 @@
+"""A conversation as the chat template of a tokenizer writes it, and which characters its generation tags mark."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jinja2
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from rlhf.data.bad_rows import BadRow
+from rlhf.data.records import Message, Tools
+from rlhf.errors import ConfigError
+
+T = TypeVar("T")
+Span = tuple[int, int]
+"""First character and the one after the last."""
+_TAGS = re.compile(r"\{%-?\s*generation\b")
+
+
+class Chat:
+    """The chat template of a tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Take the tokenizer; the template is looked up when it is needed."""
+        self._tokenizer = tokenizer
+
+    def render(
+        self, messages: Sequence[Message], location: str, *, tools: Tools = None, add_generation_prompt: bool
+    ) -> str:
+        """Return what the template makes of a conversation.
+
+        Raises:
+            ConfigError: the tokenizer has no chat template.
+            BadRow: the template refuses the conversation.
+        """
+        return self._applied(messages, location, tools, add_generation_prompt=add_generation_prompt)
+
+    def before_answer(self, messages: Sequence[Message], location: str, tools: Tools = None) -> str:
+        """Return what a model reads before it answers: up to the generation prompt."""
+        return self._applied(messages, location, tools, add_generation_prompt=True)
+
+    def marked(self, messages: Sequence[Message], location: str, tools: Tools = None) -> list[Span] | None:
+        """Return what the template's generation tags enclose, None where it has no such tags."""
+        template = self._template(location, tools)
+        if not _TAGS.search(template):
+            return None
+
+        def spans() -> list[Span]:
+            _, indices = render_jinja_template(
+                conversations=[list(messages)],
+                tools=tools,
+                chat_template=template,
+                return_assistant_tokens_mask=True,
+                **self._tokenizer.special_tokens_map,
+            )
+            return [(int(start), int(end)) for start, end in indices[0] if start < end]
+
+        return self._guarded(spans, location)
+
+    def _applied(self, messages: Sequence[Message], location: str, tools: Tools, **options: Any) -> str:
+        self._template(location, tools)
+
+        def text() -> str:
+            return str(self._tokenizer.apply_chat_template(list(messages), tools=tools, tokenize=False, **options))
+
+        return self._guarded(text, location)
+
+    def _guarded(self, call: Callable[[], T], location: str) -> T:
+        try:
+            return call()
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise BadRow(location, f"the chat template refuses this conversation: {error}") from None
+
+    def _template(self, location: str, tools: Tools) -> str:
+        name = str(self._tokenizer.name_or_path or "the tokenizer")
+        if self._tokenizer.chat_template is None:
+            raise ConfigError(
+                f"{name}: the rows hold messages, but the tokenizer has no chat template - add chat_template.jinja"
+            )
+        try:
+            return self._tokenizer.get_chat_template(None, tools)
+        except ValueError as error:
+            raise ConfigError(f"{name}: {error}") from None
