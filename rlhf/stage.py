@@ -12,7 +12,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import EvaluateConfig
 from rlhf.config.reading.loader import save_config
-from rlhf.config.shared import DataSection, ModelSection, OptimizerSection, StageConfig, StageSettings, TuningSection
+from rlhf.config.shared import (
+    ChatSection,
+    DataSection,
+    ModelSection,
+    OptimizerSection,
+    StageConfig,
+    StageSettings,
+    TuningSection,
+)
 from rlhf.data.reading.dataset_type import detect_type
 from rlhf.data.reading.rows import read_rows
 from rlhf.data.records import Prepared, Row
@@ -170,7 +178,9 @@ def fingerprint(config: StageConfig | EvaluateConfig, inputs: Sequence[str]) -> 
 
 def fingerprint_with(config: StageSettings | EvaluateConfig, content: Sequence[JSON]) -> str:
     """Return the same, where what stands for the inputs is known already."""
-    return f"{json_digest(_what_counts(config))}-{json_digest(list(content))}"
+    chat = config if isinstance(config, ChatSection) else config.model
+    files = [] if chat.chat_template is None else [content_digest(chat.chat_template)]
+    return f"{json_digest(_what_counts(config))}-{json_digest([*content, *files])}"
 
 
 def load_rows(section: DataSection) -> list[Row]:

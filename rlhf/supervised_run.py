@@ -215,7 +215,9 @@ def check_length(model: PreTrainedModel, longest: int, source: Source) -> None:
 
 def _lesson(task: Task[T], config: SftConfig | RewardModelConfig, run: Frame) -> Lesson[T]:
     """Read the data before the model: a bad row is told at once."""
-    tokenizer = load_tokenizer(resolve(config.model.path), trust_remote_code=config.model.trust_remote_code)
+    tokenizer = load_tokenizer(
+        resolve(config.model.path), trust_remote_code=config.model.trust_remote_code, **config.model.chat
+    )
     sources = [Source.of(section) for section in (config.data, config.eval_data) if section is not None]
     parts = [taken(task, source, tokenizer, run) for source in sources]
     items, held_out = parts[0], parts[1] if len(parts) > 1 else []

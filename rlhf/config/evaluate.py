@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from rlhf.config.shared import Count, DataSection, InRunDirectory, NonNegative, Precision, Section
+from rlhf.config.shared import ChatSection, Count, DataSection, InRunDirectory, NonNegative, Precision, Section
 
 FILE_NAME = re.compile(r"\w[\w.\-]*")
 """What a policy may be called."""
@@ -36,7 +36,7 @@ class GoldSection(Section):
     )
 
 
-class EvaluateConfig(InRunDirectory):
+class EvaluateConfig(ChatSection, InRunDirectory):
     """Compare policies on the same held-out prompts."""
 
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler and of the bootstrap")
@@ -63,7 +63,7 @@ class EvaluateConfig(InRunDirectory):
         return self
 
 
-class GenerateConfig(Section):
+class GenerateConfig(ChatSection):
     """Answer prompts from a file or standard input, as JSONL."""
 
     model: str = Field(description="model directory, `fetch:NAME` or hub name")

@@ -36,7 +36,23 @@ class LoraSection(Section):
     target_modules: str | list[str] = Field("all-linear", description="module names as peft takes them")
 
 
-class TuningSection(Section):
+class ChatSection(Section):
+    """How a tokenizer writes conversations; what is set here is saved with the model."""
+
+    chat_template: str | None = Field(
+        None, description="file with a chat template (Jinja) in the place of the tokenizer's own"
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        {}, description="values of the template's variables, such as {enable_thinking: false}"
+    )
+
+    @property
+    def chat(self) -> dict[str, Any]:
+        """These settings alone, as `load_tokenizer` takes them."""
+        return {"chat_template": self.chat_template, "chat_template_kwargs": self.chat_template_kwargs}
+
+
+class TuningSection(ChatSection):
     """Which weights of a model are trained, and what it computes in."""
 
     precision: Precision = Field("auto", description="compute type; `auto` takes bfloat16 where the hardware has it")

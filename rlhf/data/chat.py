@@ -47,14 +47,15 @@ class Chat:
             return None
 
         def spans() -> list[Span]:
-            _, indices = render_jinja_template(
+            special: dict[str, Any] = dict(self._tokenizer.special_tokens_map)
+            rendered: Any = render_jinja_template(
                 conversations=[list(messages)],
                 tools=tools,
                 chat_template=template,
                 return_assistant_tokens_mask=True,
-                **self._tokenizer.special_tokens_map,
+                **special,
             )
-            return [(int(start), int(end)) for start, end in indices[0] if start < end]
+            return [(int(start), int(end)) for start, end in rendered[1][0] if start < end]
 
         return self._guarded(spans, location)
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from rlhf.data import cells
@@ -52,7 +52,7 @@ def joined(parts: Sequence[Outcome[T]]) -> Outcome[list[T]]:
 
 def flattened(many: Prepared[list[T]]) -> Prepared[T]:
     """Return the records of all rows in one list; the counts stay those of the rows."""
-    return replace(many, items=[item for items in many.items for item in items])
+    return Prepared([item for items in many.items for item in items], many.counts, many.notes)
 
 
 def prepared(rows: Sequence[Row], make: Callable[[Row], Outcome[T]]) -> Prepared[T]:

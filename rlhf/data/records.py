@@ -8,7 +8,7 @@ T = TypeVar("T")
 Message = dict[str, Any]
 """One turn of a conversation: at least `role` and `content`."""
 
-Tools = list[dict[str, Any]] | None
+Tools = list[Any] | None
 """The tools that an assistant may call, as JSON schemas; None where a conversation has none."""
 
 

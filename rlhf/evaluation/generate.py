@@ -30,7 +30,7 @@ def generate(config: GenerateConfig) -> Path | None:
         RlhfError: bad config, data or model.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    policy = load_policy(resolve(config.model), compute_dtype(config.precision, device), device)
+    policy = load_policy(resolve(config.model), compute_dtype(config.precision, device), device, config.chat)
     prepared = _prompts(config, policy)
     print(f"prompts: {prepared.summary()}", file=sys.stderr, flush=True)
     prompts = [prompt for prompt in prepared.items for _ in range(config.samples_per_prompt)]

@@ -1,7 +1,6 @@
 """Conversations in the chat templates of public models: what is learnt, and what sampling reads."""
 
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlhf.data.demonstrations import prepare_demonstrations
 from rlhf.data.records import Row
-from rlhf.data.tokenization import prepare_examples, prepare_pairs, prepare_prompts
+from rlhf.data.tokenization import prepare_pairs
 from rlhf.errors import DataError
 
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -20,30 +19,12 @@ AGAIN = {"role": "user", "content": "Is it sunny?"}
 ANSWER = {"role": "assistant", "content": "Sure."}
 OTHER = {"role": "assistant", "content": "No."}
 TALK = [QUESTION, FIRST, AGAIN, ANSWER]
+EVERY = {"loss_on": "assistant"}
+Made = Callable[..., Any]
 
 
 def row(**values: Any) -> list[Row]:
     return [Row(values, "f.jsonl:1")]
-
-
-def learnt(tokenizer: PreTrainedTokenizerBase, example: Any) -> str:
-    pairs = zip(example.input_ids, example.loss_mask, strict=True)
-    return str(tokenizer.decode([token for token, counts in pairs if counts]))
-
-
-def examples(tokenizer: PreTrainedTokenizerBase, **options: Any) -> Any:
-    loss_on = options.pop("loss_on", "completion")
-    return prepare_examples(row(**options), tokenizer, max_length=500, loss_on=loss_on)
-
-
-def sampled(tokenizer: PreTrainedTokenizerBase, prompt: Any, **columns: Any) -> tuple[int, ...]:
-    return prepare_prompts(row(prompt=prompt, **columns), tokenizer, max_length=500).items[0].ids
-
-
-@pytest.fixture(scope="session")
-def public(module: Callable[[Path], ModuleType]) -> ModuleType:
-    """The module `templates.py`."""
-    return module(Path(__file__).with_name("templates.py"))
 
 
 SHAPES = (
@@ -68,10 +49,15 @@ def test_every_shape_is_tried(public: ModuleType) -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_last_answer_is_learnt_after_the_ids_that_sampling_reads(
-    tokenizer_of: Callable[[str], PreTrainedTokenizerBase], public: ModuleType, name: str
+    tokenizer_of: Callable[[str], PreTrainedTokenizerBase],
+    public: ModuleType,
+    name: str,
+    examples: Made,
+    sampled: Made,
+    learnt: Made,
 ) -> None:
     tokenizer, talk = tokenizer_of(name), talk_in(public, name)
-    prompt = sampled(tokenizer, talk[:-1])
+    prompt = sampled(tokenizer, prompt=talk[:-1])
     for fields in ({"messages": talk}, {"prompt": talk[:-1], "completion": talk[-1:]}):
         (example,) = examples(tokenizer, **fields).items
         assert example.input_ids[: len(prompt)] == prompt
@@ -81,11 +67,16 @@ def test_the_last_answer_is_learnt_after_the_ids_that_sampling_reads(
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_answer_is_learnt_after_the_ids_that_sampling_reads(
-    tokenizer_of: Callable[[str], PreTrainedTokenizerBase], public: ModuleType, name: str
+    tokenizer_of: Callable[[str], PreTrainedTokenizerBase],
+    public: ModuleType,
+    name: str,
+    examples: Made,
+    sampled: Made,
+    learnt: Made,
 ) -> None:
     tokenizer, talk = tokenizer_of(name), talk_in(public, name)
-    found = examples(tokenizer, messages=talk, loss_on="assistant").items
-    prompts = [sampled(tokenizer, talk[: len(talk) - left]) for left in (3, 1)]
+    found = examples(tokenizer, EVERY, messages=talk).items
+    prompts = [sampled(tokenizer, prompt=talk[: len(talk) - left]) for left in (3, 1)]
     for place, prompt in enumerate(prompts):
         example = found[place if len(found) == 2 else 0]
         assert example.input_ids[: len(prompt)] == prompt
@@ -98,7 +89,7 @@ def test_every_answer_is_learnt_after_the_ids_that_sampling_reads(
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_pairs_demonstrations_and_examples_have_the_same_ids(
-    tokenizer_of: Callable[[str], PreTrainedTokenizerBase], public: ModuleType, name: str
+    tokenizer_of: Callable[[str], PreTrainedTokenizerBase], public: ModuleType, name: str, examples: Made, sampled: Made
 ) -> None:
     tokenizer, talk = tokenizer_of(name), talk_in(public, name)
     fields = {"prompt": talk[:-1], "chosen": [ANSWER], "rejected": [OTHER]}
@@ -107,13 +98,17 @@ def test_pairs_demonstrations_and_examples_have_the_same_ids(
     (example,) = examples(tokenizer, prompt=talk[:-1], completion=[ANSWER]).items
     assert pair.chosen_ids == (*demonstration.prompt.ids, *demonstration.response_ids) == example.input_ids
     assert (
-        demonstration.prompt.ids == sampled(tokenizer, talk[:-1]) == pair.rejected_ids[: len(demonstration.prompt.ids)]
+        demonstration.prompt.ids
+        == sampled(tokenizer, prompt=talk[:-1])
+        == pair.rejected_ids[: len(demonstration.prompt.ids)]
     )
 
 
-def test_a_thinking_template_gives_one_example_an_answer_and_says_so(public: ModuleType) -> None:
+def test_a_thinking_template_gives_one_example_an_answer_and_says_so(
+    public: ModuleType, examples: Made, learnt: Made
+) -> None:
     tokenizer = public.byte_level(public.QWEN_3, "<|im_end|>")
-    found = examples(tokenizer, messages=TALK, loss_on="assistant")
+    found = examples(tokenizer, EVERY, messages=TALK)
     assert [learnt(tokenizer, example) for example in found.items] == [
         "<think>\n\n</think>\n\nI am fine.<|im_end|>",
         "<think>\n\n</think>\n\nSure.<|im_end|>",
@@ -126,14 +121,18 @@ def test_a_thinking_template_gives_one_example_an_answer_and_says_so(public: Mod
     ]
 
 
-def test_where_no_turn_is_rewritten_all_answers_are_in_one_example(public: ModuleType) -> None:
+def test_where_no_turn_is_rewritten_all_answers_are_in_one_example(
+    public: ModuleType, examples: Made, learnt: Made
+) -> None:
     tokenizer = public.byte_level(public.QWEN_2_5, "<|im_end|>")
-    found = examples(tokenizer, messages=TALK, loss_on="assistant")
+    found = examples(tokenizer, EVERY, messages=TALK)
     assert [learnt(tokenizer, example) for example in found.items] == ["I am fine.<|im_end|>Sure.<|im_end|>"]
     assert found.notes == []
 
 
-def test_several_answers_of_a_completion_are_learnt_in_a_thinking_template(public: ModuleType) -> None:
+def test_several_answers_of_a_completion_are_learnt_in_a_thinking_template(
+    public: ModuleType, examples: Made, learnt: Made
+) -> None:
     tokenizer = public.byte_level(public.QWEN_3, "<|im_end|>")
     found = examples(tokenizer, prompt=[QUESTION], completion=[FIRST, AGAIN, ANSWER]).items
     assert ["fine" in learnt(tokenizer, example) for example in found] == [True, False]
@@ -141,11 +140,13 @@ def test_several_answers_of_a_completion_are_learnt_in_a_thinking_template(publi
         row(prompt=[QUESTION], chosen=[FIRST, AGAIN, ANSWER], rejected=[FIRST, AGAIN, OTHER]), tokenizer, max_length=500
     ).items
     assert "I am fine.<|im_end|>" in tokenizer.decode(pair.chosen_ids)
-    (everything,) = examples(tokenizer, prompt=[QUESTION], completion=[FIRST, AGAIN, ANSWER], loss_on="all").items
+    (everything,) = examples(tokenizer, {"loss_on": "all"}, prompt=[QUESTION], completion=[FIRST, AGAIN, ANSWER]).items
     assert everything.input_ids == pair.chosen_ids
 
 
-def test_what_the_generation_prompt_supplies_is_not_learnt_though_tags_enclose_it(public: ModuleType) -> None:
+def test_what_the_generation_prompt_supplies_is_not_learnt_though_tags_enclose_it(
+    public: ModuleType, examples: Made, sampled: Made, learnt: Made
+) -> None:
     tagged = public.CHATML.replace(
         "{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}",
         "{{ '<|im_start|>' + m['role'] + '\\n' }}{% if m['role'] == 'assistant' %}{% generation %}"
@@ -154,23 +155,27 @@ def test_what_the_generation_prompt_supplies_is_not_learnt_though_tags_enclose_i
     ).replace("assistant\\n' }}{% endif %}", "assistant\\n<think></think>' }}{% endif %}")
     tokenizer = public.byte_level(tagged, "<|im_end|>")
     for loss_on, expected in (("completion", "Sure.<|im_end|>"), ("assistant", "I am fine.<|im_end|>Sure.<|im_end|>")):
-        (example,) = examples(tokenizer, messages=TALK, loss_on=loss_on).items
+        (example,) = examples(tokenizer, {"loss_on": loss_on}, messages=TALK).items
         assert learnt(tokenizer, example) == expected
-        prompt = sampled(tokenizer, TALK[:-1])
+        prompt = sampled(tokenizer, prompt=TALK[:-1])
         assert example.input_ids[: len(prompt)] == prompt
 
 
-def test_an_answer_goes_on_where_the_generation_prompt_has_opened_a_thought(public: ModuleType) -> None:
+def test_an_answer_goes_on_where_the_generation_prompt_has_opened_a_thought(
+    public: ModuleType, examples: Made, sampled: Made, learnt: Made
+) -> None:
     tokenizer = public.byte_level(public.DEEPSEEK_R1, "<|end_of_sentence|>")
     thought = {"role": "assistant", "content": "<think>\nIt is.\n</think>\n\nSure."}
     (example,) = examples(tokenizer, messages=[*TALK[:3], thought]).items
     assert learnt(tokenizer, example) == "It is.\n</think>\n\nSure.<|end_of_sentence|>"
-    prompt = sampled(tokenizer, TALK[:3])
+    prompt = sampled(tokenizer, prompt=TALK[:3])
     assert example.input_ids[: len(prompt)] == prompt
     assert tokenizer.decode(prompt).endswith("<|Assistant|><think>\n")
 
 
-def test_an_answer_without_the_thought_that_was_opened_is_refused_and_the_hint_works(public: ModuleType) -> None:
+def test_an_answer_without_the_thought_that_was_opened_is_refused_and_the_hint_works(
+    public: ModuleType, examples: Made, learnt: Made
+) -> None:
     tokenizer = public.byte_level(public.DEEPSEEK_R1, "<|end_of_sentence|>")
     with pytest.raises(DataError, match=r"f.jsonl:1: nothing in .* ends with '<think>\\n', .* begin the answer so, or"):
         examples(tokenizer, messages=TALK)
