@@ -21,7 +21,7 @@ from rlhf.config.shared import (
     StageSettings,
     TuningSection,
 )
-from rlhf.data.reading.dataset_type import detect_type
+from rlhf.data.intake import common_type
 from rlhf.data.reading.rows import read_rows
 from rlhf.data.records import Prepared, Row
 from rlhf.errors import ConfigError
@@ -190,7 +190,7 @@ def load_rows(section: DataSection) -> list[Row]:
 
 def describe_rows(section: DataSection, rows: Sequence[Row]) -> str:
     """Return where rows come from and which type was detected."""
-    return f"{section.path} [{detect_type(rows)}]"
+    return f"{section.path} [{common_type(rows, section.on_bad_row)[0]}]"
 
 
 def trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTrainedTokenizerBase) -> Trainable:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import RewardModelConfig, RewardSettings, SftConfig, SFTSettings
 from rlhf.config.shared import DataSection, FittingSection
-from rlhf.data.reading.dataset_type import detect_type
+from rlhf.data.intake import common_type
 from rlhf.data.records import Prepared, Row
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
@@ -188,7 +188,7 @@ def taken(task: Task[T], source: Source, tokenizer: PreTrainedTokenizerBase, run
 
 def reported(prepared: Prepared[T], source: Source, run: Frame) -> list[T]:
     """Say how many rows of a source were taken, and return what they became."""
-    run.report(f"{source.name} [{detect_type(source.rows)}]", prepared)
+    run.report(f"{source.name} [{common_type(source.rows, source.fitting.on_bad_row)[0]}]", prepared)
     return prepared.items
 
 

@@ -15,6 +15,7 @@ Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
 Precision = Literal["auto", "float32", "bfloat16"]
 OverLong = Literal["drop", "cut_left", "error"]
 OnEmpty = Literal["error", "skip"]
+OnBadRow = Literal["stop", "drop"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -88,11 +89,14 @@ class FittingSection(Section):
         "drop", description="what happens to longer rows: drop, cut the prompt at the left, or stop"
     )
     on_empty: OnEmpty = Field("error", description="what happens to rows with an empty prompt or completion")
+    on_bad_row: OnBadRow = Field(
+        "stop", description="what happens to rows that cannot be used: stop, or drop them and count them by reason"
+    )
 
     @property
     def fitting(self) -> dict[str, Any]:
         """These settings alone, as the functions of `rlhf.data` take them."""
-        return {"max_length": self.max_length, "over_long": self.over_long, "on_empty": self.on_empty}
+        return {name: getattr(self, name) for name in FittingSection.model_fields}
 
 
 class DataSource(Section):

@@ -1,9 +1,10 @@
 """The cells of a row as text, messages or numbers; anything else is refused with file and line."""
 
 import math
+import re
 
+from rlhf.data.bad_rows import BadRow
 from rlhf.data.records import Message, Row
-from rlhf.errors import DataError
 
 
 def text_or_messages(row: Row, column: str) -> str | list[Message]:
@@ -26,7 +27,7 @@ def messages(row: Row, column: str) -> list[Message]:
     if not isinstance(cell, list):
         raise _unexpected(row, column, "a list of messages", cell)
     if not cell:
-        raise DataError(f"{row.location}: {column} holds no message")
+        raise BadRow(row.location, f"{column} holds no message")
     return [_message(message, row, f"{column}[{index}]") for index, message in enumerate(cell)]
 
 
@@ -66,13 +67,16 @@ def _encodable(value: str, row: Row, column: str) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DataError(
-            f"{row.location}: {column} has a lone surrogate (U+{ord(value[error.start]):04X}) at character "
-            f"{error.start} - the text was cut within a character"
+        raise BadRow(
+            row.location,
+            f"{column} has a lone surrogate (U+{ord(value[error.start]):04X}) at character {error.start} - the text "
+            "was cut within a character",
+            "a lone surrogate: text that was cut within a character",
         ) from None
     return value
 
 
-def _unexpected(row: Row, column: str, expected: str, cell: object) -> DataError:
+def _unexpected(row: Row, column: str, expected: str, cell: object) -> BadRow:
     found = "null" if cell is None else f"{type(cell).__name__} {str(cell)[:40]!r}"
-    return DataError(f"{row.location}: {column} must be {expected}, found {found}")
+    place = re.sub(r"\[\d+\]", "[]", column)
+    return BadRow(row.location, f"{column} must be {expected}, found {found}", f"{place} must be {expected}")

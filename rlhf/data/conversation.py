@@ -59,7 +59,7 @@ def sequences(conversation: Conversation, turns: Sequence[int], encoder: Encoder
     together = _together(conversation, turns, encoder)
     if together is not None:
         return [together]
-    return [answer(_up_to(conversation, turn), encoder) for turn in turns]
+    return [answer(up_to(conversation, turn), encoder) for turn in turns]
 
 
 def answer(conversation: Conversation, encoder: Encoder) -> TokenSequence:
@@ -114,7 +114,7 @@ def _between(
     """Return where the answers stand: from each generation prompt to the end of the turn; None if turns change."""
     spans: list[Span] = []
     for turn, before in zip(turns, befores, strict=True):
-        after = _text(_up_to(conversation, turn), encoder) if turn < len(conversation.messages) - 1 else text
+        after = _text(up_to(conversation, turn), encoder) if turn < len(conversation.messages) - 1 else text
         if not (text.startswith(after) and after.startswith(before)):
             return None
         spans.append((len(before), len(after)))
@@ -220,5 +220,6 @@ def _text(conversation: Conversation, encoder: Encoder) -> str:
     )
 
 
-def _up_to(conversation: Conversation, turn: int) -> Conversation:
+def up_to(conversation: Conversation, turn: int) -> Conversation:
+    """Return a conversation that ends with the message at `turn`."""
     return replace(conversation, messages=conversation.messages[: turn + 1])

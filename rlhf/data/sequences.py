@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rlhf.data.bad_rows import BadRow
-from rlhf.data.conversation import Conversation, TokenSequence, sequences, whole
+from rlhf.data.conversation import Conversation, TokenSequence, sequences, up_to, whole
 from rlhf.data.encoder import Encoder
 from rlhf.data.records import Message, Prompt, Row
 from rlhf.errors import DataError
@@ -69,13 +69,17 @@ def _joined(fields: Sequence[str | list[Message]], row: Row) -> tuple[Conversati
     if len(parts) < len(fields):
         raise _two_kinds(row)
     messages = [message for part in parts for message in part]
-    if messages[-1]["role"] != "assistant" or messages[0]["role"] == "assistant":
+    num_prompt = len(parts[0]) if len(parts) == 2 else 0
+    conversation = Conversation(messages, row.location)
+    answers = [turn for turn in conversation.answers() if turn >= num_prompt]
+    if not answers:
         raise BadRow(
             row.location,
-            "a conversation must start with a system or user message and end with an assistant's, found roles "
+            "a conversation needs an answer: an assistant's message after another one; found roles "
             f"{[message['role'] for message in messages]}",
+            "no answer: an assistant's message after another one",
         )
-    return Conversation(messages, row.location), len(parts[0]) if len(parts) == 2 else 0
+    return up_to(conversation, answers[-1]), num_prompt
 
 
 def _plain(fields: Sequence[str | list[Message]], encoder: Encoder, row: Row) -> TokenSequence:
@@ -89,5 +93,5 @@ def _plain(fields: Sequence[str | list[Message]], encoder: Encoder, row: Row) ->
     return TokenSequence(prompt_ids, response_ids, [False] * len(prompt_ids) + [True] * len(response_ids))
 
 
-def _two_kinds(row: Row) -> DataError:
+def _two_kinds(row: Row) -> BadRow:
     return BadRow(row.location, "prompt and response must both be text or both be lists of messages")

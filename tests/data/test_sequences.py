@@ -52,7 +52,13 @@ def test_a_prompt_does_not_end_with_the_assistant(encoder):
         prompt_ids_of([USER, ANSWER], encoder, ROW)
 
 
-@pytest.mark.parametrize("talk", [[USER], [ANSWER, USER, ANSWER]])
-def test_a_conversation_starts_with_a_user_and_ends_with_an_assistant(encoder, talk):
-    with pytest.raises(DataError, match=r"f.jsonl:1: a conversation must start with a system .* found roles"):
+@pytest.mark.parametrize("talk", [[USER], [ANSWER], [ANSWER, USER]])
+def test_a_conversation_without_an_answer_is_refused(encoder, talk):
+    with pytest.raises(DataError, match=r"f.jsonl:1: a conversation needs an answer: .*; found roles \['"):
         token_sequence([talk], encoder, ROW)
+
+
+def test_a_greeting_is_read_but_not_learnt_and_a_last_question_is_left_out(encoder):
+    (found,) = learnt_sequences([[ANSWER, USER, ANSWER, USER]], encoder, ROW, every_answer=True)
+    assert found.prompt_ids == prompt_ids_of([ANSWER, USER], encoder, ROW)[1]
+    assert found.response_ids == [*encoder.bare("a"), 2]
