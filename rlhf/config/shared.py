@@ -93,6 +93,10 @@ class FittingSection(Section):
         "stop", description="what happens to rows that cannot be used: stop, or drop them and count them by reason"
     )
 
+    system: Literal["keep", "merge_into_user", "drop"] = Field(
+        "keep", description="what becomes of system messages, for templates that refuse them"
+    )
+
     @property
     def fitting(self) -> dict[str, Any]:
         """These settings alone, as the functions of `rlhf.data` take them."""

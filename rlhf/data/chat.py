@@ -65,7 +65,20 @@ class Chat:
         def text() -> str:
             return str(self._tokenizer.apply_chat_template(list(messages), tools=tools, tokenize=False, **options))
 
-        return self._guarded(text, location)
+        try:
+            return self._guarded(text, location)
+        except BadRow as refusal:
+            others = [message for message in messages if message["role"] != "system"]
+            if others and len(others) < len(messages) and self._takes(others, location, tools, **options):
+                raise BadRow(location, f"{refusal.reason} - set system: merge_into_user or drop") from None
+            raise
+
+    def _takes(self, messages: Sequence[Message], location: str, tools: Tools, **options: Any) -> bool:
+        try:
+            self._applied(messages, location, tools, **options)
+        except BadRow:
+            return False
+        return True
 
     def _guarded(self, call: Callable[[], T], location: str) -> T:
         try:

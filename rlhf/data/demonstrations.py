@@ -5,7 +5,6 @@ from typing import Unpack
 
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.data import cells
 from rlhf.data.encoder import Encoder
 from rlhf.data.fitting import Fitting, FittingKeys
 from rlhf.data.intake import (
@@ -54,7 +53,7 @@ def prepare_demonstrations(
     def make(row: Row) -> Outcome[Demonstration]:
         if "prompt" not in row.values:
             raise missing_columns(row, ("prompt", column))
-        raw, response = cells.text_or_messages(row, "prompt"), cells.text_or_messages(row, column)
+        raw, response = fit.field(row, "prompt"), fit.field(row, column)
         if refused_as_empty([raw, response], row, fit.on_empty):
             return Outcome(None, "dropped_empty")
         text, prompt_ids = prompt_ids_of(raw, encoder, row)

@@ -53,7 +53,7 @@ class Prompt:
     ids: tuple[int, ...]
     """Token ids, cut on the left if `over_long` says so."""
     raw: str | list[Message]
-    """The prompt as it is in the row."""
+    """The prompt as it is in the row, with system messages as the section's `system` says."""
     columns: dict[str, object]
     """Every other column of the row, for rewards that read them."""
 

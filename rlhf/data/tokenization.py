@@ -65,7 +65,7 @@ def prepare_examples(
     encoder = Encoder(tokenizer, append_eos=append_eos)
 
     def make(row: Row) -> Outcome[list[Example]]:
-        fields = [cells.text_or_messages(row, name) for name in _columns_of(kind)]
+        fields = [fit.field(row, name) for name in _columns_of(kind)]
         if loss_on == "assistant" and not isinstance(fields[-1], list):
             raise ConfigError(f"{row.location}: loss_on: assistant needs messages, found text - set it to completion")
         if refused_as_empty(fields, row, fit.on_empty):
@@ -106,8 +106,8 @@ def prepare_pairs(
     encoder = Encoder(tokenizer, append_eos=append_eos)
 
     def make(row: Row) -> Outcome[Pair]:
-        prompt = [cells.text_or_messages(row, "prompt")] if "prompt" in row.values else []
-        answers = [cells.text_or_messages(row, name) for name in ("chosen", "rejected")]
+        prompt = [fit.field(row, "prompt")] if "prompt" in row.values else []
+        answers = [fit.field(row, name) for name in ("chosen", "rejected")]
         margin = cells.margin(row)
         if refused_as_empty([*prompt, *answers], row, fit.on_empty):
             return Outcome(None, "dropped_empty")
@@ -153,7 +153,7 @@ def prompt_maker(
     def make(row: Row) -> Outcome[Prompt]:
         if "prompt" not in row.values:
             raise missing_columns(row, ("prompt",))
-        raw = cells.text_or_messages(row, "prompt")
+        raw = fit.field(row, "prompt")
         if refused_as_empty([raw], row, fit.on_empty):
             return Outcome(None, "dropped_empty")
         text, ids = prompt_ids_of(raw, encoder, row)
