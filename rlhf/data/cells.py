@@ -1,10 +1,11 @@
 """The cells of a row as text, messages or numbers; anything else is refused with file and line."""
 
+import json
 import math
-import re
 
 from rlhf.data.bad_rows import BadRow
-from rlhf.data.records import Message, Row
+from rlhf.data.messages import checked_message, encodable, unexpected, without_nulls
+from rlhf.data.records import Message, Row, Tools
 
 
 def text_or_messages(row: Row, column: str) -> str | list[Message]:
@@ -15,20 +16,39 @@ def text_or_messages(row: Row, column: str) -> str | list[Message]:
     """
     cell = row.values[column]
     if isinstance(cell, str):
-        return _encodable(cell, row, column)
+        return encodable(cell, row.location, column)
     if isinstance(cell, list):
         return messages(row, column)
-    raise _unexpected(row, column, "text or a list of messages", cell)
+    raise unexpected(row.location, column, "text or a list of messages", cell)
 
 
 def messages(row: Row, column: str) -> list[Message]:
-    """Return a cell that holds a list of messages, each with a role and its content as text."""
+    """Return a cell that holds a list of messages; see `checked_message`."""
     cell = row.values[column]
     if not isinstance(cell, list):
-        raise _unexpected(row, column, "a list of messages", cell)
+        raise unexpected(row.location, column, "a list of messages", cell)
     if not cell:
         raise BadRow(row.location, f"{column} holds no message")
-    return [_message(message, row, f"{column}[{index}]") for index, message in enumerate(cell)]
+    return [checked_message(message, row.location, f"{column}[{index}]") for index, message in enumerate(cell)]
+
+
+def tools(row: Row) -> Tools:
+    """Return the `tools` column, a list of JSON schemas or JSON text of one; None where a row has none.
+
+    Raises:
+        BadRow: it holds something else.
+    """
+    cell = row.values.get("tools")
+    if isinstance(cell, str) and cell.strip():
+        try:
+            cell = json.loads(cell)
+        except ValueError:
+            raise unexpected(row.location, "tools", "a list of JSON schemas, or JSON text of one", cell) from None
+    if not cell:
+        return None
+    if not isinstance(cell, list) or not all(isinstance(tool, dict) for tool in cell):
+        raise unexpected(row.location, "tools", "a list of JSON schemas, or JSON text of one", cell)
+    return list(without_nulls(cell))
 
 
 def margin(row: Row) -> float:
@@ -41,42 +61,17 @@ def margin(row: Row) -> float:
             number = math.nan
         if math.isfinite(number):
             return number
-    raise _unexpected(row, "margin", "a finite number", cell)
+    raise unexpected(row.location, "margin", "a finite number", cell)
 
 
 def is_empty(value: str | list[Message]) -> bool:
     """Tell whether text is blank, or a list holds an empty message of a user or an assistant."""
     if isinstance(value, str):
         return not value.strip()
-    return any(message["role"] in ("user", "assistant") and not message["content"].strip() for message in value)
-
-
-def _message(value: object, row: Row, column: str) -> Message:
-    if not isinstance(value, dict):
-        raise _unexpected(row, column, "an object with role and content", value)
-    for key in ("role", "content"):
-        if not isinstance(value.get(key), str):
-            raise _unexpected(row, f"{column}.{key}", "text", value.get(key))
-        _encodable(value[key], row, f"{column}.{key}")
-    # `datasets` fills in None for keys that only other messages have.
-    return {key: cell for key, cell in value.items() if cell is not None}
-
-
-def _encodable(value: str, row: Row, column: str) -> str:
-    """Refuse half a surrogate pair, which JSON can spell and UTF-8 cannot."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise BadRow(
-            row.location,
-            f"{column} has a lone surrogate (U+{ord(value[error.start]):04X}) at character {error.start} - the text "
-            "was cut within a character",
-            "a lone surrogate: text that was cut within a character",
-        ) from None
-    return value
-
-
-def _unexpected(row: Row, column: str, expected: str, cell: object) -> BadRow:
-    found = "null" if cell is None else f"{type(cell).__name__} {str(cell)[:40]!r}"
-    place = re.sub(r"\[\d+\]", "[]", column)
-    return BadRow(row.location, f"{column} must be {expected}, found {found}", f"{place} must be {expected}")
+    return any(
+        message["role"] in ("user", "assistant")
+        and "tool_calls" not in message
+        and not message["content"].strip()
+        and not message.get("reasoning_content")
+        for message in value
+    )

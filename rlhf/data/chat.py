@@ -1,5 +1,6 @@
 """A conversation as the chat template of a tokenizer writes it, and which characters its generation tags mark."""
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -37,12 +38,20 @@ class Chat:
         return self._applied(messages, location, tools, add_generation_prompt=add_generation_prompt)
 
     def before_answer(self, messages: Sequence[Message], location: str, tools: Tools = None) -> str:
-        """Return what a model reads before it answers: up to the generation prompt."""
-        return self._applied(messages, location, tools, add_generation_prompt=True)
+        """Return what a model reads before it answers: up to the generation prompt, or in the middle of an answer.
+
+        A conversation that ends with an assistant's message is left open there, for the model to go on.
+        """
+        if not messages or messages[-1]["role"] != "assistant":
+            return self._applied(messages, location, tools, add_generation_prompt=True)
+        if "tool_calls" in messages[-1]:
+            raise BadRow(location, "a prompt ends with a call of a tool - add the tool's answer, or leave out the call")
+        return self._applied(messages, location, tools, continue_final_message=True)
 
     def marked(self, messages: Sequence[Message], location: str, tools: Tools = None) -> list[Span] | None:
         """Return what the template's generation tags enclose, None where it has no such tags."""
         template = self._template(location, tools)
+        check_tools(messages, tools, template, location)
         if not _TAGS.search(template):
             return None
 
@@ -60,13 +69,13 @@ class Chat:
         return self._guarded(spans, location)
 
     def _applied(self, messages: Sequence[Message], location: str, tools: Tools, **options: Any) -> str:
-        self._template(location, tools)
+        check_tools(messages, tools, self._template(location, tools), location)
 
         def text() -> str:
             return str(self._tokenizer.apply_chat_template(list(messages), tools=tools, tokenize=False, **options))
 
         try:
-            return self._guarded(text, location)
+            return _with_tool_answers(self._guarded(text, location), messages, location)
         except BadRow as refusal:
             others = [message for message in messages if message["role"] != "system"]
             if others and len(others) < len(messages) and self._takes(others, location, tools, **options):
@@ -96,3 +105,29 @@ class Chat:
             return self._tokenizer.get_chat_template(None, tools)
         except ValueError as error:
             raise ConfigError(f"{name}: {error}") from None
+
+
+def check_tools(messages: Sequence[Message], tools: Tools, template: str, location: str) -> None:
+    """Refuse tools and calls that a template would leave out without a word.
+
+    Raises:
+        BadRow: the template reads no tools, or no calls of tools.
+    """
+    fix = "give a template that does (model.chat_template)"
+    if tools and not re.search(r"\btools\b", template):
+        rename = "or rename the column (column_map: {unread: tools})"
+        raise BadRow(location, f"the row has tools, and the chat template does not read tools - {fix}, {rename}")
+    if any("tool_calls" in message for message in messages) and "tool_calls" not in template:
+        raise BadRow(location, f"an assistant calls a tool, and the chat template does not read tool_calls - {fix}")
+
+
+def _with_tool_answers(text: str, messages: Sequence[Message], location: str) -> str:
+    for message in messages:
+        content = str(message.get("content", "")).strip()
+        if message["role"] == "tool" and content not in text and json.dumps(content)[1:-1] not in text:
+            raise BadRow(
+                location,
+                "a message of role tool, and the chat template leaves it out - give a template that reads it "
+                "(model.chat_template)",
+            )
+    return text

@@ -39,10 +39,13 @@ class Conversation:
     """Of the row."""
     tools: Tools = None
     """What the assistant may call."""
+    opening: Sequence[Message] = ()
+    """A prompt that ends with the beginning of an answer: with what the message at its last place begins."""
 
     def answers(self) -> list[int]:
         """Return the places of the assistant's messages; a greeting with nothing before it answers nothing."""
-        return [turn for turn, message in enumerate(self.messages) if turn and message["role"] == "assistant"]
+        said = [turn for turn, message in enumerate(self.messages) if message["role"] == "assistant"]
+        return [turn for turn in said if turn or self.opening]
 
 
 def sequences(conversation: Conversation, turns: Sequence[int], encoder: Encoder) -> list[TokenSequence]:
@@ -210,7 +213,9 @@ def _num_shared(one: str, other: str) -> int:
 
 def _before(conversation: Conversation, turn: int, encoder: Encoder) -> str:
     """Return what a model reads before the answer at `turn`."""
-    messages = conversation.messages[:turn]
+    messages, opening = conversation.messages[:turn], conversation.opening
+    if opening and turn == len(opening) - 1:
+        messages = opening
     return encoder.chat.before_answer(messages, conversation.location, conversation.tools)
 
 

@@ -2,20 +2,19 @@
 
 from collections.abc import Sequence
 
+from rlhf.data import cells
 from rlhf.data.bad_rows import BadRow
 from rlhf.data.conversation import Conversation, TokenSequence, sequences, up_to, whole
 from rlhf.data.encoder import Encoder
+from rlhf.data.messages import goes_on, with_continuation
 from rlhf.data.records import Message, Prompt, Row
-from rlhf.errors import DataError
 
 
 def prompt_ids_of(raw: str | list[Message], encoder: Encoder, row: Row) -> tuple[str, list[int]]:
     """Return a prompt as the model reads it, and its ids."""
     if isinstance(raw, str):
         return raw, encoder.prompt(raw)
-    if raw[-1]["role"] == "assistant":
-        raise DataError(f"{row.location}: a prompt must end with a user's message, found the assistant's")
-    text = encoder.chat.before_answer(raw, row.location)
+    text = encoder.chat.before_answer(raw, row.location, cells.tools(row))
     return text, encoder.bare(text)
 
 
@@ -68,9 +67,11 @@ def _joined(fields: Sequence[str | list[Message]], row: Row) -> tuple[Conversati
     parts = [field for field in fields if isinstance(field, list)]
     if len(parts) < len(fields):
         raise _two_kinds(row)
-    messages = [message for part in parts for message in part]
-    num_prompt = len(parts[0]) if len(parts) == 2 else 0
-    conversation = Conversation(messages, row.location)
+    prompt, response = parts if len(parts) == 2 else ([], parts[0])
+    continued = goes_on(prompt, response)
+    messages = with_continuation(prompt, response)
+    num_prompt = len(prompt) - continued
+    conversation = Conversation(messages, row.location, cells.tools(row), prompt if continued else ())
     answers = [turn for turn in conversation.answers() if turn >= num_prompt]
     if not answers:
         raise BadRow(

@@ -47,9 +47,10 @@ def test_text_and_messages_do_not_mix(encoder):
         token_sequence(["ab", [ANSWER]], encoder, ROW)
 
 
-def test_a_prompt_does_not_end_with_the_assistant(encoder):
-    with pytest.raises(DataError, match="f.jsonl:1: a prompt must end with a user's message"):
-        prompt_ids_of([USER, ANSWER], encoder, ROW)
+def test_a_prompt_that_ends_with_the_assistant_is_left_open(encoder):
+    text, ids = prompt_ids_of([USER, ANSWER], encoder, ROW)
+    assert text == "U:q\nA:a"
+    assert ids == encoder.bare(text)
 
 
 @pytest.mark.parametrize("talk", [[USER], [ANSWER], [ANSWER, USER]])
