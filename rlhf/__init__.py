@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlhf.api.callbacks import Callback, Trainer
+    from rlhf.api.evaluation import evaluate
+    from rlhf.api.generation import generate
     from rlhf.api.ppo import PPOTrainer
     from rlhf.api.reward_model import RewardTrainer
     from rlhf.api.sft import SFTTrainer
-    from rlhf.config import PPOSettings, RewardSettings, SFTSettings
+    from rlhf.config import EvaluateSettings, GenerateSettings, PPOSettings, RewardSettings, SFTSettings
 
 __all__ = [
     "Callback",
+    "EvaluateSettings",
+    "GenerateSettings",
     "PPOSettings",
     "PPOTrainer",
     "RewardSettings",
@@ -19,10 +23,14 @@ __all__ = [
     "SFTSettings",
     "SFTTrainer",
     "Trainer",
+    "evaluate",
+    "generate",
 ]
 
 _HOMES = {
     "Callback": "rlhf.api.callbacks",
+    "EvaluateSettings": "rlhf.config",
+    "GenerateSettings": "rlhf.config",
     "PPOSettings": "rlhf.config",
     "PPOTrainer": "rlhf.api.ppo",
     "RewardSettings": "rlhf.config",
@@ -30,6 +38,8 @@ _HOMES = {
     "SFTSettings": "rlhf.config",
     "SFTTrainer": "rlhf.api.sft",
     "Trainer": "rlhf.api.callbacks",
+    "evaluate": "rlhf.api.evaluation",
+    "generate": "rlhf.api.generation",
 }
 
 

@@ -3,9 +3,10 @@
 import argparse
 import importlib
 import io
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -52,7 +53,7 @@ class Stage:
         """The schema."""
         return SCHEMAS[self.config]
 
-    def run(self, path: Path, overrides: Sequence[str], **options: bool) -> object:
+    def run(self, path: Path | None, overrides: Sequence[str], **options: bool) -> object:
         """Check the configuration, then run the stage."""
         config = load_config(self.model, path, overrides)
         return getattr(importlib.import_module(self.module), self.function)(config, **options)
@@ -66,6 +67,7 @@ STAGES = {
     "ppo": Stage("ppo", "rlhf.ppo", "train_ppo", "optimise a policy with PPO against rewards", True),
     "doctor": Stage("ppo", "rlhf.doctor", "examine", "examine a PPO run before it starts; writes nothing"),
     "generate": Stage("generate", "rlhf.evaluation.generate", "generate", "answer prompts, as JSONL"),
+    "chat": Stage("generate", "rlhf.evaluation.chat", "chat", "talk to a model in the terminal"),
     "evaluate": Stage("evaluate", "rlhf.evaluation", "evaluate", "compare policies on the same held-out prompts"),
     "run": Stage("run", "rlhf.pipeline", "run", "run a whole recipe, skipping the stages that are complete", True),
 }
@@ -131,9 +133,12 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     summaries["validate"] = "check a configuration and print it with every default"
     verbs = {name: group.add_parser(name, help=text, add_help=False) for name, text in summaries.items()}
     for verb in verbs.values():
-        verb.usage = f"{verb.prog} --config FILE [path.to.key=value ...] [--debug]"
+        verb.usage = f"{verb.prog} [--config FILE] [path.to.key=value ...] [--debug]"
         verb.add_argument("--config", type=Path, metavar="FILE", help="the YAML file")
         verb.add_argument("-h", "--help", action="store_true", help="show this help and every key")
+    for name in ("generate", "chat"):
+        verbs[name].usage = f"{verbs[name].prog} [MODEL] [--config FILE] [path.to.key=value ...] [--debug]"
+        verbs[name].add_argument("model", nargs="?", metavar="MODEL", help="directory, fetch:NAME or hub name")
     verbs["validate"].usage = f"{verbs['validate'].prog} --config FILE [--verb VERB] [path.to.key=value ...] [--debug]"
     verbs["validate"].add_argument(
         "--verb", choices=STAGES, help="whose configuration it is (default: the file's name)"
@@ -143,6 +148,9 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         verbs[name].add_argument("--profile", action="store_true", help="measure where the time of training goes")
     verbs["fetch"] = group.add_parser("fetch", help="download models and data by name; without a name, list them")
     verbs["fetch"].add_argument("names", nargs="*", metavar="NAME", help="what to download")
+    verbs["merge"] = group.add_parser("merge", help="add an adapter to its base: one model directory")
+    verbs["merge"].add_argument("adapter", metavar="ADAPTER", help="adapter directory or hub name")
+    verbs["merge"].add_argument("output", metavar="OUT", type=Path, help="directory to write")
     verbs["serve-reward"] = group.add_parser(
         "serve-reward", help="score responses over HTTP, for PPO on other machines"
     )
@@ -159,22 +167,41 @@ def _dispatch(arguments: Sequence[str]) -> None:
     parser, verbs = _parser()
     options = parser.parse_args(rest)
     command: str = options.command
-    if command == "fetch":
-        _fetch([*options.names, *overrides])
-    elif command == "serve-reward":
-        importlib.import_module("rlhf.serving").serve(ServingOptions.of(options))
-    elif command == "lab":
-        _print_path(importlib.import_module("rlhf.lab").run(lab_options.LabOptions.of(options)))
+    if getattr(options, "model", None) is not None and command in STAGES:
+        overrides.insert(0, f"model={json.dumps(options.model)}")
+    if command in _WITHOUT_CONFIG:
+        _print_path(_WITHOUT_CONFIG[command](options, overrides))
     elif options.help:
         _show_help(command, verbs[command])
-    elif options.config is None:
-        verbs[command].error("--config FILE is required")
+    elif options.config is None and (command == "validate" or not overrides):
+        verbs[command].error(
+            "nothing to run: give --config FILE, or path.to.key=value for every key that has no default"
+        )
     elif command == "validate":
         stage = STAGES[options.verb or verb_of(options.config)]
         print(config_yaml(load_config(stage.model, options.config, overrides)), end="")
     else:
         chosen = {"profile": True} if getattr(options, "profile", False) else {}
         _print_path(STAGES[command].run(options.config, overrides, **chosen))
+
+
+def _fetched(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    module = importlib.import_module("rlhf.fetch")
+    names = [*options.names, *overrides]
+    if not names:
+        for name, artifact in module.catalogue().items():
+            print(f"{name}: {printable(artifact.description)}")
+    for name in names:
+        _print_path(module.fetch(name))
+
+
+_WITHOUT_CONFIG: dict[str, Callable[[argparse.Namespace, Sequence[str]], object]] = {
+    "fetch": _fetched,
+    "merge": lambda options, _: importlib.import_module("rlhf.merge").merge(options.adapter, options.output),
+    "serve-reward": lambda options, _: importlib.import_module("rlhf.serving").serve(ServingOptions.of(options)),
+    "lab": lambda options, _: importlib.import_module("rlhf.lab").run(lab_options.LabOptions.of(options)),
+}
+"""The verbs that take no configuration; each returns the path of its results, or None."""
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -194,15 +221,6 @@ def _show_help(command: str, parser: argparse.ArgumentParser) -> None:
     if command in STAGES:
         print("Keys of the file, and of path.to.key=value (N is the index of a list's item):\n")
         print(describe(STAGES[command].model))
-
-
-def _fetch(names: Sequence[str]) -> None:
-    module = importlib.import_module("rlhf.fetch")
-    if not names:
-        for name, artifact in module.catalogue().items():
-            print(f"{name}: {printable(artifact.description)}")
-    for name in names:
-        _print_path(module.fetch(name))
 
 
 def _print_path(result: object) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.config import EvaluateConfig
+from rlhf.config import EvaluateConfig, EvaluateSettings
 from rlhf.config.reading.loader import save_config
 from rlhf.config.shared import (
     ChatSection,
@@ -176,7 +176,7 @@ def fingerprint(config: StageConfig | EvaluateConfig, inputs: Sequence[str]) -> 
     return fingerprint_with(config, [content_digest(resolve(path)) for path in inputs])
 
 
-def fingerprint_with(config: StageSettings | EvaluateConfig, content: Sequence[JSON]) -> str:
+def fingerprint_with(config: StageSettings | EvaluateSettings, content: Sequence[JSON]) -> str:
     """Return the same, where what stands for the inputs is known already."""
     chat = config if isinstance(config, ChatSection) else config.model
     files = [] if chat.chat_template is None else [content_digest(chat.chat_template)]
@@ -249,7 +249,7 @@ def parameters_of(module: nn.Module, prefix: str = "") -> dict[str, nn.Parameter
     return {name: p for name, p in module.named_parameters() if p.requires_grad and name.startswith(prefix)}
 
 
-def _what_counts(config: StageSettings | EvaluateConfig) -> dict[str, Any]:
+def _what_counts(config: StageSettings | EvaluateSettings) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude=set(UNIMPORTANT))
 
 

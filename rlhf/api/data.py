@@ -1,6 +1,7 @@
 """Rows that a user gives from Python: a list of mappings, a data set, or the name of one."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from rlhf.data.reading.rows import read_rows
 from rlhf.data.records import Row
 from rlhf.errors import DataError
 from rlhf.fetch import resolve
+from rlhf.ppo.run.prompt_source import GivenPrompt, rows_of
 from rlhf.supervised_run import Source
 
 GivenRows = Iterable[Mapping[str, Any]] | str | Path
@@ -30,12 +32,38 @@ def given_source(given: GivenRows, name: str, fitting: FittingSection) -> Source
     return Source(name, rows, fitting)
 
 
+_NAME = re.compile(r"\S+/[\w.\-]+|\S+\.(jsonl?|ndjson|csv|parquet)")
+"""`owner/name`, a path, or a file whose ending says what it holds."""
+
+GivenPrompts = Iterable[GivenPrompt] | str | Path
+"""Texts, lists of messages, or mappings with `prompt`; or the name of a file or data set."""
+
+
+def given_prompts(given: GivenPrompts, fitting: FittingSection) -> Source:
+    """Return prompts with what happens to those that do not fit.
+
+    Raises:
+        DataError: nothing can be read, there are none, or one of them is something else; says which.
+    """
+    if isinstance(given, Path) or (isinstance(given, str) and _is_name(given)):
+        return given_source(given, "prompts", fitting)
+    rows = list(rows_of(given))  # refuses a text that names nothing: a prompt, forgotten outside of a list
+    if not rows:
+        raise DataError("prompts: 0 rows")
+    return Source("prompts", rows, fitting)
+
+
 def digest_of_items(items: Sequence[object]) -> str:
     """Return a sha256 over records of token ids."""
     digest = hashlib.sha256()
     for item in items:
         digest.update(repr(item).encode())
     return digest.hexdigest()
+
+
+def _is_name(text: str) -> bool:
+    """Whether a text is meant as the name of a file or data set, and not as a prompt."""
+    return text.startswith("fetch:") or Path(text).exists() or bool(_NAME.fullmatch(text))
 
 
 def _several(given: object, name: str) -> Iterable[object]:

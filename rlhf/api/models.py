@@ -21,6 +21,7 @@ from rlhf.models.pretrained.loading import frozen_in, load_causal_lm, load_scala
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language, all_eos_ids, eos_ids, load_tokenizer, with_pad
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
+from rlhf.models.reference import load_reference
 from rlhf.stage import tuned
 from rlhf.training.storage.fingerprint import content_digest
 
@@ -88,7 +89,7 @@ def given_policy(policy: Model, section: TuningSection, tokenizer: PreTrainedTok
     name = name_of_model(policy)
     _check_trainable("policy", policy)
     if not isinstance(policy, PeftModel):
-        check_logits(_plain(policy), name)
+        check_logits(plain(policy), name)
         return tuned(policy, section, tokenizer, name)
     if section.lora is not None or section.trainable_layers is not None:
         raise ConfigError("model.lora, model.trainable_layers: the policy has an adapter already - leave them out")
@@ -96,7 +97,7 @@ def given_policy(policy: Model, section: TuningSection, tokenizer: PreTrainedTok
     is_prompt = policy.active_peft_config.is_prompt_learning
     if is_prompt or not isinstance(model, PreTrainedModel) or not hasattr(policy, "disable_adapter"):
         raise ConfigError("policy: of peft's adapters only those on a causal language model are known")
-    check_logits(_plain(model), name)
+    check_logits(plain(model), name)
     fit_vocabulary(model, tokenizer, name)
     use_short_row_attention(model)
     return Trainable(model=model, adapter=policy, source=name)
@@ -123,7 +124,7 @@ def given_reward_model(model: Model, config: RewardSettings, tokenizer: PreTrain
     scalar_head(model)
     if model.config.num_labels != 1:
         raise ConfigError(f"model: a reward model needs 1 label, found {model.config.num_labels} - set num_labels=1")
-    return tuned(_plain(model), config.model, tokenizer, name_of_model(model))
+    return tuned(plain(model), config.model, tokenizer, name_of_model(model))
 
 
 def given_reference(
@@ -145,12 +146,13 @@ def given_reference(
             "reference: it has weights in common with the policy, which is trained - give None, which is the policy as "
             "it is now and the model below an adapter, or a model that was loaded apart"
         )
-    model = load_causal_lm(resolve(reference)) if isinstance(reference, str) else reference
-    name = reference if isinstance(reference, str) else name_of_model(reference)
-    check_logits(_plain(model), name)
-    fit_vocabulary(model, language.tokenizer, name)
-    use_short_row_attention(model)
-    return frozen_in(model, dtype).to(device)  # type: ignore[arg-type,no-any-return]  # decorated without types
+    if isinstance(reference, str):
+        return load_reference(resolve(reference), language.tokenizer, dtype, device)
+    name = name_of_model(reference)
+    check_logits(plain(reference), name)
+    fit_vocabulary(reference, language.tokenizer, name)
+    use_short_row_attention(reference)
+    return frozen_in(reference, dtype).to(device)  # type: ignore[arg-type,no-any-return]  # decorated without types
 
 
 def weights_digest(model: torch.nn.Module) -> str:
@@ -184,7 +186,7 @@ def _share_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return any(id(parameter) in known for parameter in other.parameters())
 
 
-def _plain(model: PreTrainedModel) -> PreTrainedModel:
+def plain(model: PreTrainedModel) -> PreTrainedModel:
     """Bring a model into the state in which `load_causal_lm` returns one: float32, memory of its own, no dropout."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(torch.float32, copy=True)

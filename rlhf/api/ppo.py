@@ -3,12 +3,13 @@
 What a step does stands in `trainer.py`, and the stage of `rlhf ppo` runs the same.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from rlhf.api.callbacks import Callback
+from rlhf.api.data import GivenPrompts, given_prompts
 from rlhf.api.inputs import make_ready
 from rlhf.api.models import GivenTokenizer, Model
 from rlhf.api.rewards import OneReward
@@ -28,13 +29,13 @@ from rlhf.ppo.run.assembly import (
     save_parts,
 )
 from rlhf.ppo.run.held_out import held_out_metrics
-from rlhf.ppo.run.prompt_source import GivenPrompt, ListedPrompts, PromptSource, StreamedPrompts, rows_of, several
+from rlhf.ppo.run.prompt_source import GivenPrompt, ListedPrompts, PromptSource, StreamedPrompts, several
 from rlhf.ppo.run.steps import SHOWN, PPOSteps, all_metrics
 from rlhf.ppo.scoring.scorer import Scored, given_scores
 from rlhf.ppo.starts.assembly import make_resets
 from rlhf.ppo.trainer import StepBatch
 
-Evaluation = Callable[["PPOTrainer"], Mapping[str, float]] | Iterable[GivenPrompt]
+Evaluation = Callable[["PPOTrainer"], Mapping[str, float]] | GivenPrompts
 """A function that returns metrics, or held-out prompts."""
 
 
@@ -100,7 +101,7 @@ class PPOTrainer(StageTrainer):
 
     def train(
         self,
-        prompts: Iterable[GivenPrompt],
+        prompts: GivenPrompts,
         *,
         evaluation: Evaluation | None = None,
         evaluate_every: int | None = None,
@@ -112,7 +113,8 @@ class PPOTrainer(StageTrainer):
         checkpoint; an iterator must then begin where it began before.
 
         Args:
-            prompts: texts, lists of messages, or mappings with `prompt` and the columns that rewards read.
+            prompts: texts, lists of messages, or mappings with `prompt` and the columns that rewards read; or the name
+                of a file or data set of such mappings.
             evaluation: held-out prompts, for mean score and KL; or a function of this trainer that returns metrics.
             evaluate_every: steps between evaluations; None evaluates after the last step alone.
 
@@ -141,7 +143,7 @@ class PPOTrainer(StageTrainer):
                 self._save(policy, partial(save_parts, self.parts, policy, critic))
         return self.history
 
-    def batches(self, prompts: Iterable[GivenPrompt]) -> Iterator[Sequence[Prompt]]:
+    def batches(self, prompts: GivenPrompts) -> Iterator[Sequence[Prompt]]:
         """Yield the prompts of each step, over all processes, in the order in which `train` takes them."""
         source = self._source(prompts, self.ppo.num_steps)
         for step in range(self.ppo.num_steps, self.config.steps):
@@ -198,7 +200,7 @@ class PPOTrainer(StageTrainer):
         self._announcer.stepped(self.ppo.num_steps, metrics)
         return metrics
 
-    def evaluate(self, prompts: Iterable[GivenPrompt]) -> dict[str, float]:
+    def evaluate(self, prompts: GivenPrompts) -> dict[str, float]:
         """Return mean score, KL to the reference and more of the policy on held-out prompts."""
         ready = self._encoded(prompts)
         check_context(self.parts, ready)
@@ -238,16 +240,19 @@ class PPOTrainer(StageTrainer):
             raise DataError(f"rollout: {len(given) - len(ready)} of {len(given)} prompts are longer than {limit}")
         return ready
 
-    def _encoded(self, prompts: Iterable[GivenPrompt]) -> list[Prompt]:
-        prepared = prepare_prompts(list(rows_of(prompts)), self.parts.tokenizer, **self.config.prompts.fitting)
+    def _encoded(self, prompts: GivenPrompts) -> list[Prompt]:
+        source = given_prompts(prompts, self.config.prompts)
+        prepared = prepare_prompts(source.rows, self.parts.tokenizer, **source.fitting.fitting)
+        if prepared.notes:  # nothing is dropped as bad in silence
+            self._run.report(source.name, prepared)
         return prepared.items
 
-    def _source(self, prompts: Iterable[GivenPrompt], num_given: int = 0) -> PromptSource:
+    def _source(self, prompts: GivenPrompts, num_given: int = 0) -> PromptSource:
         """Return where steps take their prompts from: what has a length is read whole.
 
         An iterator begins with the prompts of step `num_given`.
         """
-        if isinstance(prompts, Sized):
+        if isinstance(prompts, Sized | Path):
             known = self._encoded(prompts)
             check_context(self.parts, known)
             self._begin(known)
@@ -269,7 +274,7 @@ class PPOTrainer(StageTrainer):
         compile_parts(self.parts, self._run, begun)
         self._has_begun = True  # not earlier: after a refusal everything is looked at again
 
-    def _measuring_prompts(self, prompts: Iterable[GivenPrompt]) -> Callable[[], dict[str, float]]:
+    def _measuring_prompts(self, prompts: GivenPrompts) -> Callable[[], dict[str, float]]:
         ready = self._encoded(prompts)
         check_context(self.parts, ready)
         return lambda: held_out_metrics(self.ppo, ready)

@@ -12,12 +12,12 @@ from transformers import PreTrainedModel
 
 from rlhf.api.callbacks import Announcer, Callback, checked_callbacks
 from rlhf.api.run_directory import run_in
-from rlhf.config.shared import InRunDirectory, StageSettings
+from rlhf.config.shared import InRunDirectory, Section, StageSettings
 from rlhf.errors import CheckpointError, ConfigError
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.stage import Frame, joined
 
-S = TypeVar("S", bound=StageSettings)
+S = TypeVar("S", bound=Section)
 
 
 class StageTrainer:
@@ -66,6 +66,10 @@ class StageTrainer:
                 "directory"
             )
         self._save(directory, partial(self._write, directory))
+
+    def stop(self) -> None:
+        """End training after this step, as it ends after the last one: for callbacks and rewards to call."""
+        self._announcer.wants_stop = True
 
     def close(self) -> None:
         """Give back what the trainer holds open."""

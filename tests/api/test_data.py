@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rlhf.api.data import digest_of_items, given_source
+from rlhf.api.data import digest_of_items, given_prompts, given_source
 from rlhf.config.shared import FittingSection
 from rlhf.data.records import Example
 from rlhf.errors import DataError
@@ -41,6 +41,19 @@ def test_a_list_a_data_set_and_a_name_give_the_same_rows(tmp_path: Path) -> None
 def test_what_is_no_list_of_rows_is_one_line(given: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         given_source(given, "data", FITTING)
+
+
+def test_prompts_are_named_or_given_and_a_lone_prompt_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "A"}\n')
+    for named in (tmp_path / "rows.jsonl", str(tmp_path / "rows.jsonl")):
+        assert [row.values for row in given_prompts(named, FITTING).rows] == [{"prompt": "A"}]
+    assert [row.values["prompt"] for row in given_prompts(iter(["A", "C"]), FITTING).rows] == ["A", "C"]
+    for name in ("no/such.jsonl", "no_such.csv"):
+        with pytest.raises(DataError, match="no such file"):
+            given_prompts(name, FITTING)
+    for prompt in ("The film", "A", "Was it good?"):
+        with pytest.raises(DataError, match="prompts: expected a list of texts.* put a single prompt into a list"):
+            given_prompts(prompt, FITTING)
 
 
 def test_a_table_is_refused() -> None:

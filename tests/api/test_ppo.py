@@ -68,6 +68,15 @@ def test_prompts_are_texts_messages_or_rows_and_columns_reach_the_reward(tiny: M
         made.score(made.rollout(tiny.BEGINNINGS))
 
 
+def test_prompts_by_name_are_those_of_the_file(tiny: ModuleType, workshop: Path) -> None:
+    histories = []
+    for prompts in (tiny.prompt_rows(workshop), workshop / "prompts.jsonl", str(workshop / "prompts.jsonl")):
+        made = tiny.ppo_trainer(workshop)
+        made.train(prompts, evaluation=prompts)
+        histories.append([tiny.without_time(row) for row in made.history])
+    assert histories[0] == histories[1] == histories[2]
+
+
 def test_scores_may_come_from_elsewhere(tiny: ModuleType, workshop: Path) -> None:
     made = tiny.ppo_trainer(workshop, score__missing_eos_penalty=5.0)
     rollout = made.rollout(tiny.BEGINNINGS)

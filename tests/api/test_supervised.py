@@ -109,19 +109,30 @@ def test_callbacks_hear_of_steps_saves_and_evaluations(both: Any, workshop: Path
     assert heard.heard == expected
 
 
+class Evaluates(Callback):
+    def __init__(self, rows: Path) -> None:
+        self.rows = rows
+        self.found: list[dict[str, float]] = []
+
+    def on_step(self, trainer: Any, step: int, metrics: dict[str, float]) -> None:
+        self.found.append(trainer.evaluate(self.rows))
+
+
 def test_an_evaluation_is_rows_or_a_function_and_changes_nothing(
     tiny: ModuleType, both: Any, workshop: Path, read_rows: Callable[[Path], list[dict[str, Any]]]
 ) -> None:
     settings = {"model": {"lora": {"r": 2, "dropout": 0.3}}}
-    plain, watched = (both.make(workshop / "policy", **settings) for _ in range(2))
+    evaluates = Evaluates(both.heldout)
+    plain = both.make(workshop / "policy", **settings)
+    watched = both.make(workshop / "policy", callbacks=[evaluates], **settings)
     rows = read_rows(both.training)
-    before = watched.evaluate(str(both.heldout))
-    assert before == watched.evaluate(read_rows(both.heldout)), "dropout is off"
+    before = watched.evaluate(read_rows(both.heldout))
     plain.train(rows)
     history = watched.train(rows, evaluation=lambda trainer: trainer.evaluate(str(both.heldout)), evaluate_every=1)
     assert [row["loss"] for row in plain.history] == [row["loss"] for row in history]
     assert "eval/loss" not in plain.history[-1] and history[-1]["eval/loss"] != before["eval/loss"]
-    assert {name: history[-1][name] for name in before} == watched.evaluate(str(both.heldout))
+    # Right after a step dropout is on, and it is off in an evaluation.
+    assert [{name: row[name] for name in before} for row in history] == evaluates.found
 
 
 def test_save_overwrites_what_a_trainer_saved_and_nothing_else(both: Any, workshop: Path, tmp_path: Path) -> None:
@@ -249,7 +260,7 @@ torch.save(found, workshop / f"supervised-{made.processes.rank}.pt")
 
 
 def test_two_processes_run_the_same_script_and_stay_in_step(
-    tiny: ModuleType, sft: Any, workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], str]
+    tiny: ModuleType, sft: Any, workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], list[str]]
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
