@@ -12,8 +12,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import EvaluateConfig, EvaluateSettings
 from rlhf.config.reading.loader import save_config
-from rlhf.config.shared import DataSection, ModelSection, OptimizerSection, StageConfig, StageSettings, TuningSection
-from rlhf.data.reading.dataset_type import detect_type
+from rlhf.config.shared import (
+    ChatSection,
+    DataSection,
+    ModelSection,
+    OptimizerSection,
+    StageConfig,
+    StageSettings,
+    TuningSection,
+)
+from rlhf.data.intake import common_type
 from rlhf.data.reading.rows import read_rows
 from rlhf.data.records import Prepared, Row
 from rlhf.errors import ConfigError
@@ -97,8 +105,7 @@ class Frame:
 
     def report(self, what: str, prepared: Prepared[Any]) -> None:
         """Print how many rows were taken and what happened to the others."""
-        counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items() if count or name == "kept")
-        self.processes.say(f"{what}: {counts}")
+        self.processes.say(f"{what}: {prepared.summary()}")
 
     def warn_of_shared(self, training: Sequence[Hashable], heldout: Sequence[Hashable]) -> None:
         """Say how many held-out records are in the training data too: they make a held-out number look too good."""
@@ -177,7 +184,9 @@ def fingerprint(config: StageConfig | EvaluateConfig, inputs: Sequence[str]) -> 
 
 def fingerprint_with(config: StageSettings | EvaluateSettings, content: Sequence[JSON]) -> str:
     """Return the same, where what stands for the inputs is known already."""
-    return f"{json_digest(_what_counts(config))}-{json_digest(list(content))}"
+    chat = config if isinstance(config, ChatSection) else config.model
+    files = [] if chat.chat_template is None else [content_digest(chat.chat_template)]
+    return f"{json_digest(_what_counts(config))}-{json_digest([*content, *files])}"
 
 
 def load_rows(section: DataSection) -> list[Row]:
@@ -187,7 +196,7 @@ def load_rows(section: DataSection) -> list[Row]:
 
 def describe_rows(section: DataSection, rows: Sequence[Row]) -> str:
     """Return where rows come from and which type was detected."""
-    return f"{section.path} [{detect_type(rows)}]"
+    return f"{section.path} [{common_type(rows, section.on_bad_row)[0]}]"
 
 
 def trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTrainedTokenizerBase) -> Trainable:

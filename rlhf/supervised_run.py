@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import RewardModelConfig, RewardSettings, SftConfig, SFTSettings
 from rlhf.config.shared import DataSection, FittingSection
-from rlhf.data.reading.dataset_type import detect_type
+from rlhf.data.intake import common_type
 from rlhf.data.records import Prepared, Row
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
@@ -188,7 +188,7 @@ def prepared_items(task: Task[T], source: Source, tokenizer: PreTrainedTokenizer
 
 def reported(prepared: Prepared[T], source: Source, run: Frame) -> list[T]:
     """Say how many rows of a source were taken, and return what they became."""
-    run.report(f"{source.name} [{detect_type(source.rows)}]", prepared)
+    run.report(f"{source.name} [{common_type(source.rows, source.fitting.on_bad_row)[0]}]", prepared)
     return prepared.items
 
 
@@ -215,7 +215,9 @@ def check_length(model: PreTrainedModel, longest: int, source: Source) -> None:
 
 def _assembled(task: Task[T], config: SftConfig | RewardModelConfig, run: Frame) -> SupervisedRun[T]:
     """Read the data before the model: a bad row is told at once."""
-    tokenizer = load_tokenizer(resolve(config.model.path), trust_remote_code=config.model.trust_remote_code)
+    tokenizer = load_tokenizer(
+        resolve(config.model.path), trust_remote_code=config.model.trust_remote_code, **config.model.chat
+    )
     sources = [Source.of(section) for section in (config.data, config.eval_data) if section is not None]
     parts = [prepared_items(task, source, tokenizer, run) for source in sources]
     items, held_out = parts[0], parts[1] if len(parts) > 1 else []

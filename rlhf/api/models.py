@@ -11,11 +11,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import RewardSettings
-from rlhf.config.shared import TuningSection
+from rlhf.config.shared import ChatSection, TuningSection
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.passes.anatomy import check_logits, switch_off_dropout
 from rlhf.models.passes.attention import use_short_row_attention
+from rlhf.models.pretrained.chat_template import use_chat_template
 from rlhf.models.pretrained.loading import frozen_in, load_causal_lm, load_scalar_lm, scalar_head, with_new_head
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language, all_eos_ids, eos_ids, load_tokenizer, with_pad
@@ -50,11 +51,13 @@ def check_kind(role: str, given: object) -> None:
         )
 
 
-def given_language(tokenizer: GivenTokenizer, model: Model) -> Language:
+def given_language(tokenizer: GivenTokenizer, model: Model, section: ChatSection) -> Language:
     """Return a model's tokenizer with a pad token that ends nothing, and what ends a response.
 
+    `section` names a chat template in the place of its own, or variables of it.
+
     Raises:
-        ConfigError: there is no tokenizer, or it has no EOS token.
+        ConfigError: there is no tokenizer, it has no EOS token, or the template does not fit.
     """
     source = resolve(model) if isinstance(model, str) else name_of_model(model)
     if tokenizer is None or isinstance(tokenizer, str | Path):
@@ -67,6 +70,7 @@ def given_language(tokenizer: GivenTokenizer, model: Model) -> Language:
         raise ConfigError(
             f"tokenizer: expected a tokenizer of transformers or a name, found {type(tokenizer).__name__}"
         )
+    use_chat_template(ready, **section.chat)
     ends = eos_ids(source, ready) if isinstance(model, str) else all_eos_ids(ready, _listed_eos(model))
     return Language(tokenizer=ready, eos_ids=ends)
 

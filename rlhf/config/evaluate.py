@@ -6,7 +6,16 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from rlhf.config.shared import Count, DataSection, FittingSection, InRunDirectory, NonNegative, Precision, Section
+from rlhf.config.shared import (
+    ChatSection,
+    Count,
+    DataSection,
+    FittingSection,
+    InRunDirectory,
+    NonNegative,
+    Precision,
+    Section,
+)
 
 FILE_NAME = re.compile(r"\w[\w.\-]*")
 """What a policy may be called."""
@@ -45,7 +54,7 @@ class Seeded(Section):
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler and of the bootstrap")
 
 
-class EvaluateSettings(Seeded):
+class EvaluateSettings(ChatSection, Seeded):
     """How policies are compared: everything but where they, the prompts and the reward model come from."""
 
     prompts: FittingSection = Field(FittingSection(), description="what happens to prompts that do not fit")
@@ -92,7 +101,7 @@ def check_names(names: Iterable[str]) -> None:
         )
 
 
-class GenerateConfig(Section):
+class GenerateConfig(ChatSection):
     """Answer prompts from a file or standard input, as JSONL."""
 
     model: str = Field(description="model directory, `fetch:NAME` or hub name")
@@ -104,7 +113,7 @@ class GenerateConfig(Section):
     precision: Precision = Field("auto", description="compute type")
 
 
-class GenerateSettings(DecodingSection):
+class GenerateSettings(ChatSection, DecodingSection):
     """What `rlhf.generate` takes by keyword. Prompts are never dropped in silence: a list is answered whole."""
 
     samples_per_prompt: Count = Field(1, description="responses for each prompt")

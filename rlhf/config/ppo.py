@@ -169,6 +169,8 @@ class PPOSettings(StageSettings):
             if getattr(self, name) != defaults[name].default:
                 null = ", or set it to null" if name == "value_optimizer" else ""
                 raise ValueError(f"{name} has no effect with {reason} - leave it out{null}")
+        if self.critic_model is not None and any(self.critic_model.chat.values()):
+            raise ValueError("critic_model: a chat template has no effect, it reads the policy's tokens - leave it out")
         return self
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
 Precision = Literal["auto", "float32", "bfloat16"]
 OverLong = Literal["drop", "cut_left", "error"]
 OnEmpty = Literal["error", "skip"]
+OnBadRow = Literal["stop", "drop"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -36,7 +37,23 @@ class LoraSection(Section):
     target_modules: str | list[str] = Field("all-linear", description="module names as peft takes them")
 
 
-class TuningSection(Section):
+class ChatSection(Section):
+    """How a tokenizer writes conversations; what is set here is saved with the model."""
+
+    chat_template: str | None = Field(
+        None, description="file with a chat template (Jinja) in the place of the tokenizer's own"
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        {}, description="values of the template's variables, such as {enable_thinking: false}"
+    )
+
+    @property
+    def chat(self) -> dict[str, Any]:
+        """These settings alone, as `load_tokenizer` takes them."""
+        return {"chat_template": self.chat_template, "chat_template_kwargs": self.chat_template_kwargs}
+
+
+class TuningSection(ChatSection):
     """Which weights of a model are trained, and what it computes in."""
 
     precision: Precision = Field("auto", description="compute type; `auto` takes bfloat16 where the hardware has it")
@@ -72,11 +89,18 @@ class FittingSection(Section):
         "drop", description="what happens to longer rows: drop, cut the prompt at the left, or stop"
     )
     on_empty: OnEmpty = Field("error", description="what happens to rows with an empty prompt or completion")
+    on_bad_row: OnBadRow = Field(
+        "stop", description="what happens to rows that cannot be used: stop, or drop them and count them by reason"
+    )
+
+    system: Literal["keep", "merge_into_user", "drop"] = Field(
+        "keep", description="what becomes of system messages, for templates that refuse them"
+    )
 
     @property
     def fitting(self) -> dict[str, Any]:
         """These settings alone, as the functions of `rlhf.data` take them."""
-        return {"max_length": self.max_length, "over_long": self.over_long, "on_empty": self.on_empty}
+        return {name: getattr(self, name) for name in FittingSection.model_fields}
 
 
 class DataSource(Section):

@@ -100,11 +100,11 @@ def _generations(
 ) -> dict[str, PolicyGenerations]:
     gold = None if settings.gold is None else train_gold_judge(settings.gold)
     dtype = compute_dtype(settings.precision, device)
-    reference = _loaded(inputs.reference, dtype, device)
+    reference = _loaded(inputs.reference, settings, device)
     generations = {}
     for name, given in inputs.policies.items():
         print(f"{name}: answering", flush=True)
-        policy = reference if given == inputs.reference else _loaded(given, dtype, device)
+        policy = reference if given == inputs.reference else _loaded(given, settings, device)
         _check_tokenizers(name, policy, reference)
         prompts = _prompts(inputs, settings, policy)
         # Every policy draws the same uniform numbers: a policy that meets itself says the same.
@@ -119,8 +119,10 @@ def _generations(
     return generations
 
 
-def _loaded(given: Policy | str, dtype: torch.dtype, device: torch.device) -> Policy:
-    return given if isinstance(given, Policy) else load_policy(given, dtype, device)
+def _loaded(given: Policy | str, settings: EvaluateSettings, device: torch.device) -> Policy:
+    if isinstance(given, Policy):
+        return given
+    return load_policy(given, compute_dtype(settings.precision, device), device, settings.chat)
 
 
 def _kl(
@@ -169,8 +171,7 @@ def _check_tokenizers(name: str, policy: Policy, reference: Policy) -> None:
 
 def _prompts(inputs: ComparisonInputs, settings: EvaluateSettings, policy: Policy) -> list[Prompt]:
     prepared = prepare_prompts(inputs.prompts, policy.tokenizer, **settings.prompts.fitting)
-    counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items() if count)
-    print(f"{inputs.prompts_name}: {counts}", flush=True)
+    print(f"{inputs.prompts_name}: {prepared.summary()}", flush=True)
     return prepared.items
 
 

@@ -1,7 +1,8 @@
 """A policy answers prompts: load, sample, and the KL of what it said to a reference."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,13 +43,15 @@ class Response:
     """True when it ended by EOS or a stop string."""
 
 
-def load_policy(path: str, dtype: torch.dtype, device: torch.device) -> Policy:
+def load_policy(path: str, dtype: torch.dtype, device: torch.device, chat: Mapping[str, Any] | None = None) -> Policy:
     """Load a policy, frozen, with its tokenizer; an adapter is merged into its base.
+
+    `chat` holds its chat template and variables of it, as `load_tokenizer` takes them.
 
     Raises:
         ConfigError: no model or no tokenizer there, or they do not belong together.
     """
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(path, **(chat or {}))
     model = load_causal_lm(path)
     use_short_row_attention(model)
     fit_vocabulary(model, tokenizer, path)

@@ -2,13 +2,16 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlhf.data import cells
 from rlhf.data.batching import padded
 from rlhf.data.encoder import Encoder
+from rlhf.data.messages import with_continuation
+from rlhf.data.records import Row
 from rlhf.errors import RewardError
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.passes.anatomy import switch_off_dropout
@@ -106,6 +109,8 @@ class ModelReward:
             response = self._encoder.bare(episode.completion)
             ended = episode.response_ids[-1:] == (self._policy_eos_id,)
             return self._encoder.prompt(episode.prompt) + (self._encoder.with_eos(response) if ended else response)
-        messages: list[dict[str, Any]] = [*episode.prompt, {"role": "assistant", "content": episode.completion}]
-        text = self._encoder.render(messages, f"reward model {self.path}", add_generation_prompt=False)
+        where = f"reward model {self.path}"
+        messages = with_continuation(episode.prompt, [{"role": "assistant", "content": episode.completion}])
+        tools = cells.tools(Row(dict(episode.columns), where))
+        text = self._encoder.render(messages, where, add_generation_prompt=False, tools=tools)
         return self._encoder.with_eos(self._encoder.bare(text))
