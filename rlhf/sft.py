@@ -97,6 +97,8 @@ def _train(config: SftConfig, run: Frame, policy: Path) -> None:
     run.warn_of_shared(examples, heldout)
     trained = trainable(config.model, partial(load_causal_lm, seed=config.seed), tokenizer)
     trained.model.to(run.device)  # type: ignore[arg-type]  # transformers wraps the method out of its type
+    lengths = [section.max_length for section in (config.data, config.eval_data) if section is not None]
+    run.choose_factors(max(lengths), policy=trained.model)
     weights = MasterWeights(trained.model, run.dtype)
     pad_id = int(tokenizer.pad_token_id)
     objective, held = (NextTokenObjective(trained.model, items, pad_id) for items in (examples, heldout))

@@ -21,7 +21,8 @@ from rlhf.fetch import resolve
 from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.passes.compiled import compile_blocks, compiles
 from rlhf.models.passes.matrices import largest_matrix
-from rlhf.models.pretrained.loading import context_length
+from rlhf.models.passes.rotary import choose_factors
+from rlhf.models.pretrained.loading import context_length, limit_of
 from rlhf.models.pretrained.setup import Trainable, make_trainable, save_adapter_base, save_model
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
 from rlhf.training.batch_plan import BatchPlan
@@ -109,6 +110,13 @@ class Frame:
         shared = sum(record in known for record in heldout)
         if shared:
             self.processes.say(f"warning: {shared} of {len(heldout)} held-out records are also in the training data")
+
+    def choose_factors(self, longest: int, **models: PreTrainedModel | None) -> None:
+        """Fix the rotary factors of models for sequences of up to `longest` tokens, where they depend on it; say so."""
+        for name, model in models.items():
+            said = None if model is None else choose_factors(model, longest)
+            if said is not None:
+                self.processes.say(f"{name}: {said}")
 
     def compile_for(self, num_tokens: int, *models: nn.Module) -> None:
         """Compile the blocks of models as the config says, for a run of `num_tokens` over all processes; says so."""
@@ -257,7 +265,7 @@ def check_lengths(model: PreTrainedModel, lengths: Sequence[int], section: DataS
     longest, limit = max(lengths), context_length(model)
     if limit is not None and longest > limit:
         raise ConfigError(
-            f"{section.path}: the longest sequence has {longest} tokens, but the model has {limit} positions - "
+            f"{section.path}: the longest sequence has {longest} tokens, but the model has {limit_of(model)} - "
             f"lower max_length ({section.max_length}) to {limit} or less"
         )
 

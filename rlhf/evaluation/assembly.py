@@ -62,12 +62,13 @@ def judged_text(prompt: Prompt, response: Response) -> str:
 def _generations(config: EvaluateConfig, device: torch.device) -> dict[str, PolicyGenerations]:
     gold = None if config.gold is None else train_gold_judge(config.gold)
     dtype = compute_dtype(config.precision, device)
-    reference = load_policy(resolve(config.reference or next(iter(config.policies.values()))), dtype, device)
+    longest = config.prompts.max_length + config.decoding.max_new_tokens
+    reference = load_policy(resolve(config.reference or next(iter(config.policies.values()))), dtype, device, longest)
     generations = {}
     for name, path in config.policies.items():
         print(f"{name}: answering", flush=True)
         directory = resolve(path)
-        policy = reference if directory == reference.path else load_policy(directory, dtype, device)
+        policy = reference if directory == reference.path else load_policy(directory, dtype, device, longest)
         _check_tokenizers(name, policy, reference)
         prompts = _prompts(config.prompts, policy)
         # Every policy draws the same uniform numbers: a policy that meets itself says the same.

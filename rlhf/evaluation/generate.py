@@ -10,7 +10,7 @@ from rlhf.data.records import Prepared, Prompt, Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import DataError
 from rlhf.evaluation.output import response_lines, write_output
-from rlhf.evaluation.respond import Policy, load_policy, respond
+from rlhf.evaluation.respond import Policy, fix_factors, load_policy, respond
 from rlhf.fetch import resolve
 from rlhf.stage import load_rows
 from rlhf.training.precision import compute_dtype
@@ -34,6 +34,8 @@ def generate(config: GenerateConfig) -> Path | None:
     prepared = _prompts(config, policy)
     counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items() if count)
     print(f"prompts: {counts}", file=sys.stderr, flush=True)
+    longest = max(len(prompt.ids) for prompt in prepared.items) if config.prompts is None else config.prompts.max_length
+    fix_factors(policy.model, policy.path, longest + config.decoding.max_new_tokens)
     prompts = [prompt for prompt in prepared.items for _ in range(config.samples_per_prompt)]
     responses = respond(policy, prompts, config.decoding, generator(config.seed, "generate"))
     if config.output is None:

@@ -1,5 +1,6 @@
 """A policy answers prompts: load, sample, and the KL of what it said to a reference."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from rlhf.data.batching import collate_prompts, padded
 from rlhf.data.records import Prompt
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.passes.attention import use_short_row_attention
+from rlhf.models.passes.rotary import choose_factors
 from rlhf.models.policy import sequence_logprobs
 from rlhf.models.pretrained.loading import check_positions, frozen_in, load_causal_lm
 from rlhf.models.pretrained.tokenizer import eos_ids, load_tokenizer
@@ -42,8 +44,10 @@ class Response:
     """True when it ended by EOS or a stop string."""
 
 
-def load_policy(path: str, dtype: torch.dtype, device: torch.device) -> Policy:
+def load_policy(path: str, dtype: torch.dtype, device: torch.device, longest: int | None = None) -> Policy:
     """Load a policy, frozen, with its tokenizer; an adapter is merged into its base.
+
+    With `longest`, the tokens of the longest sequence it may meet, its rotary factors are fixed for such sequences.
 
     Raises:
         ConfigError: no model or no tokenizer there, or they do not belong together.
@@ -52,8 +56,17 @@ def load_policy(path: str, dtype: torch.dtype, device: torch.device) -> Policy:
     model = load_causal_lm(path)
     use_short_row_attention(model)
     fit_vocabulary(model, tokenizer, path)
+    if longest is not None:
+        fix_factors(model, path, longest)
     model = frozen_in(model, dtype).to(device)  # type: ignore[arg-type]  # decorated without types
     return Policy(path=path, model=model, tokenizer=tokenizer, eos_ids=eos_ids(path, tokenizer))
+
+
+def fix_factors(model: PreTrainedModel, path: str, longest: int) -> None:
+    """Fix rotary factors that depend on the length for sequences of up to `longest` tokens, and say so."""
+    said = choose_factors(model, longest)
+    if said is not None:
+        print(f"{path}: {said}", file=sys.stderr, flush=True)
 
 
 def respond(

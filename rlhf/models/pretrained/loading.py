@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from rlhf.errors import ConfigError
 from rlhf.models.passes.anatomy import blocks, check_logits, final_norm, switch_off_dropout, trunk
+from rlhf.models.passes.rotary import steady_length, why_steady
 from rlhf.models.pretrained.adapters import trained_head
 from rlhf.models.pretrained.quiet import quiet_transformers
 from rlhf.models.pretrained.tokenizer import load_tokenizer
@@ -119,12 +120,22 @@ def frozen_in(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """Return the longest sequence in tokens that the model has positions for, None when it does not say."""
-    for name in ("max_position_embeddings", "n_positions"):
-        length = getattr(model.config.get_text_config(), name, None)
-        if length is not None:
-            return int(length)
-    return None
+    """Return the longest sequence in tokens that the model has positions for, None when it does not say.
+
+    Positions count as far as they depend on nothing but their number: see `choose_factors`.
+    """
+    named = [getattr(model.config.get_text_config(), name, None) for name in ("max_position_embeddings", "n_positions")]
+    positions = next((int(length) for length in named if length is not None), None)
+    known = [length for length in (positions, steady_length(model)) if length is not None]
+    return min(known, default=None)
+
+
+def limit_of(model: PreTrainedModel) -> str:
+    """Return `context_length` in words, for a refusal: "64 positions", and why if there would be more."""
+    limit = context_length(model)
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    reason = f" ({why_steady(model)})" if positions is not None and limit is not None and limit < positions else ""
+    return f"{limit} positions{reason}"
 
 
 def check_positions(
@@ -147,7 +158,7 @@ def check_positions(
     limit = context_length(model)
     if limit is not None and longest + max_new_tokens > limit:
         raise ConfigError(
-            f"{where}longest prompt ({longest} tokens) + {key} ({max_new_tokens}) exceed the {limit} positions of "
+            f"{where}longest prompt ({longest} tokens) + {key} ({max_new_tokens}) exceed the {limit_of(model)} of "
             f"{source} - {fix}"
         )
 

@@ -75,6 +75,10 @@ def put_together(
         ConfigError: the critic cannot be loaded or does not fit.
     """
     critic = _critic(config, language.tokenizer)
+    longest = config.prompts.max_length + config.sampling.max_new_tokens
+    run.choose_factors(
+        longest, policy=trained.model, critic=None if critic is None else critic.model, reference=reference
+    )
     policy = PolicyWithValueHead(trained.model, None if critic is None else critic.model).to(run.device)
     optimizer = _optimizer(config, run, policy)
     scorer = Scorer(rewards, config.score, run.processes)
