@@ -29,7 +29,7 @@ from rlhf.data.reading.text_files import write_jsonl
 from rlhf.models.pretrained.quiet import quiet_transformers
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.rollout import Collected
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 from rlhf.ppo.run.stage import assemble
 from rlhf.ppo.starts.start_states import draw_start_states
 from rlhf.sampling.decoder import left_padded
@@ -83,7 +83,7 @@ class Comparison:
         return f"guard: our {self.name} is {self.ratio:.2f}x as fast as {self.peer}, below {bound}x"
 
 
-def build(directory: Path, sizes: Sizes) -> Parts:
+def build(directory: Path, sizes: Sizes) -> PPORun:
     """Write a random policy, prompts of unequal length and a reward, and put a PPO trainer together."""
     shutil.copytree(TINY, directory / "policy")  # for its tokenizer
     model = LlamaConfig(
@@ -123,7 +123,7 @@ def build(directory: Path, sizes: Sizes) -> Parts:
     return parts
 
 
-def compare_samplers(parts: Parts, sizes: Sizes) -> Comparison:
+def compare_samplers(parts: PPORun, sizes: Sizes) -> Comparison:
     """Time sampling: the same prompts, `new_tokens` for each, nothing ends early."""
     trainer = parts.trainer
     prompts = draw_start_states(parts.prompts, 0, trainer.processes.device).batch
@@ -145,7 +145,7 @@ def compare_samplers(parts: Parts, sizes: Sizes) -> Comparison:
     return compared("sampler", "generate", ours, theirs, sizes.turns)
 
 
-def compare_updates(parts: Parts, sizes: Sizes) -> Comparison:
+def compare_updates(parts: PPORun, sizes: Sizes) -> Comparison:
     """Time the epochs of one PPO step on the same rollout, from the same weights."""
     trainer = parts.trainer
     plain = PlainUpdate(as_transformers_has_it(trainer.policy.lm), sizes.hidden, trainer.config)
@@ -163,7 +163,7 @@ def compare_updates(parts: Parts, sizes: Sizes) -> Comparison:
     return compared("update", "a plain update", ours, theirs, sizes.turns)
 
 
-def experienced(parts: Parts) -> tuple[Experience, Collected]:
+def experienced(parts: PPORun) -> tuple[Experience, Collected]:
     """Return what an update learns from."""
     trainer = parts.trainer
     starts = draw_start_states(parts.prompts, 0, trainer.processes.device)

@@ -20,7 +20,7 @@ from rlhf.config.evaluate import DecodingSection
 from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.evaluation.respond import Policy, load_policy, respond, sequence_kl
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 from rlhf.ppo.run.prompt_source import ListedPrompts
 from rlhf.ppo.run.stage import assemble
 from rlhf.ppo.run.steps import PPOSteps
@@ -84,7 +84,7 @@ def _run(task: Task, fraction: float, directory: Path, options: Any) -> Iterator
 class _Heldout:
     """Answers held-out prompts from their beginning with the policy as it is."""
 
-    def __init__(self, task: Task, parts: Parts, reference: Policy, options: Any) -> None:
+    def __init__(self, task: Task, parts: PPORun, reference: Policy, options: Any) -> None:
         config = parts.trainer.config
         self._task, self._options, self._reference = task, options, reference
         self._policy = replace(reference, model=parts.trainer.policy.lm)

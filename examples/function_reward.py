@@ -32,8 +32,8 @@ def main() -> None:
         optimizer={"learning_rate": 5e-5},
         kl_coef=0.1,
     )
-    # None: the reference is the policy as it is now, and the tokenizer is the one beside it.
-    trainer = PPOTrainer(options.model, None, enthusiasm, None, settings, output_dir=options.output)
+    # The reference is the policy as it is now, and the tokenizer is the one beside it: give others to change that.
+    trainer = PPOTrainer(options.model, reward=enthusiasm, config=settings, output_dir=options.output)
     for row in trainer.train(PROMPTS):
         print(f"step {row['step']:.0f}: score {row['objective/scores']:.2f}, KL {row['objective/kl']:.2f} nats")
 

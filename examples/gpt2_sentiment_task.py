@@ -67,7 +67,7 @@ def main() -> None:
         kl_coef=0.1,
         prompts={"on_empty": "skip"},
     )
-    trainer = PPOTrainer(options.model, None, reward, None, settings)
+    trainer = PPOTrainer(options.model, reward=reward, config=settings)
     prompts = openings(texts, options.model)
     shown = [next(prompts) for _ in range(4)]
     before = trainer.rollout(shown).completions

@@ -30,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
 
     settings = PPOSettings(steps=options.steps, rollout_batch_size=16, sampling={"max_new_tokens": 16})
-    trainer = PPOTrainer(options.model, None, commas, None, settings)
+    trainer = PPOTrainer(options.model, reward=commas, config=settings)
     for step, batch in enumerate(trainer.batches(prompts()), start=1):
         rollout = trainer.rollout(batch)
         scored = trainer.score(rollout)

@@ -29,7 +29,7 @@ def main() -> None:
             url = next(word for word in address.split() if word.startswith("http://"))
             reward = {"kind": "http", "url": url, "timeout": 10, "retries": 3, "on_error": "drop_episode"}
             settings = PPOSettings(steps=options.steps, rollout_batch_size=16, sampling={"max_new_tokens": 16})
-            with PPOTrainer(options.model, None, reward, None, settings) as trainer:
+            with PPOTrainer(options.model, reward=reward, config=settings) as trainer:
                 for row in trainer.train(["The film was", "My dinner was", "The weather is", "Berlin is"]):
                     print(f"step {row['step']:.0f}: the server says {row['reward/http/mean']:.2f}")
         finally:

@@ -45,7 +45,7 @@ def main() -> None:
             sampling={"max_new_tokens": 32},
             reset={"fraction": options.fraction, "demonstrations": {"kind": "data", "path": str(file)}},
         )
-        trainer = PPOTrainer(options.model, None, closes_well, None, settings)
+        trainer = PPOTrainer(options.model, reward=closes_well, config=settings)
         for row in trainer.train(list(DEMONSTRATIONS)):
             begun = {name: row.get(f"reset/scores_at_{name}", 0.0) for name in ("prompts", "resets")}
             print(f"step {row['step']:.0f}: from prompts {begun['prompts']:.2f}, from resets {begun['resets']:.2f}")

@@ -29,7 +29,7 @@ def main() -> None:
     ]
     settings = PPOSettings(steps=options.steps, rollout_batch_size=16, sampling={"max_new_tokens": 24})
     prompts = ["The film opens with", "All in all", "The director has", "What I remember is"]
-    trainer = PPOTrainer(options.model, None, rewards, None, settings)
+    trainer = PPOTrainer(options.model, reward=rewards, config=settings)
     for row in trainer.train(prompts):
         means = {name: row[f"reward/{name}/mean"] for name in ("preferences", "sentiment", "length")}
         print(f"step {row['step']:.0f}:", ", ".join(f"{name} {mean:.2f}" for name, mean in means.items()))

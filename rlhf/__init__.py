@@ -4,13 +4,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlhf.api.callbacks import Callback
+    from rlhf.api.callbacks import Callback, Trainer
+    from rlhf.api.evaluation import evaluate
+    from rlhf.api.generation import generate
     from rlhf.api.ppo import PPOTrainer
-    from rlhf.config import PPOSettings
+    from rlhf.api.reward_model import RewardTrainer
+    from rlhf.api.sft import SFTTrainer
+    from rlhf.config import EvaluateSettings, GenerateSettings, PPOSettings, RewardSettings, SFTSettings
 
-__all__ = ["Callback", "PPOSettings", "PPOTrainer"]
+__all__ = [
+    "Callback",
+    "EvaluateSettings",
+    "GenerateSettings",
+    "PPOSettings",
+    "PPOTrainer",
+    "RewardSettings",
+    "RewardTrainer",
+    "SFTSettings",
+    "SFTTrainer",
+    "Trainer",
+    "evaluate",
+    "generate",
+]
 
-_HOMES = {"Callback": "rlhf.api.callbacks", "PPOSettings": "rlhf.config", "PPOTrainer": "rlhf.api.ppo"}
+_HOMES = {
+    "Callback": "rlhf.api.callbacks",
+    "EvaluateSettings": "rlhf.config",
+    "GenerateSettings": "rlhf.config",
+    "PPOSettings": "rlhf.config",
+    "PPOTrainer": "rlhf.api.ppo",
+    "RewardSettings": "rlhf.config",
+    "RewardTrainer": "rlhf.api.reward_model",
+    "SFTSettings": "rlhf.config",
+    "SFTTrainer": "rlhf.api.sft",
+    "Trainer": "rlhf.api.callbacks",
+    "evaluate": "rlhf.api.evaluation",
+    "generate": "rlhf.api.generation",
+}
 
 
 def __getattr__(name: str) -> Any:

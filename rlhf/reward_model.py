@@ -1,41 +1,51 @@
 """Stage: a scalar model of preferences (Bradley-Terry). Left out: rankings of more than two, ensembles."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.config import RewardModelConfig
-from rlhf.config.shared import DataSection
+from rlhf.config import RewardModelConfig, RewardSettings
 from rlhf.data.batching import collate_examples, collate_pairs
-from rlhf.data.records import Pair
+from rlhf.data.records import Example, Pair, Prepared
 from rlhf.data.tokenization import prepare_examples, prepare_pairs
 from rlhf.data.unfinished import with_unfinished
-from rlhf.fetch import resolve
 from rlhf.functional.calibration import expected_calibration_error
 from rlhf.functional.flops import causal_work, training_flops
 from rlhf.functional.losses import preference_loss
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.passes.matrices import model_matrices
 from rlhf.models.pretrained.loading import load_scalar_lm, scalar_head
-from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.models.scalar import ScalarModel
-from rlhf.stage import (
-    Frame,
-    check_lengths,
-    completed,
-    describe_rows,
-    export,
-    fingerprint,
-    frame,
-    load_rows,
-    train_supervised,
-    trainable,
-)
-from rlhf.training.optimizer import MasterWeights
+from rlhf.stage import Frame
+from rlhf.supervised_run import Learner, Source, check_length, nothing_to_finish, reported, run_stage
+
+
+def train_reward_model(config: RewardModelConfig, *, profile: bool = False) -> Path:
+    """Train on preference pairs, set the mean score of demonstrations to 0, and save the model.
+
+    `profile` measures where the time goes.
+
+    Returns:
+        The directory of the model, an `AutoModelForSequenceClassification` with one label; `score_mean` in its
+        config.json is what rlhf subtracts from the raw score.
+
+    Raises:
+        RlhfError: bad data, model, checkpoint or a non-finite loss.
+    """
+    task, section = Preferences(config), config.demonstrations
+
+    def finishing(learner: Learner, run: Frame) -> Callable[[], None]:
+        if section is None:
+            return nothing_to_finish(learner, run)
+        return task.centring(learner, Source.of(section), run)
+
+    return run_stage(task, config, finishing=finishing, profile=profile)
 
 
 class PreferenceObjective:
@@ -82,60 +92,6 @@ class PreferenceObjective:
         return work.tokens, training_flops(model_matrices(classifier, [scalar_head(classifier)]), work)
 
 
-def train_reward_model(config: RewardModelConfig, *, profile: bool = False) -> Path:
-    """Train on preference pairs, set the mean score of demonstrations to 0, and save the model.
-
-    `profile` measures where the time goes.
-
-    Returns:
-        The directory of the model, an `AutoModelForSequenceClassification` with one label; `score_mean` in its
-        config.json is what rlhf subtracts from the raw score.
-
-    Raises:
-        RlhfError: bad data, model, checkpoint or a non-finite loss.
-    """
-    target = Path(config.output_dir) / "reward_model"
-    sections = [section for section in (config.data, config.eval_data, config.demonstrations) if section is not None]
-    mark = fingerprint(config, [config.model.path, *(section.path for section in sections)])
-    if completed(config, mark):
-        return target
-    with frame(config, mark, profile=profile) as run:
-        _train(config, run, target)
-    return target
-
-
-def _train(config: RewardModelConfig, run: Frame, target: Path) -> None:
-    source = resolve(config.model.path)
-    tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
-    pad_id = int(tokenizer.pad_token_id)
-    human = _pairs(config, run, config.data, tokenizer)
-    heldout = _pairs(config, run, config.eval_data, tokenizer) if config.eval_data else []
-    run.warn_of_shared(human, heldout)
-    pairs = with_unfinished(human, config.unfinished_fraction, config.seed)
-    trained = trainable(config.model, partial(load_scalar_lm, new_head=True, seed=config.seed), tokenizer)
-    model = ScalarModel(trained.model).to(run.device)
-    model.score_mean = 0.0  # that of an earlier reward model belongs to its head
-    weights = MasterWeights(trained.model, run.dtype, keep_float32=[scalar_head(trained.model)])
-    objective = PreferenceObjective(model, pairs, pad_id, config.centring_coef)
-    held = PreferenceObjective(model, heldout, pad_id, 0.0)
-    _check_lengths(config, model, objective, held)
-    run.measure_machine(trained.model, config.microbatch_tokens)
-    train_supervised(
-        config,
-        run,
-        objective,
-        weights,
-        lambda: heldout_scores(held, config.microbatch_tokens, run),
-        name="reward_model",
-        shown=("loss", "accuracy", "eval/accuracy"),
-    )
-    if config.demonstrations is not None:
-        model.score_mean = _mean_over_demonstrations(config, run, model, config.demonstrations, tokenizer)
-        run.processes.say(f"mean score of demonstrations before centring: {model.score_mean:+.3f}")
-    if run.processes.is_main:
-        export(trained, weights, tokenizer, target)
-
-
 @torch.no_grad()
 def heldout_scores(objective: PreferenceObjective, microbatch_tokens: int, run: Frame) -> dict[str, float]:
     """Return accuracy, loss, mean margin and expected calibration error over held-out pairs."""
@@ -157,50 +113,72 @@ def heldout_scores(objective: PreferenceObjective, microbatch_tokens: int, run: 
 
 
 @torch.no_grad()
-def _mean_over_demonstrations(
-    config: RewardModelConfig, run: Frame, model: ScalarModel, section: DataSection, tokenizer: PreTrainedTokenizerBase
-) -> float:
-    rows = load_rows(section)
-    prepared = prepare_examples(
-        rows,
-        tokenizer,
-        max_length=section.max_length,
-        over_long=section.over_long,
-        append_eos=config.append_eos,
-        on_empty=section.on_empty,
-    )
-    run.report(describe_rows(section, rows), prepared)
-    lengths = [len(example.input_ids) for example in prepared.items]
-    check_lengths(model.classifier, lengths, section)
+def centre(learner: Learner, demonstrations: Sequence[Example], microbatch_tokens: int, run: Frame) -> None:
+    """Set the mean score of demonstrations to 0: `score_mean` of the model's config becomes their raw mean."""
+    model = ScalarModel(learner.trained.model)
     total = 0.0
-    for items in token_budget_batches(lengths, config.microbatch_tokens)[run.processes.rank :: run.processes.num]:
-        batch = collate_examples([prepared.items[item] for item in items], int(tokenizer.pad_token_id)).to(run.device)
+    lengths = [len(example.input_ids) for example in demonstrations]
+    for items in token_budget_batches(lengths, microbatch_tokens)[run.processes.rank :: run.processes.num]:
+        batch = collate_examples([demonstrations[item] for item in items], learner.pad_id).to(run.device)
         total += float(model(batch.input_ids, batch.attention_mask).sum())
-    return run.processes.sums([total])[0] / len(lengths)
+    model.score_mean = run.processes.sums([total])[0] / len(lengths)
+    run.processes.say(f"mean score of demonstrations before centring: {model.score_mean:+.3f}")
 
 
-def _check_lengths(
-    config: RewardModelConfig, model: ScalarModel, objective: PreferenceObjective, held: PreferenceObjective
-) -> None:
-    for section, part in ((config.data, objective), (config.eval_data, held)):
-        if section is not None:
-            check_lengths(model.classifier, [length // 2 for length in part.lengths()], section)
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """The task of the reward model: to score the preferred text of a pair higher than the other."""
 
+    settings: RewardSettings
+    result: ClassVar[str] = "reward_model"
+    shown: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "eval/accuracy")
 
-def _pairs(
-    config: RewardModelConfig, run: Frame, section: DataSection, tokenizer: PreTrainedTokenizerBase
-) -> list[Pair]:
-    rows = load_rows(section)
-    prepared = prepare_pairs(
-        rows,
-        tokenizer,
-        max_length=section.max_length,
-        over_long=section.over_long,
-        append_eos=config.append_eos,
-        on_empty=section.on_empty,
-    )
-    run.report(describe_rows(section, rows), prepared)
-    return prepared.items
+    def load(self, path: str, *, random_init: bool = False, trust_remote_code: bool = False) -> PreTrainedModel:
+        """Load a model with a new scalar head."""
+        return load_scalar_lm(
+            path,
+            random_init=random_init,
+            trust_remote_code=trust_remote_code,
+            seed=self.settings.seed,
+            new_head=True,
+        )
+
+    def kept_in_float32(self, model: PreTrainedModel) -> list[nn.Module]:
+        """Keep the scalar head."""
+        return [scalar_head(model)]
+
+    def prepared(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> Prepared[Pair]:
+        """Turn rows of chosen and rejected into pairs."""
+        return prepare_pairs(source.rows, tokenizer, append_eos=self.settings.append_eos, **source.fitting.fitting)
+
+    def longest(self, items: Sequence[Pair]) -> int:
+        """Return the tokens of the longest text."""
+        return max(len(ids) for pair in items for ids in (pair.chosen_ids, pair.rejected_ids))
+
+    def objective(self, learner: Learner, items: Sequence[Pair]) -> PreferenceObjective:
+        """Return the loss over pairs, some of them replaced by unfinished texts."""
+        model = ScalarModel(learner.trained.model)
+        model.score_mean = 0.0  # that of an earlier reward model belongs to its head
+        pairs = with_unfinished(items, self.settings.unfinished_fraction, self.settings.seed)
+        return PreferenceObjective(model, pairs, learner.pad_id, self.settings.centring_coef)
+
+    def held_out(self, learner: Learner, items: Sequence[Pair], run: Frame) -> dict[str, float]:
+        """Return accuracy, loss, margin and calibration error."""
+        objective = PreferenceObjective(ScalarModel(learner.trained.model), items, learner.pad_id, 0.0)
+        return heldout_scores(objective, self.settings.microbatch_tokens, run)
+
+    def centring(self, learner: Learner, source: Source, run: Frame) -> Callable[[], None]:
+        """Prepare demonstrations, and return what centres the scores on them after training.
+
+        Raises:
+            RlhfError: a row cannot be used, or does not fit into the model.
+        """
+        prepared = prepare_examples(
+            source.rows, learner.tokenizer, append_eos=self.settings.append_eos, **source.fitting.fitting
+        )
+        examples = reported(prepared, source, run)
+        check_length(learner.trained.model, max(len(each.input_ids) for each in examples), source)
+        return partial(centre, learner, examples, self.settings.microbatch_tokens, run)
 
 
 def _widened(tensor: Tensor, width: int) -> Tensor:

@@ -2,19 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.config import SftConfig
-from rlhf.config.shared import DataSection
+from rlhf.config import SftConfig, SFTSettings
 from rlhf.data.batching import collate_examples
-from rlhf.data.records import Example
+from rlhf.data.records import Example, Prepared
 from rlhf.data.tokenization import prepare_examples
-from rlhf.fetch import resolve
 from rlhf.functional.flops import causal_work, training_flops
 from rlhf.functional.losses import next_token_loss
 from rlhf.functional.token_budget import token_budget_batches
@@ -22,20 +21,20 @@ from rlhf.models.passes.anatomy import hidden_states
 from rlhf.models.passes.head import head_logprobs
 from rlhf.models.passes.matrices import model_matrices
 from rlhf.models.pretrained.loading import load_causal_lm
-from rlhf.models.pretrained.tokenizer import load_tokenizer
-from rlhf.stage import (
-    Frame,
-    check_lengths,
-    completed,
-    describe_rows,
-    export,
-    fingerprint,
-    frame,
-    load_rows,
-    train_supervised,
-    trainable,
-)
-from rlhf.training.optimizer import MasterWeights
+from rlhf.stage import Frame
+from rlhf.supervised_run import Learner, Source, run_stage
+
+
+def train_sft(config: SftConfig, *, profile: bool = False) -> Path:
+    """Train on demonstrations and save the policy; `profile` measures where the time goes.
+
+    Returns:
+        The directory of the policy, an ordinary `AutoModelForCausalLM` (or adapter) directory.
+
+    Raises:
+        RlhfError: bad data, model, checkpoint or a non-finite loss.
+    """
+    return run_stage(Cloning(config), config, profile=profile)
 
 
 class NextTokenObjective:
@@ -70,55 +69,6 @@ class NextTokenObjective:
         return work.tokens, training_flops(model_matrices(self.lm, [self.lm.get_output_embeddings()]), work)
 
 
-def train_sft(config: SftConfig, *, profile: bool = False) -> Path:
-    """Train on demonstrations and save the policy; `profile` measures where the time goes.
-
-    Returns:
-        The directory of the policy, an ordinary `AutoModelForCausalLM` (or adapter) directory.
-
-    Raises:
-        RlhfError: bad data, model, checkpoint or a non-finite loss.
-    """
-    policy = Path(config.output_dir) / "policy"
-    inputs = [config.model.path, config.data.path, *([config.eval_data.path] if config.eval_data else [])]
-    mark = fingerprint(config, inputs)
-    if completed(config, mark):
-        return policy
-    with frame(config, mark, profile=profile) as run:
-        _train(config, run, policy)
-    return policy
-
-
-def _train(config: SftConfig, run: Frame, policy: Path) -> None:
-    source = resolve(config.model.path)
-    tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
-    examples = _examples(config, run, config.data, tokenizer)
-    heldout = _examples(config, run, config.eval_data, tokenizer) if config.eval_data else []
-    run.warn_of_shared(examples, heldout)
-    trained = trainable(config.model, partial(load_causal_lm, seed=config.seed), tokenizer)
-    trained.model.to(run.device)  # type: ignore[arg-type]  # transformers wraps the method out of its type
-    lengths = [section.max_length for section in (config.data, config.eval_data) if section is not None]
-    run.choose_factors(max(lengths), policy=trained.model)
-    weights = MasterWeights(trained.model, run.dtype)
-    pad_id = int(tokenizer.pad_token_id)
-    objective, held = (NextTokenObjective(trained.model, items, pad_id) for items in (examples, heldout))
-    check_lengths(trained.model, objective.lengths(), config.data)
-    if config.eval_data is not None:
-        check_lengths(trained.model, held.lengths(), config.eval_data)
-    run.measure_machine(trained.model, config.microbatch_tokens)
-    train_supervised(
-        config,
-        run,
-        objective,
-        weights,
-        lambda: heldout_loss(held, config.microbatch_tokens, run),
-        name="policy",
-        shown=("loss", "eval/loss", "epoch"),
-    )
-    if run.processes.is_main:
-        export(trained, weights, tokenizer, policy)
-
-
 @torch.no_grad()
 def heldout_loss(objective: NextTokenObjective, microbatch_tokens: int, run: Frame) -> dict[str, float]:
     """Return the mean loss in nats per token over held-out examples, and its exponential, the perplexity."""
@@ -131,16 +81,42 @@ def heldout_loss(objective: NextTokenObjective, microbatch_tokens: int, run: Fra
     return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, 700.0))}
 
 
-def _examples(config: SftConfig, run: Frame, section: DataSection, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
-    rows = load_rows(section)
-    prepared = prepare_examples(
-        rows,
-        tokenizer,
-        max_length=section.max_length,
-        over_long=section.over_long,
-        loss_on=config.loss_on,
-        append_eos=config.append_eos,
-        on_empty=section.on_empty,
-    )
-    run.report(describe_rows(section, rows), prepared)
-    return prepared.items
+@dataclass(frozen=True, slots=True)
+class Cloning:
+    """The task of SFT: to answer as in demonstrations."""
+
+    settings: SFTSettings
+    result: ClassVar[str] = "policy"
+    shown: ClassVar[tuple[str, ...]] = ("loss", "eval/loss", "epoch")
+
+    def load(self, path: str, *, random_init: bool = False, trust_remote_code: bool = False) -> PreTrainedModel:
+        """Load a causal language model."""
+        return load_causal_lm(
+            path, random_init=random_init, trust_remote_code=trust_remote_code, seed=self.settings.seed
+        )
+
+    def kept_in_float32(self, model: PreTrainedModel) -> list[nn.Module]:
+        """Keep nothing: logprobs are float32 in any case."""
+        return []
+
+    def prepared(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> Prepared[Example]:
+        """Turn rows of text, messages, or prompt and completion into examples."""
+        return prepare_examples(
+            source.rows,
+            tokenizer,
+            loss_on=self.settings.loss_on,
+            append_eos=self.settings.append_eos,
+            **source.fitting.fitting,
+        )
+
+    def longest(self, items: Sequence[Example]) -> int:
+        """Return the tokens of the longest example."""
+        return max(len(example.input_ids) for example in items)
+
+    def objective(self, learner: Learner, items: Sequence[Example]) -> NextTokenObjective:
+        """Return the loss over examples."""
+        return NextTokenObjective(learner.trained.model, items, learner.pad_id)
+
+    def held_out(self, learner: Learner, items: Sequence[Example], run: Frame) -> dict[str, float]:
+        """Return loss and perplexity."""
+        return heldout_loss(self.objective(learner, items), self.settings.microbatch_tokens, run)

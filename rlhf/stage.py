@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.config import EvaluateConfig, RewardModelConfig, SftConfig
+from rlhf.config import EvaluateConfig, EvaluateSettings
 from rlhf.config.reading.loader import save_config
 from rlhf.config.shared import DataSection, ModelSection, OptimizerSection, StageConfig, StageSettings, TuningSection
 from rlhf.data.reading.dataset_type import detect_type
@@ -22,12 +22,10 @@ from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.passes.compiled import compile_blocks, compiles
 from rlhf.models.passes.matrices import largest_matrix
 from rlhf.models.passes.rotary import choose_factors
-from rlhf.models.pretrained.loading import context_length, limit_of
 from rlhf.models.pretrained.setup import Trainable, make_trainable, save_adapter_base, save_model
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
-from rlhf.training.batch_plan import BatchPlan
 from rlhf.training.loop import Loop, LoopSettings, Observer, Steps
-from rlhf.training.optimizer import MasterWeights, Optimizer, OptimizerSettings, ParameterGroup
+from rlhf.training.optimizer import MasterWeights, OptimizerSettings
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes, is_main_by_launch
 from rlhf.training.randomness import seed_everything
@@ -35,7 +33,6 @@ from rlhf.training.storage.atomic import atomic_directory
 from rlhf.training.storage.checkpoint import JSON
 from rlhf.training.storage.fingerprint import content_digest, flattened, json_digest
 from rlhf.training.storage.run_directory import RunDirectory, is_complete
-from rlhf.training.supervised import Objective, SupervisedSteps
 from rlhf.training.telemetry.profile import NO_PROFILE, Profile
 
 UNIMPORTANT = ("output_dir", "logging", "checkpoints", "expected_processes")
@@ -180,7 +177,7 @@ def fingerprint(config: StageConfig | EvaluateConfig, inputs: Sequence[str]) -> 
     return fingerprint_with(config, [content_digest(resolve(path)) for path in inputs])
 
 
-def fingerprint_with(config: StageSettings | EvaluateConfig, content: Sequence[JSON]) -> str:
+def fingerprint_with(config: StageSettings | EvaluateSettings, content: Sequence[JSON]) -> str:
     """Return the same, where what stands for the inputs is known already."""
     return f"{json_digest(_what_counts(config))}-{json_digest(list(content))}"
 
@@ -230,46 +227,6 @@ def optimizer_settings(section: OptimizerSection) -> OptimizerSettings:
     return OptimizerSettings(**section.model_dump())
 
 
-def train_supervised(
-    config: SftConfig | RewardModelConfig,
-    run: Frame,
-    objective: Objective,
-    weights: MasterWeights,
-    heldout: Callable[[], dict[str, float]],
-    *,
-    name: str,
-    shown: tuple[str, ...],
-) -> None:
-    """Minimise an objective over the trained weights for the epochs or steps of the config; `name` is for the logs."""
-    plan = BatchPlan(
-        objective.lengths(), batch_size=config.batch_size, microbatch_tokens=config.microbatch_tokens, seed=config.seed
-    )
-    num_steps = config.steps or (config.epochs or 0) * plan.batches_per_epoch
-    settings = optimizer_settings(config.optimizer)
-    group = ParameterGroup(name=name, parameters=weights.parameters, settings=settings)
-    optimizer = Optimizer(weights, [group], num_steps, run.processes)
-    lengths = objective.lengths()
-    num_tokens = num_steps * config.batch_size * sum(lengths) // len(lengths)
-    run.compile_for(num_tokens, weights.module)
-    steps = SupervisedSteps(objective, plan, optimizer, run.processes, heldout, run.profile)
-    description = run.directory.path.name
-    run.run(steps, num_steps=num_steps, eval_every=config.eval_every, description=description, shown=shown)
-
-
-def check_lengths(model: PreTrainedModel, lengths: Sequence[int], section: DataSection) -> None:
-    """Refuse sequences for which the model has no positions.
-
-    Raises:
-        ConfigError: with the longest sequence and the model's limit.
-    """
-    longest, limit = max(lengths), context_length(model)
-    if limit is not None and longest > limit:
-        raise ConfigError(
-            f"{section.path}: the longest sequence has {longest} tokens, but the model has {limit_of(model)} - "
-            f"lower max_length ({section.max_length}) to {limit} or less"
-        )
-
-
 def export(
     trained: Trainable,
     weights: MasterWeights,
@@ -291,7 +248,7 @@ def parameters_of(module: nn.Module, prefix: str = "") -> dict[str, nn.Parameter
     return {name: p for name, p in module.named_parameters() if p.requires_grad and name.startswith(prefix)}
 
 
-def _what_counts(config: StageSettings | EvaluateConfig) -> dict[str, Any]:
+def _what_counts(config: StageSettings | EvaluateSettings) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude=set(UNIMPORTANT))
 
 

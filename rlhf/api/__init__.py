@@ -1,5 +1,4 @@
 """The stages from Python: models, data and rewards as objects or names.
 
-At home here: turning what a user gives into what a stage takes. Not: training, for which the YAML stages run the same
-code.
+Belongs here: turning what a user gives into what a stage takes. Not here: training, which is the stages' own code.
 """

@@ -1,10 +1,30 @@
-"""What a user's code is told while `PPOTrainer` works."""
+"""What a user's code is told while a trainer works."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+
+from peft import PeftModel
+from transformers import PreTrainedModel
 
 from rlhf.errors import ConfigError
+
+
+class Trainer(Protocol):
+    """What a callback finds on any trainer."""
+
+    output_dir: Path | None
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The metrics of every step that this trainer has done."""
+
+    @property
+    def model(self) -> PreTrainedModel | PeftModel:
+        """What is trained."""
+
+    def save(self, path: str | Path) -> None:
+        """Save the model."""
 
 
 class Callback(Protocol):
@@ -13,14 +33,14 @@ class Callback(Protocol):
     What a method raises ends the run, as it is.
     """
 
-    def on_step(self, trainer: Any, step: int, metrics: dict[str, float]) -> None:
-        """PPO step `step`, counted from 1, is done; `metrics` is what is logged about it."""
+    def on_step(self, trainer: Trainer, step: int, metrics: dict[str, float]) -> None:
+        """Step `step`, counted from 1, is done; `metrics` is what is logged about it."""
 
-    def on_save(self, trainer: Any, path: Path) -> None:
-        """A checkpoint or a policy lies in the directory `path`, written by the first process."""
+    def on_save(self, trainer: Trainer, path: Path) -> None:
+        """A checkpoint or a model lies in the directory `path`, written by the first process."""
 
-    def on_evaluate(self, trainer: Any, step: int, metrics: dict[str, float]) -> None:
-        """An evaluation after PPO step `step` found `metrics`."""
+    def on_evaluate(self, trainer: Trainer, step: int, metrics: dict[str, float]) -> None:
+        """An evaluation after step `step` found `metrics`."""
 
 
 def checked_callbacks(given: object) -> list[Callback]:
@@ -44,7 +64,7 @@ def checked_callbacks(given: object) -> list[Callback]:
 class Announcer:
     """Tells the callbacks what the loop does, and keeps the metrics of all steps."""
 
-    def __init__(self, trainer: Any, callbacks: Sequence[Callback]) -> None:
+    def __init__(self, trainer: Trainer, callbacks: Sequence[Callback]) -> None:
         """Start with an empty history."""
         self.history: list[dict[str, float]] = []
         self._trainer = trainer

@@ -4,9 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from rlhf.api.models import Model, check_kinds, digest_of, given_language, given_policy, given_reference
+from rlhf.api.models import (
+    GivenTokenizer,
+    Model,
+    check_kind,
+    digest_of,
+    given_language,
+    given_policy,
+    given_reference,
+    name_or_model,
+)
 from rlhf.api.rewards import GivenRewards, OneReward, given_rewards
 from rlhf.config import PPOSettings
 from rlhf.models.pretrained.setup import Trainable
@@ -41,7 +50,7 @@ def make_ready(
     policy: Model | Path,
     reference: Model | Path | None,
     reward: OneReward | Sequence[OneReward],
-    tokenizer: PreTrainedTokenizerBase | str | Path | None,
+    tokenizer: GivenTokenizer,
     run: Frame,
     config: PPOSettings,
 ) -> Ready:
@@ -50,10 +59,12 @@ def make_ready(
     Raises:
         ConfigError: something cannot be loaded, or does not fit.
     """
-    start, other = _named(policy), None if reference is None else _named(reference)
-    check_kinds(start, other)
-    language = given_language(str(tokenizer) if isinstance(tokenizer, Path) else tokenizer, start)
-    trained = given_policy(start, config, language)
+    start, other = name_or_model(policy), name_or_model(reference)
+    check_kind("policy", start)
+    if other is not None:
+        check_kind("reference", other)
+    language = given_language(tokenizer, start)
+    trained = given_policy(start, config.model, language.tokenizer)
     frozen = given_reference(other, start, language, run.dtype, run.device)
     rewards = given_rewards(reward, config, language)
     named = [start, *([] if frozen is None or other is None else [other])]
@@ -68,7 +79,3 @@ def make_ready(
         scored_by=rewards,
         inputs=reset_inputs(config),
     )
-
-
-def _named(given: Model | Path) -> Model:
-    return str(given) if isinstance(given, Path) else given

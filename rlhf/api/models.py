@@ -1,7 +1,8 @@
-"""Models and tokenizers that a user gives from Python, as objects or by name, made ready for a PPO run."""
+"""Models and tokenizers that a user gives from Python, as objects or by name, made ready for a run."""
 
 import copy
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,12 +10,13 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.config import PPOSettings
+from rlhf.config import RewardSettings
+from rlhf.config.shared import TuningSection
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.passes.anatomy import check_logits, switch_off_dropout
 from rlhf.models.passes.attention import use_short_row_attention
-from rlhf.models.pretrained.loading import frozen_in, load_causal_lm
+from rlhf.models.pretrained.loading import frozen_in, load_causal_lm, load_scalar_lm, scalar_head, with_new_head
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language, all_eos_ids, eos_ids, load_tokenizer, with_pad
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
@@ -25,70 +27,99 @@ Model = PreTrainedModel | PeftModel | str
 """A loaded model, or the directory, `fetch:NAME` or hub name of one."""
 
 
-def check_kinds(policy: object, reference: object) -> None:
+GivenTokenizer = PreTrainedTokenizerBase | str | Path | None
+"""A tokenizer, or the name of one; None is the one beside the model."""
+
+
+def name_or_model(given: Any) -> Any:
+    """Return a path as a name, and anything else as it is."""
+    return str(given) if isinstance(given, Path) else given
+
+
+def check_kind(role: str, given: object) -> None:
     """Refuse what is no model of transformers, such as TRL's models with a value head.
 
     Raises:
         ConfigError: says what was found.
     """
-    for role, given in {"policy": policy, "reference": reference}.items():
-        is_known = isinstance(given, PreTrainedModel | PeftModel | str)
-        if not is_known and not (role == "reference" and given is None):
-            raise ConfigError(
-                f"{role}: expected a causal language model of transformers, one with a peft adapter, or a name, found "
-                f"{type(given).__name__}"
-            )
+    if not isinstance(given, PreTrainedModel | PeftModel | str):
+        raise ConfigError(
+            f"{role}: expected a causal language model of transformers, one with a peft adapter, or a name, found "
+            f"{type(given).__name__}"
+        )
 
 
-def given_language(tokenizer: PreTrainedTokenizerBase | str | None, policy: Model) -> Language:
-    """Return the policy's tokenizer with a pad token that ends nothing, and what ends a response.
+def given_language(tokenizer: GivenTokenizer, model: Model) -> Language:
+    """Return a model's tokenizer with a pad token that ends nothing, and what ends a response.
 
     Raises:
         ConfigError: there is no tokenizer, or it has no EOS token.
     """
-    source = resolve(policy) if isinstance(policy, str) else name_of_model(policy)
-    if tokenizer is None or isinstance(tokenizer, str):
+    source = resolve(model) if isinstance(model, str) else name_of_model(model)
+    if tokenizer is None or isinstance(tokenizer, str | Path):
         if not (tokenizer or source):
-            raise ConfigError("tokenizer: None, and the policy does not know where it was loaded from - give one")
-        ready = load_tokenizer(source if tokenizer is None else resolve(tokenizer))
+            raise ConfigError("tokenizer: None, and the model does not know where it was loaded from - give one")
+        ready = load_tokenizer(source if tokenizer is None else resolve(str(tokenizer)))
+    elif isinstance(tokenizer, PreTrainedTokenizerBase):
+        ready = with_pad(copy.deepcopy(tokenizer), "tokenizer", _listed_eos(model))
     else:
-        ready = with_pad(copy.deepcopy(tokenizer), "tokenizer", _listed_eos(policy))
-    ends = eos_ids(source, ready) if isinstance(policy, str) else all_eos_ids(ready, _listed_eos(policy))
+        raise ConfigError(
+            f"tokenizer: expected a tokenizer of transformers or a name, found {type(tokenizer).__name__}"
+        )
+    ends = eos_ids(source, ready) if isinstance(model, str) else all_eos_ids(ready, _listed_eos(model))
     return Language(tokenizer=ready, eos_ids=ends)
 
 
-def given_policy(policy: Model, config: PPOSettings, language: Language) -> Trainable:
+def given_policy(policy: Model, section: TuningSection, tokenizer: PreTrainedTokenizerBase) -> Trainable:
     """Load the policy, or take the model that was given, and decide what of it is trained.
 
-    Of a given model everything is trained that requires gradients, less what `config.model` freezes.
+    Of a given model everything is trained that requires gradients, less what `section` freezes.
 
     Raises:
         ConfigError: it cannot be loaded, or does not fit the tokenizer or the config.
     """
     if isinstance(policy, str):
         source = resolve(policy)
-        return tuned(load_causal_lm(source), config.model, language.tokenizer, source)
+        return tuned(load_causal_lm(source), section, tokenizer, source)
     name = name_of_model(policy)
-    if not any(parameter.requires_grad for parameter in policy.parameters()):
-        raise ConfigError(
-            "policy: none of its weights requires gradients - call requires_grad_(True), or load an adapter with "
-            "PeftModel.from_pretrained(..., is_trainable=True)"
-        )
+    _check_trainable("policy", policy)
     if not isinstance(policy, PeftModel):
-        if any(isinstance(module, BaseTunerLayer) for module in policy.modules()):
-            raise ConfigError("policy: it has layers of an adapter already - load it anew, or give the peft model")
-        check_logits(_plain(policy), name)
-        return tuned(policy, config.model, language.tokenizer, name)
-    if config.model.lora is not None or config.model.trainable_layers is not None:
+        check_logits(plain(policy), name)
+        return tuned(policy, section, tokenizer, name)
+    if section.lora is not None or section.trainable_layers is not None:
         raise ConfigError("model.lora, model.trainable_layers: the policy has an adapter already - leave them out")
     model = policy.get_base_model()
     is_prompt = policy.active_peft_config.is_prompt_learning
     if is_prompt or not isinstance(model, PreTrainedModel) or not hasattr(policy, "disable_adapter"):
         raise ConfigError("policy: of peft's adapters only those on a causal language model are known")
-    check_logits(_plain(model), name)
-    fit_vocabulary(model, language.tokenizer, name)
+    check_logits(plain(model), name)
+    fit_vocabulary(model, tokenizer, name)
     use_short_row_attention(model)
     return Trainable(model=model, adapter=policy, source=name)
+
+
+def given_reward_model(model: Model, config: RewardSettings, tokenizer: PreTrainedTokenizerBase) -> Trainable:
+    """Load a model with a new scalar head, put one on a copy of a language model, or take a classifier as it is.
+
+    Raises:
+        ConfigError: it cannot be loaded, is no such model, or does not fit the tokenizer or the config.
+    """
+    if isinstance(model, str):
+        source = resolve(model)
+        return tuned(load_scalar_lm(source, new_head=True, seed=config.seed), config.model, tokenizer, source)
+    if not isinstance(model, PreTrainedModel):
+        fix = " - merge an adapter first (merge_and_unload)" if isinstance(model, PeftModel) else ""
+        raise ConfigError(
+            "model: expected a causal language model or a sequence classifier of transformers, or a name, found "
+            f"{type(model).__name__}{fix}"
+        )
+    _check_trainable("model", model)
+    if model.can_generate():
+        return tuned(with_new_head(model, config.seed), config.model, tokenizer, name_of_model(model))
+    scalar_head(model)
+    if model.config.num_labels != 1:
+        raise ConfigError(f"model: a reward model needs 1 label, found {model.config.num_labels} - set num_labels=1")
+    return tuned(plain(model), config.model, tokenizer, name_of_model(model))
 
 
 def given_reference(
@@ -112,7 +143,7 @@ def given_reference(
         )
     model = load_causal_lm(resolve(reference)) if isinstance(reference, str) else reference
     name = reference if isinstance(reference, str) else name_of_model(reference)
-    check_logits(_plain(model), name)
+    check_logits(plain(model), name)
     fit_vocabulary(model, language.tokenizer, name)
     use_short_row_attention(model)
     return frozen_in(model, dtype).to(device)  # type: ignore[arg-type,no-any-return]  # decorated without types
@@ -133,22 +164,33 @@ def name_of_model(model: Any) -> str:
     return str(getattr(inner, "name_or_path", "") or "")
 
 
+def _check_trainable(role: str, model: torch.nn.Module) -> None:
+    """Refuse a model of which nothing would be trained, or in which an earlier adapter hides."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(
+            f"{role}: none of its weights requires gradients - call requires_grad_(True), or load an adapter with "
+            "PeftModel.from_pretrained(..., is_trainable=True)"
+        )
+    if not isinstance(model, PeftModel) and any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise ConfigError(f"{role}: it has layers of an adapter already - load it anew, or give the peft model")
+
+
 def _share_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     known = {id(parameter) for parameter in one.parameters()}
     return any(id(parameter) in known for parameter in other.parameters())
 
 
-def _plain(model: PreTrainedModel) -> PreTrainedModel:
+def plain(model: PreTrainedModel) -> PreTrainedModel:
     """Bring a model into the state in which `load_causal_lm` returns one: float32, memory of its own, no dropout."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(torch.float32, copy=True)
     return switch_off_dropout(model)
 
 
-def _listed_eos(policy: Model) -> int | list[int] | None:
-    if isinstance(policy, str):
+def _listed_eos(model: Model) -> int | list[int] | None:
+    if isinstance(model, str):
         return None
-    listed: int | list[int] | None = getattr(policy.generation_config, "eos_token_id", None)
+    listed: int | list[int] | None = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     return listed
 
 

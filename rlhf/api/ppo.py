@@ -3,23 +3,22 @@
 What a step does stands in `trainer.py`, and the stage of `rlhf ppo` runs the same.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import ClassVar
 
-from transformers import PreTrainedTokenizerBase
-
-from rlhf.api.callbacks import Announcer, Callback, checked_callbacks
+from rlhf.api.callbacks import Callback
+from rlhf.api.data import GivenPrompts, given_prompts
 from rlhf.api.inputs import make_ready
-from rlhf.api.models import Model
+from rlhf.api.models import GivenTokenizer, Model
 from rlhf.api.rewards import OneReward
-from rlhf.api.run_directory import run_in
+from rlhf.api.trainer import StageTrainer, check_evaluation, check_untrained, checked_config
 from rlhf.config import PPOSettings
 from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts, prompt_maker
-from rlhf.errors import CheckpointError, ConfigError, DataError
+from rlhf.errors import ConfigError, DataError
+from rlhf.models.pretrained.setup import Trainable
 from rlhf.ppo.rollout import Sampled
 from rlhf.ppo.run.assembly import (
     check_context,
@@ -29,22 +28,21 @@ from rlhf.ppo.run.assembly import (
     put_together,
     save_parts,
 )
-from rlhf.ppo.run.held_out import check_evaluation, held_out_metrics, measured_by_user
-from rlhf.ppo.run.prompt_source import GivenPrompt, ListedPrompts, PromptSource, StreamedPrompts, rows_of, several
+from rlhf.ppo.run.held_out import held_out_metrics
+from rlhf.ppo.run.prompt_source import GivenPrompt, ListedPrompts, PromptSource, StreamedPrompts, several
 from rlhf.ppo.run.steps import SHOWN, PPOSteps, all_metrics
 from rlhf.ppo.scoring.scorer import Scored, given_scores
 from rlhf.ppo.starts.assembly import make_resets
 from rlhf.ppo.trainer import StepBatch
-from rlhf.stage import joined
 
-Evaluation = Callable[["PPOTrainer"], Mapping[str, float]] | Iterable[GivenPrompt]
+Evaluation = Callable[["PPOTrainer"], Mapping[str, float]] | GivenPrompts
 """A function that returns metrics, or held-out prompts."""
 
 
-class PPOTrainer:
+class PPOTrainer(StageTrainer):
     """Trains a policy with PPO.
 
-        trainer = PPOTrainer("path/to/policy", None, reward_function, None, PPOSettings(steps=100))
+        trainer = PPOTrainer("path/to/policy", reward=reward_function, config=PPOSettings(steps=100))
         trainer.train(prompts)
         trainer.save("path/to/result")
 
@@ -60,13 +58,17 @@ class PPOTrainer:
     type. Under `accelerate launch` every process does the same calls with the same prompts, and takes its share.
     """
 
-    def __init__(
+    stage: ClassVar[str] = "ppo"
+    result: ClassVar[str] = "policy"
+    config: PPOSettings
+
+    def __init__(  # two models, what judges them, and what every trainer takes
         self,
         policy: Model | Path,
-        reference: Model | Path | None,
-        reward: OneReward | Sequence[OneReward],
-        tokenizer: PreTrainedTokenizerBase | str | Path | None,
-        config: PPOSettings,
+        reference: Model | Path | None = None,
+        reward: OneReward | Sequence[OneReward] | None = None,
+        tokenizer: GivenTokenizer = None,
+        config: PPOSettings | None = None,
         *,
         output_dir: str | Path | None = None,
         callbacks: Sequence[Callback] = (),
@@ -86,28 +88,20 @@ class PPOTrainer:
         Raises:
             RlhfError: something cannot be loaded, or does not fit together.
         """
-        if not isinstance(config, PPOSettings):
-            raise ConfigError(
-                f"config: expected PPOSettings, found {type(config).__name__} - the order is policy, reference, "
-                "reward, tokenizer, config"
-            )
-        if output_dir is None and (config.checkpoints.every is not None or config.logging.trackers):
-            raise ConfigError("checkpoints.every, logging.trackers: they need output_dir - give one")
-        self.config = config
-        self.output_dir = None if output_dir is None else Path(output_dir)
-        self.callbacks = checked_callbacks(callbacks)
-        self._run = joined(config, self.output_dir or Path(), "")
-        self.processes = self._run.processes
-        check_shares(config, self.processes)
-        made = make_ready(policy, reference, reward, tokenizer, self._run, config)
+        settings = checked_config(config, PPOSettings, "policy, reference, reward, tokenizer, config")
+        if reward is None:
+            raise ConfigError("reward: it is missing - give a function, a model, or a mapping such as a YAML file has")
+        super().__init__(settings, output_dir, callbacks)
+        check_shares(settings, self.processes)
+        made = make_ready(policy, reference, reward, tokenizer, self._run, settings)
         self._digests = made.digests() if self.output_dir is not None else []
-        self.parts = put_together(config, self._run, made.policy, made.language, made.rewards, made.reference)
+        self.parts = put_together(settings, self._run, made.policy, made.language, made.rewards, made.reference)
         self.ppo = self.parts.trainer
         self._has_begun = False
 
     def train(
         self,
-        prompts: Iterable[GivenPrompt],
+        prompts: GivenPrompts,
         *,
         evaluation: Evaluation | None = None,
         evaluate_every: int | None = None,
@@ -119,7 +113,8 @@ class PPOTrainer:
         checkpoint; an iterator must then begin where it began before.
 
         Args:
-            prompts: texts, lists of messages, or mappings with `prompt` and the columns that rewards read.
+            prompts: texts, lists of messages, or mappings with `prompt` and the columns that rewards read; or the name
+                of a file or data set of such mappings.
             evaluation: held-out prompts, for mean score and KL; or a function of this trainer that returns metrics.
             evaluate_every: steps between evaluations; None evaluates after the last step alone.
 
@@ -129,27 +124,26 @@ class PPOTrainer:
         Raises:
             RlhfError: bad data, reward or checkpoint, or a guard or a signal stopped the run.
         """
-        if self.ppo.num_steps:
-            raise ConfigError(f"train: this trainer has done {self.ppo.num_steps} steps already - make another one")
+        check_untrained(self.ppo.num_steps)
         check_evaluation(evaluation, evaluate_every)
         source = self._source(prompts)
-        measure = self._measuring(evaluation)
-        announcer = Announcer(self, self.callbacks)
-        with run_in(self.output_dir, self._run, self.config, [*self._digests, source.digest()]) as run:
+        measure = self._measuring(evaluation, self._measuring_prompts)
+        with self._entered([*self._digests, source.digest()]) as run:
             steps = PPOSteps(self.ppo, source, run.directory.samples, evaluation=measure)
             run.run(
                 steps,
                 num_steps=self.config.steps,
                 eval_every=evaluate_every,
-                description="ppo",
+                description=self.stage,
                 shown=SHOWN,
-                observer=announcer,
+                observer=self._announcer,
             )
             if self.output_dir is not None:
-                self._save(self.output_dir / "policy", self.output_dir / "critic")
-        return announcer.history
+                policy, critic = self.output_dir / self.result, self.output_dir / "critic"
+                self._save(policy, partial(save_parts, self.parts, policy, critic))
+        return self.history
 
-    def batches(self, prompts: Iterable[GivenPrompt]) -> Iterator[Sequence[Prompt]]:
+    def batches(self, prompts: GivenPrompts) -> Iterator[Sequence[Prompt]]:
         """Yield the prompts of each step, over all processes, in the order in which `train` takes them."""
         source = self._source(prompts, self.ppo.num_steps)
         for step in range(self.ppo.num_steps, self.config.steps):
@@ -203,11 +197,10 @@ class PPOTrainer:
                 "ends with them - raise steps"
             )
         metrics = all_metrics(self.ppo, self.ppo.learn(experience))
-        for callback in self.callbacks:
-            callback.on_step(self, self.ppo.num_steps, metrics)
+        self._announcer.stepped(self.ppo.num_steps, metrics)
         return metrics
 
-    def evaluate(self, prompts: Iterable[GivenPrompt]) -> dict[str, float]:
+    def evaluate(self, prompts: GivenPrompts) -> dict[str, float]:
         """Return mean score, KL to the reference and more of the policy on held-out prompts."""
         ready = self._encoded(prompts)
         check_context(self.parts, ready)
@@ -221,31 +214,21 @@ class PPOTrainer:
         Raises:
             CheckpointError: something else lies there, or it cannot be written.
         """
-        directory = Path(path).absolute()
-        if self.processes.any(holds_something_else(directory)):
-            raise CheckpointError(f"{path}: holds something else than a policy saved here - choose another directory")
-        self._save(directory, directory.with_name(f"{directory.name}-critic"))
-
-    def _save(self, directory: Path, critic: Path) -> None:
-        if self.processes.is_main:
-            save_parts(self.parts, directory, critic)
-        self.processes.wait()
-        for callback in self.callbacks:
-            callback.on_save(self, directory)
+        super().save(path)
 
     def close(self) -> None:
         """Close the rewards: what they hold open, a server's connection or a class's own things, is given back."""
         self.ppo.collector.scorer.close()
 
-    def __enter__(self) -> Self:
-        """Return the trainer itself."""
-        return self
+    @property
+    def _trained(self) -> Trainable:
+        return self.parts.trained
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close the rewards."""
-        self.close()
+    def _holds_something_else(self, directory: Path) -> bool:
+        return holds_something_else(directory)
+
+    def _write(self, directory: Path) -> None:
+        save_parts(self.parts, directory, directory.with_name(f"{directory.name}-critic"))
 
     def _ready(self, prompts: Sequence[GivenPrompt] | Sequence[Prompt]) -> list[Prompt]:
         given = list(several(prompts))
@@ -257,16 +240,16 @@ class PPOTrainer:
             raise DataError(f"rollout: {len(given) - len(ready)} of {len(given)} prompts are longer than {limit}")
         return ready
 
-    def _encoded(self, prompts: Iterable[GivenPrompt]) -> list[Prompt]:
-        prepared = prepare_prompts(list(rows_of(prompts)), self.parts.tokenizer, **self.config.prompts.fitting)
-        return prepared.items
+    def _encoded(self, prompts: GivenPrompts) -> list[Prompt]:
+        source = given_prompts(prompts, self.config.prompts)
+        return prepare_prompts(source.rows, self.parts.tokenizer, **source.fitting.fitting).items
 
-    def _source(self, prompts: Iterable[GivenPrompt], num_given: int = 0) -> PromptSource:
+    def _source(self, prompts: GivenPrompts, num_given: int = 0) -> PromptSource:
         """Return where steps take their prompts from: what has a length is read whole.
 
         An iterator begins with the prompts of step `num_given`.
         """
-        if isinstance(prompts, Sized):
+        if isinstance(prompts, Sized | Path):
             known = self._encoded(prompts)
             check_context(self.parts, known)
             self._begin(known)
@@ -288,11 +271,7 @@ class PPOTrainer:
         compile_parts(self.parts, self._run, begun)
         self._has_begun = True  # not earlier: after a refusal everything is looked at again
 
-    def _measuring(self, evaluation: Evaluation | None) -> Callable[[], dict[str, float]]:
-        if evaluation is None:
-            return dict
-        if callable(evaluation):
-            return lambda: measured_by_user(evaluation(self))
-        ready = self._encoded(evaluation)
+    def _measuring_prompts(self, prompts: GivenPrompts) -> Callable[[], dict[str, float]]:
+        ready = self._encoded(prompts)
         check_context(self.parts, ready)
         return lambda: held_out_metrics(self.ppo, ready)

@@ -75,6 +75,30 @@ def given_rewards(reward: OneReward | Sequence[OneReward], config: PPOSettings, 
     return GivenRewards(sections, objects)
 
 
+def classifier_tokenizer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    policy_tokenizer: PreTrainedTokenizerBase,
+    where: str,
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that was given, or lies beside the classifier, or the policy's where that can be meant.
+
+    Raises:
+        ConfigError: none of them is there; begins with `where`.
+    """
+    name = name_of_model(model)
+    if tokenizer is not None:
+        return tokenizer
+    if name:
+        return read_tokenizer(name)
+    if model.config.get_text_config().vocab_size >= len(policy_tokenizer):
+        return policy_tokenizer
+    raise ConfigError(
+        f"{where}: the classifier does not know where it was loaded from, so its tokenizer is unknown - give "
+        'both: {"model": model, "tokenizer": tokenizer}'
+    )
+
+
 def _parsed(one: OneReward, place: int, language: Language) -> tuple[RewardSection, Given | None]:
     if isinstance(one, RewardOptions):
         return _section(one.model_dump(), place), None
@@ -106,7 +130,7 @@ def _model(
         )
     tokenizer = read_tokenizer(resolve(str(tokenizer))) if isinstance(tokenizer, str | Path) else tokenizer
     path = name_of_model(model) or type(model).__name__
-    loaded = Loaded(model, _classifier_tokenizer(model, tokenizer, language, place))
+    loaded = Loaded(model, classifier_tokenizer(model, tokenizer, language.tokenizer, f"reward {place}"))
     return _section({"kind": "model", "path": path, **options}, place), loaded
 
 
@@ -117,23 +141,6 @@ def _section(given: Mapping[str, Any], place: int) -> RewardSection:
         problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
         raise ConfigError("\n".join(f"reward {place}: {problem}" for problem in problems)) from None
     return section
-
-
-def _classifier_tokenizer(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, language: Language, place: int
-) -> PreTrainedTokenizerBase:
-    """Return the tokenizer that was given, or lies beside the classifier, or the policy's where that can be meant."""
-    name = name_of_model(model)
-    if tokenizer is not None:
-        return tokenizer
-    if name:
-        return read_tokenizer(name)
-    if model.config.get_text_config().vocab_size >= len(language.tokenizer):
-        return language.tokenizer
-    raise ConfigError(
-        f"reward {place}: the classifier does not know where it was loaded from, so its tokenizer is unknown - give "
-        'both: {"model": model, "tokenizer": tokenizer}'
-    )
 
 
 def _code_digest(function: object) -> str:

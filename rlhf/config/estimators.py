@@ -8,9 +8,9 @@ class Estimator:
     """A function of rewards, mask and gamma that returns advantages [B, T], not whitened."""
 
     function: str
-    """`module:name`, imported when it is called: a configuration is read without torch."""
+    """`module:name`, imported when it is called: reading a configuration needs no torch."""
     reads: tuple[str, ...] = ()
-    """The arguments it takes beside these: `values`, `gae_lambda`, `num_samples`."""
+    """Further arguments that it takes: `values`, `gae_lambda`, `num_samples`."""
 
     @property
     def has_critic(self) -> bool:

@@ -1,14 +1,17 @@
-"""The schema of `rlhf evaluate` and `rlhf generate`."""
+"""The schemas of `rlhf evaluate` and `rlhf generate`, and the parts of them that Python takes."""
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from rlhf.config.shared import Count, DataSection, InRunDirectory, NonNegative, Precision, Section
+from rlhf.config.shared import Count, DataSection, FittingSection, InRunDirectory, NonNegative, Precision, Section
 
 FILE_NAME = re.compile(r"\w[\w.\-]*")
 """What a policy may be called."""
+NO_LIMIT = 10**9
+"""Tokens of a prompt that is never dropped; the model's positions are what limits it."""
 
 
 class DecodingSection(Section):
@@ -36,31 +39,57 @@ class GoldSection(Section):
     )
 
 
-class EvaluateConfig(InRunDirectory):
-    """Compare policies on the same held-out prompts."""
+class Seeded(Section):
+    """What draws random numbers."""
 
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler and of the bootstrap")
-    policies: Annotated[dict[str, str], Field(min_length=1)] = Field(
-        description="name: model directory; win rates are against the first, and responses go to NAME.jsonl"
-    )
-    reference: str | None = Field(None, description="model to which the KL is measured; null takes the first policy")
-    prompts: DataSection = Field(description="held-out prompts")
-    reward_model: str | None = Field(None, description="directory of the reward model (the proxy)")
+
+
+class EvaluateSettings(Seeded):
+    """How policies are compared: everything but where they, the prompts and the reward model come from."""
+
+    prompts: FittingSection = Field(FittingSection(), description="what happens to prompts that do not fit")
     gold: GoldSection | None = Field(None, description="the gold judge, when there is one")
     decoding: DecodingSection = DecodingSection()
     precision: Precision = Field("auto", description="compute type")
     microbatch_tokens: Count = Field(2048, description="padded tokens in one forward pass")
     num_side_by_side: Count = Field(8, description="samples printed side by side in the summary")
 
+
+class Compared(Seeded, InRunDirectory):
+    """What is compared, by name. Its keys stand before those of `EvaluateSettings` in a file."""
+
+    policies: Annotated[dict[str, str], Field(min_length=1)] = Field(
+        description="name: model directory; win rates are against the first, and responses go to NAME.jsonl"
+    )
+    reference: str | None = Field(None, description="model to which the KL is measured; null takes the first policy")
+    prompts: DataSection = Field(description="held-out prompts")
+    reward_model: str | None = Field(None, description="directory of the reward model (the proxy)")
+
     @model_validator(mode="after")
     def _names(self) -> Self:
-        bad = [name for name in self.policies if not FILE_NAME.fullmatch(name)]
-        if bad:
-            raise ValueError(
-                f"policies: a name is also that of a file, so it is made of letters, digits, '_', '-' and '.', "
-                f"found {', '.join(map(repr, bad))}"
-            )
+        check_names(self.policies)
         return self
+
+
+class EvaluateConfig(EvaluateSettings, Compared):
+    """Compare policies on the same held-out prompts."""
+
+    prompts: DataSection = Field(description="held-out prompts")
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names of policies that no file can have.
+
+    Raises:
+        ValueError: with all of them.
+    """
+    bad = [name for name in names if not FILE_NAME.fullmatch(name)]
+    if bad:
+        raise ValueError(
+            f"policies: a name is also that of a file, so it is made of letters, digits, '_', '-' and '.', "
+            f"found {', '.join(map(repr, bad))}"
+        )
 
 
 class GenerateConfig(Section):
@@ -73,3 +102,19 @@ class GenerateConfig(Section):
     samples_per_prompt: Count = Field(1, description="responses for each prompt")
     decoding: DecodingSection = DecodingSection()
     precision: Precision = Field("auto", description="compute type")
+
+
+class GenerateSettings(DecodingSection):
+    """What `rlhf.generate` takes by keyword. Prompts are never dropped in silence: a list is answered whole."""
+
+    samples_per_prompt: Count = Field(1, description="responses for each prompt")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler")
+    precision: Precision = Field("auto", description="compute type")
+    fitting: FittingSection = Field(
+        FittingSection(max_length=NO_LIMIT, over_long="error"), description="what happens to prompts that do not fit"
+    )
+
+    @property
+    def decoding(self) -> DecodingSection:
+        """How the policy answers."""
+        return DecodingSection(**self.model_dump(include=set(DecodingSection.model_fields)))

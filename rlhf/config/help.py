@@ -1,4 +1,4 @@
-"""The reference of a configuration, as `rlhf VERB --help` prints it."""
+"""Lists every key of a configuration, as `rlhf VERB --help` prints it."""
 
 import json
 import textwrap

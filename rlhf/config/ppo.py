@@ -30,11 +30,11 @@ else:
 
 
 class SamplingSection(Section):
-    """How responses are drawn. Top-k and top-p do not exist here: they would bias the ratio."""
+    """How responses are drawn. Top-k and top-p are left out: they would bias the ratio."""
 
     max_new_tokens: Count = Field(48, description="longest response in tokens")
-    temperature: Positive = Field(1.0, description="logits are divided by it, in sampling and in every logprob")
-    stop_strings: list[str] = Field([], description="a response ends when one of them has appeared")
+    temperature: Positive = Field(1.0, description="divides the logits, in sampling and in every logprob")
+    stop_strings: list[str] = Field([], description="a response ends when it contains one of them")
     batch_rows: Count = Field(64, description="prompts decoded together by one process")
 
 
@@ -44,9 +44,9 @@ class KLSection(Section):
     controller: Literal["fixed", "adaptive"] = Field(
         "fixed", description="constant coefficient, or steered to a target"
     )
-    target: Positive = Field(6.0, description="target KL in nats a sequence (adaptive)")
-    horizon: Count = Field(10000, description="episodes over which the coefficient follows (adaptive)")
-    max_kl: Positive | None = Field(None, description="nats a sequence beyond which the run stops with status 6")
+    target: Positive = Field(6.0, description="target KL in nats per sequence (adaptive)")
+    horizon: Count = Field(10000, description="episodes over which the coefficient adapts (adaptive)")
+    max_kl: Positive | None = Field(None, description="KL in nats per sequence above which the run stops with status 6")
 
 
 class ScoreSection(Section):
@@ -58,13 +58,13 @@ class ScoreSection(Section):
 
 
 class PPOSettings(StageSettings):
-    """How PPO learns: everything but where policy, prompts and rewards come from."""
+    """Every PPO setting except the sources of policy, prompts and rewards."""
 
-    model: TuningSection = Field(TuningSection(), description="what of the policy is trained, and in which numbers")
+    model: TuningSection = Field(TuningSection(), description="which policy weights are trained, in which precision")
     critic: Literal["shared", "separate"] = Field(
         "shared", description="value head on the policy's trunk, or a second model"
     )
-    critic_model: ModelSection | None = Field(None, description="the separate critic's start, usually the reward model")
+    critic_model: ModelSection | None = Field(None, description="init of the separate critic, usually the reward model")
     prompts: FittingSection = Field(FittingSection(), description="what happens to prompts that do not fit")
     sampling: SamplingSection = SamplingSection()
     reset: ResetSection | None = Field(None, description="episodes that begin inside a demonstration; null: none")
@@ -73,23 +73,23 @@ class PPOSettings(StageSettings):
     kl_control: KLSection = KLSection()
 
     steps: Count = Field(description="PPO steps: collect a batch, update on it")
-    rollout_batch_size: Count = Field(64, description="episodes a PPO step, over all processes")
+    rollout_batch_size: Count = Field(64, description="episodes per PPO step, over all processes")
     num_samples_per_prompt: Count = Field(
         1,
-        description="episodes from each prompt of a step, a divisor of rollout_batch_size; at least 2 for rloo, group",
+        description="episodes per prompt of a step; must divide rollout_batch_size, at least 2 for rloo and group",
     )
-    minibatches: Count = Field(2, description="optimizer steps an epoch; must divide rollout_batch_size")
+    minibatches: Count = Field(2, description="optimizer steps per epoch; must divide rollout_batch_size")
     epochs: Count = Field(4, description="passes over each collected batch")
     microbatch_tokens: Count = Field(1024, description="padded tokens in one forward and backward pass of one process")
     kl_coef: NonNegative = Field(0.05, description="weight of the KL penalty in the reward, per nat")
     kl_estimator: Literal["k1", "k2", "k3"] = Field(
-        "k1", description="estimator of the KL to the reference at each token; the penalty is unbiased with k1 alone"
+        "k1", description="per-token estimator of the KL to the reference; the penalty is unbiased only with k1"
     )
     advantage: Advantage = Field(
         "gae",
-        description="what weighs each token: return of the whole response, reward to go, reward to go less the value "
-        "(baseline), GAE, or without a critic the return against those of the other responses to the prompt (rloo, "
-        "group); rungs other than baseline and gae train no value head",
+        description="advantage of each token: return of the whole response, reward to go, reward to go minus the value "
+        "(baseline), GAE, or, without a critic, the return relative to the other responses to the prompt (rloo, "
+        "group); only baseline and gae train a value head",
     )
     objective: Literal["policy_gradient", "ppo"] = Field(
         "ppo", description="plain policy gradient, or the importance-weighted clipped surrogate"
@@ -104,7 +104,7 @@ class PPOSettings(StageSettings):
     )
     value_coef: NonNegative = Field(0.1, description="weight of the value loss on the shared trunk")
     entropy_coef: NonNegative = Field(0.0, description="weight of the entropy bonus, per nat")
-    whiten_advantages: bool = Field(True, description="advantages to mean 0 and variance 1 over the global batch")
+    whiten_advantages: bool = Field(True, description="scale advantages to mean 0 and variance 1 over the global batch")
     target_kl: Positive | None = Field(
         None, description="end the epochs early when KL(old || new) per token exceeds this"
     )
@@ -113,12 +113,12 @@ class PPOSettings(StageSettings):
 
     @property
     def minibatch_size(self) -> int:
-        """Episodes an optimizer step, over all processes."""
+        """Episodes per optimizer step, over all processes."""
         return self.rollout_batch_size // self.minibatches
 
     @property
     def prompts_per_step(self) -> int:
-        """Prompts of a PPO step, over all processes."""
+        """Prompts per PPO step, over all processes."""
         return self.rollout_batch_size // self.num_samples_per_prompt
 
     @property
@@ -128,7 +128,7 @@ class PPOSettings(StageSettings):
 
     @property
     def estimator(self) -> Estimator:
-        """What estimates the advantages."""
+        """The advantage estimator."""
         return ESTIMATORS[self.advantage]
 
     @model_validator(mode="after")
@@ -157,7 +157,7 @@ class PPOSettings(StageSettings):
 
     @model_validator(mode="after")
     def _settings_with_effect(self) -> Self:
-        """Refuse a setting that was changed and would do nothing; the default always passes."""
+        """Refuse a changed setting that would have no effect; the default always passes."""
         unread = {} if "gae_lambda" in self.estimator.reads else {"gae_lambda": f"advantage: {self.advantage}"}
         if not self.has_critic:
             critic = ("critic", "critic_model", "value_optimizer", "value_clip_range", "value_coef")
@@ -200,7 +200,7 @@ class PPOConfig(PPOSettings, StageConfig):
 
     @classmethod
     def completed(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Also leave out a `value_optimizer` of null, so that an override can take back what a file says."""
+        """Also drop a `value_optimizer` of null, so that an override can undo what a file says."""
         filled = super().completed(given)
         return {key: value for key, value in filled.items() if key != "value_optimizer" or value is not None}
 
@@ -211,7 +211,7 @@ class PPOConfig(PPOSettings, StageConfig):
 
 
 def check_rewards(rewards: Sequence[RewardSection], settings: PPOSettings) -> None:
-    """Refuse rewards that do not fit together, or not with the rest.
+    """Refuse rewards that do not fit each other or the settings.
 
     Raises:
         ValueError: says which, and why.

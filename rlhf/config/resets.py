@@ -13,7 +13,7 @@ class DataDemonstrations(DataSection):
     """Demonstrations from a file."""
 
     kind: Literal["data"] = Field(
-        description="data: rows of prompt and completion, or preference rows, of which the chosen response is taken"
+        description="data: rows of prompt and completion, or preference rows, whose chosen response is used"
     )
 
 
@@ -23,7 +23,7 @@ class OwnBestDemonstrations(Section):
     kind: Literal["own_best"] = Field(description="own_best: the policy's own best responses so far")
     size: Count = Field(
         256,
-        description="prompts whose best response is kept, those with the highest raw scores of the whole text, forced "
+        description="prompts to keep the best response of: those with the highest raw scores of the whole text, forced "
         "tokens included (own_best)",
     )
 
@@ -33,12 +33,12 @@ class GuideDemonstrations(Section):
 
     kind: Literal["guide"] = Field(description="guide: responses of another policy, sampled before the first step")
     path: str = Field(
-        description="directory, `fetch:NAME` or hub name of the guide policy, which has the policy's tokenizer"
+        description="directory, `fetch:NAME` or hub name of the guide policy, which must have the policy's tokenizer"
     )
     num_demonstrations: Count = Field(
-        256, description="responses, one a prompt in the order of the data, over and over (guide)"
+        256, description="responses to sample, one per prompt in the order of the data, round and round (guide)"
     )
-    temperature: Positive = Field(1.0, description="logits are divided by it (guide)")
+    temperature: Positive = Field(1.0, description="divides the guide's logits (guide)")
 
 
 Demonstrations = Annotated[
@@ -47,9 +47,9 @@ Demonstrations = Annotated[
 
 
 class UniformCut(Section):
-    """Every prefix equally often."""
+    """Every prefix equally likely."""
 
-    law: Literal["uniform"] = Field(description="uniform: every prefix from one token on, equally often")
+    law: Literal["uniform"] = Field(description="uniform: every prefix of at least one token, equally likely")
 
 
 class FixedCut(Section):
@@ -62,17 +62,17 @@ class FixedCut(Section):
 
 
 class SentenceCut(Section):
-    """After a sentence, each equally often."""
+    """After a sentence, each equally likely."""
 
     law: Literal["sentence"] = Field(
-        description="sentence: after one of the demonstration's sentences; where it has but one, at its prompt"
+        description="sentence: after one of the demonstration's sentences; at its prompt if it has only one"
     )
 
 
 class AnnealedCut(Section):
     """From long prefixes to short ones while the run goes on."""
 
-    law: Literal["annealed"] = Field(description="annealed: long prefixes at first, ever shorter ones later")
+    law: Literal["annealed"] = Field(description="annealed: long prefixes at first, then shorter and shorter ones")
     longest: Fraction = Field(
         1.0, description="share of the longest prefix that is forced at the first step (annealed)"
     )
@@ -94,10 +94,10 @@ Cut = Annotated[UniformCut | FixedCut | SentenceCut | AnnealedCut, Field(discrim
 
 
 class ResetSection(Section):
-    """Episodes that begin inside a demonstration: its tokens are part of the state, and the policy goes on."""
+    """Episodes that begin inside a demonstration: its tokens are part of the state, and the policy continues it."""
 
     fraction: Fraction = Field(
-        description="probability that an episode begins inside a demonstration, at that one's prompt; 0 is plain PPO"
+        description="probability that an episode begins inside a demonstration and takes its prompt; 0 is plain PPO"
     )
-    demonstrations: Demonstrations = Field(description="what is begun from")
+    demonstrations: Demonstrations = Field(description="where the demonstrations come from")
     cut: Cut = Field(UniformCut(law="uniform"), description="how much of a demonstration is forced")

@@ -1,20 +1,28 @@
-"""The schema of `rlhf reward-model`."""
+"""The schema of `rlhf reward-model`, and the part of it that `RewardTrainer` takes from Python."""
 
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from rlhf.config.shared import Count, DataSection, Fraction, NonNegative, StageConfig
+from rlhf.config.shared import (
+    Count,
+    DataSection,
+    FittingSection,
+    Fraction,
+    ModelSection,
+    NonNegative,
+    StageConfig,
+    StageSettings,
+    check_one_length,
+)
 
 
-class RewardModelConfig(StageConfig):
-    """A scalar model trained on preference pairs."""
+class RewardSettings(StageSettings):
+    """How a reward model learns: everything but where model and data come from."""
 
-    data: DataSection = Field(description="pairs: chosen and rejected, with or without prompt, optional margin")
-    eval_data: DataSection | None = Field(None, description="held-out pairs for accuracy, calibration and margin")
-    demonstrations: DataSection | None = Field(
-        None, description="demonstrations on which the mean score is set to 0 after training"
-    )
+    data: FittingSection = Field(FittingSection(), description="what happens to pairs that do not fit")
+    eval_data: FittingSection | None = Field(None, description="the same for held-out ones; null: as data")
+    demonstrations: FittingSection | None = Field(None, description="the same for demonstrations; null: as data")
     append_eos: bool = Field(True, description="end each text with EOS; the score is read at the last token")
     unfinished_fraction: Fraction = Field(
         0.0, description="share of the pairs in which the chosen text, cut short, takes the place of the rejected one"
@@ -24,10 +32,25 @@ class RewardModelConfig(StageConfig):
     steps: Count | None = Field(None, description="optimizer steps; set this or epochs")
     batch_size: Count = Field(32, description="pairs an optimizer step, over all processes")
     microbatch_tokens: Count = Field(2048, description="padded tokens in one forward and backward pass of one process")
-    eval_every: Count | None = Field(None, description="optimizer steps between evaluations; null evaluates at the end")
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("set exactly one of epochs and steps")
+        check_one_length(self.epochs, self.steps)
         return self
+
+
+class RewardModelConfig(RewardSettings, StageConfig):
+    """A scalar model trained on preference pairs."""
+
+    model: ModelSection
+    data: DataSection = Field(description="pairs: chosen and rejected, with or without prompt, optional margin")
+    eval_data: DataSection | None = Field(None, description="held-out pairs for accuracy, calibration and margin")
+    demonstrations: DataSection | None = Field(
+        None, description="demonstrations on which the mean score is set to 0 after training"
+    )
+    eval_every: Count | None = Field(None, description="optimizer steps between evaluations; null evaluates at the end")
+
+    @property
+    def sources(self) -> list[DataSection]:
+        """Every data set that is read."""
+        return [section for section in (self.data, self.eval_data, self.demonstrations) if section is not None]

@@ -10,32 +10,33 @@ from rlhf.config.shared import Count, NonNegative, Positive, Section
 Policy = Literal["stop", "drop_episode", "neutral"]
 Activation = Literal["none", "softmax", "log_softmax", "sigmoid", "log_sigmoid"]
 Unit = Literal["tokens", "words", "characters"]
-DEADLINE = "seconds that one call may take, of a server with all attempts and waits; null waits for ever"
+DEADLINE = "seconds that one call may take, for a server including all attempts and waits; null waits for ever"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 
 
 class GateSection(Section):
-    """A reward counts only where another one says enough."""
+    """A reward counts only where another reward exceeds a threshold."""
 
     reward: str = Field(description="name of the other reward")
-    above: float = Field(0.0, description="what its own number, before any scaling, must exceed")
+    above: float = Field(0.0, description="threshold for the other reward's number, before any scaling")
 
 
 class RewardOptions(Section):
-    """What every reward has."""
+    """The keys that every reward has."""
 
     name: Name | None = Field(
         None,
-        description="name in logs and gates; null takes the function's name, or the kind, numbered where two agree",
+        description="name in logs and gates; null takes the function's name, or the kind, numbered if two are equal",
     )
     weight: float = Field(1.0, description="factor of this reward in the score")
     normalise: Literal["none", "running", "batch"] = Field(
         "none",
-        description="divide by the deviation of all its scores so far, or bring each batch to mean 0 and deviation 1",
+        description="divide by the standard deviation of all its scores so far, or scale each batch to mean 0 and "
+        "standard deviation 1",
     )
     clip: Positive | None = Field(None, description="its scores are clipped to [-clip, clip], after normalisation")
     gate: GateSection | None = Field(None, description="count only where another reward exceeds a threshold")
-    cache: int = Field(0, ge=0, description="scores that are remembered for equal episodes; 0 asks every time")
+    cache: int = Field(0, ge=0, description="scores to cache for equal episodes; 0 asks every time")
     on_error: Policy = Field(
         "stop",
         description="when it fails: stop the run, drop the episodes from the update, or give them its mean score",
@@ -45,10 +46,10 @@ class RewardOptions(Section):
 
 
 class RuleSection(RewardOptions):
-    """A reward that its keys alone describe: `made_by` is called with them."""
+    """A reward that is built from its keys alone: `made_by` is called with them."""
 
     made_by: ClassVar[str]
-    """`module:name` of its class, imported when a run is put together: a configuration is read without torch."""
+    """`module:name` of its class, imported when a run is assembled: reading a configuration needs no torch."""
 
     @property
     def own_keys(self) -> dict[str, Any]:
@@ -70,9 +71,9 @@ class ClassifierSection(Section):
 
     path: str = Field(description="directory, `fetch:NAME` or hub name of the reward model")
     label: int | str | None = Field(
-        None, description="which label of a classifier with several, by its name or index; null where it has one"
+        None, description="the label to use, by name or index; null if the classifier has only one"
     )
-    activation: Activation = Field("none", description="what is made of the logits before the label is taken")
+    activation: Activation = Field("none", description="applied to the logits before picking the label")
 
 
 class ModelRewardSection(ClassifierSection, RewardOptions):
@@ -87,23 +88,21 @@ class EnsembleRewardSection(RewardOptions):
     kind: Literal["ensemble"] = Field(description="ensemble: several reward models as one")
     models: list[ClassifierSection] = Field(min_length=2, description="the members")
     combine: Literal["mean", "min", "mean_minus_std"] = Field(
-        "mean", description="their mean, the least of them, or the mean minus k standard deviations"
+        "mean", description="their mean, their minimum, or the mean minus k standard deviations"
     )
-    k: NonNegative = Field(1.0, description="standard deviations that mean_minus_std takes off")
+    k: NonNegative = Field(1.0, description="standard deviations that mean_minus_std subtracts")
 
 
 class HttpRewardSection(RewardOptions):
     """A server that takes OpenRLHF's requests, such as `rlhf serve-reward`."""
 
     kind: Literal["http"] = Field(description="http: a server that answers OpenRLHF's requests")
-    url: str = Field(description="http or https address to which requests are posted")
-    timeout: Positive = Field(20.0, description="seconds of one attempt, from the connection to the last byte")
+    url: str = Field(description="http or https address to post requests to")
+    timeout: Positive = Field(20.0, description="seconds for one attempt, from the connection to the last byte")
     deadline: Positive | None = Field(60.0, description=DEADLINE)
     retries: int = Field(3, ge=0, description="attempts after the first, on connection errors, 429 and 5xx")
-    max_response_bytes: Count = Field(10_000_000, description="size of the largest answer in bytes that is read")
-    label_column: str | None = Field(
-        None, description="column of the data that is sent as labels; null sends empty ones"
-    )
+    max_response_bytes: Count = Field(10_000_000, description="size of the largest answer to read, in bytes")
+    label_column: str | None = Field(None, description="column of the data to send as labels; null sends empty ones")
     token_env: str | None = Field(None, description="environment variable with a token, sent as Authorization: Bearer")
 
     @model_validator(mode="after")
@@ -114,10 +113,10 @@ class HttpRewardSection(RewardOptions):
 
 
 class LengthRewardSection(RuleSection):
-    """0 for a response of allowed length, minus the distance for a shorter or longer one."""
+    """0 for a response of allowed length, else minus the distance to the allowed range."""
 
     made_by = "rlhf.rewards.kinds.rules:LengthReward"
-    kind: Literal["length"] = Field(description="length: minus what a response is too short or too long")
+    kind: Literal["length"] = Field(description="length: minus the units by which it is too short or too long")
     unit: Unit = Field("tokens", description="what is counted; the EOS is a token")
     at_least: int = Field(0, ge=0, description="shortest allowed response, in units")
     at_most: int | None = Field(None, ge=0, description="longest allowed response, in units; null allows any")
@@ -132,7 +131,7 @@ class LengthRewardSection(RuleSection):
 
 
 class RepetitionRewardSection(RuleSection):
-    """Minus the share of a response's n-grams that stood in it before."""
+    """Minus the share of a response's n-grams that occurred in it before."""
 
     made_by = "rlhf.rewards.kinds.rules:RepetitionReward"
     kind: Literal["repetition"] = Field(description="repetition: minus the share of repeated n-grams")
@@ -141,12 +140,12 @@ class RepetitionRewardSection(RuleSection):
 
 
 class RegexRewardSection(RuleSection):
-    """One number for a response in which a pattern is found, another for the others."""
+    """One score for responses in which a pattern is found, another for the rest."""
 
     made_by = "rlhf.rewards.kinds.rules:RegexReward"
     kind: Literal["regex"] = Field(description="regex: whether a pattern is found in the response")
     pattern: str = Field(description="regular expression; `(?i)` in front ignores case")
-    found: float = Field(1.0, description="score of a response in which it is found")
+    found: float = Field(1.0, description="score of a response that contains it")
     missing: float = Field(0.0, description="score of the others")
 
 
@@ -171,7 +170,7 @@ RewardSection = Annotated[
 
 
 def reward_names(sections: Sequence[RewardSection]) -> list[str]:
-    """Return the name of each reward: what it was given, or its own, with a number where several agree."""
+    """Return the name of each reward: the given one or its default, numbered if several are equal."""
     given = {section.name for section in sections}
     names: list[str] = []
     for section in sections:
@@ -184,15 +183,15 @@ def reward_names(sections: Sequence[RewardSection]) -> list[str]:
 
 
 def check_names_and_gates(sections: Sequence[RewardSection]) -> None:
-    """Refuse two rewards of one name, and gates that no other reward can open.
+    """Refuse two rewards with the same name, and gates on anything but another reward.
 
     Raises:
-        ValueError: with the names that there are.
+        ValueError: says which names there are.
     """
     names = reward_names(sections)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"rewards: the name {twice[0]} stands twice - names in logs must differ")
+        raise ValueError(f"rewards: the name {twice[0]} appears twice - names in logs must differ")
     for name, section in zip(names, sections, strict=True):
         others = [other for other in names if other != name]
         if section.gate is not None and section.gate.reward not in others:

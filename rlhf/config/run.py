@@ -19,11 +19,11 @@ class RunConfig(Section):
     """Stages in order; a stage whose section is left out does not run.
 
     Each stage writes to `output_dir/STAGE`, so that `{run_dir}` in its strings is this `output_dir`. The `seed` here is
-    the seed of each stage that names none.
+    the seed of each stage that sets none.
     """
 
     output_dir: str = Field(min_length=1, description="directory under which each stage has its own")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of every stage that names none")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of every stage that sets none")
     sft: SftConfig | None = Field(None, description="the section, or the path of the stage's own file")
     reward_model: RewardModelConfig | None = Field(None, description="the section, or the path of the stage's own file")
     ppo: PPOConfig | None = Field(None, description="the section, or the path of the stage's own file")

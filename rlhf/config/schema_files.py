@@ -1,4 +1,4 @@
-"""The JSON schemas under configs/schema, by which editors complete and check YAML files.
+"""The JSON schemas under configs/schema, with which editors complete and check YAML files.
 
 `python -m rlhf.config.schema_files` rewrites them.
 """
@@ -20,10 +20,10 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "evaluate": EvaluateConfig,
     "run": RunConfig,
 }
-"""The schema of each YAML file by the file's name without ending."""
+"""The schema of each YAML file, by file name without extension."""
 
 DIRECTORY = Path("configs/schema")
-"""Where the files lie, from the root of the repository."""
+"""Where the files are, relative to the root of the repository."""
 
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:

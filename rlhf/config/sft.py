@@ -1,17 +1,25 @@
-"""The schema of `rlhf sft`."""
+"""The schema of `rlhf sft`, and the part of it that `SFTTrainer` takes from Python."""
 
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from rlhf.config.shared import Count, DataSection, StageConfig
+from rlhf.config.shared import (
+    Count,
+    DataSection,
+    FittingSection,
+    ModelSection,
+    StageConfig,
+    StageSettings,
+    check_one_length,
+)
 
 
-class SftConfig(StageConfig):
-    """Supervised finetuning (behaviour cloning)."""
+class SFTSettings(StageSettings):
+    """How SFT learns: everything but where model and data come from."""
 
-    data: DataSection = Field(description="demonstrations: text, prompt/completion or messages")
-    eval_data: DataSection | None = Field(None, description="held-out demonstrations for loss and perplexity")
+    data: FittingSection = Field(FittingSection(), description="what happens to demonstrations that do not fit")
+    eval_data: FittingSection | None = Field(None, description="the same for held-out ones; null: as data")
     loss_on: Literal["completion", "assistant", "all"] = Field(
         "completion", description="tokens that enter the loss: completions, assistant turns, or everything"
     )
@@ -20,10 +28,22 @@ class SftConfig(StageConfig):
     steps: Count | None = Field(None, description="optimizer steps; set this or epochs")
     batch_size: Count = Field(32, description="demonstrations an optimizer step, over all processes")
     microbatch_tokens: Count = Field(2048, description="padded tokens in one forward and backward pass of one process")
-    eval_every: Count | None = Field(None, description="optimizer steps between evaluations; null evaluates at the end")
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("set exactly one of epochs and steps")
+        check_one_length(self.epochs, self.steps)
         return self
+
+
+class SftConfig(SFTSettings, StageConfig):
+    """Supervised finetuning (behaviour cloning)."""
+
+    model: ModelSection
+    data: DataSection = Field(description="demonstrations: text, prompt/completion or messages")
+    eval_data: DataSection | None = Field(None, description="held-out demonstrations for loss and perplexity")
+    eval_every: Count | None = Field(None, description="optimizer steps between evaluations; null evaluates at the end")
+
+    @property
+    def sources(self) -> list[DataSection]:
+        """Every data set that is read."""
+        return [section for section in (self.data, self.eval_data) if section is not None]

@@ -163,6 +163,16 @@ class StageConfig(StageSettings, InRunDirectory):
     model: ModelSection
 
 
+def check_one_length(epochs: int | None, steps: int | None) -> None:
+    """Refuse a stage whose length is said twice, or not at all.
+
+    Raises:
+        ValueError: says so.
+    """
+    if (epochs is None) == (steps is None):
+        raise ValueError("set exactly one of epochs and steps")
+
+
 def filled(given: dict[str, Any], run_dir: str) -> dict[str, Any]:
     """Return a stage's mapping with `{run_dir}` replaced in every string but its output_dir."""
     return {key: value if key == "output_dir" else _replaced(value, run_dir) for key, value in given.items()}

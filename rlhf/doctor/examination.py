@@ -18,7 +18,7 @@ from rlhf.doctor.tokens import pad_is_not_eos, template_is_prefix, tokenizers_ag
 from rlhf.doctor.trial import run_trial
 from rlhf.doctor.verdicts import each_verdict
 from rlhf.errors import GuardStop
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 from rlhf.ppo.run.stage import assemble_alone
 from rlhf.training.telemetry.memory import available_memory_bytes
 
@@ -49,7 +49,7 @@ def examine(config: PPOConfig) -> None:
         raise GuardStop(f"doctor: failing: {', '.join(failing)} - causes and fixes stand in the lines above")
 
 
-def assembled(config: PPOConfig) -> Parts:
+def assembled(config: PPOConfig) -> PPORun:
     """Put a run together as `rlhf ppo` does, in one process and without a run directory.
 
     Raises:
@@ -58,7 +58,7 @@ def assembled(config: PPOConfig) -> Parts:
     return assemble_alone(config, "doctor examines one process")
 
 
-def checked(parts: Parts) -> Iterator[Finding]:
+def checked(parts: PPORun) -> Iterator[Finding]:
     """Yield the findings, as they are made; what would only repeat an earlier failure is skipped."""
     available = available_memory_bytes(parts.trainer.processes.device)
     yield pad_is_not_eos(parts)

@@ -9,7 +9,7 @@ from rlhf.doctor.finding import Finding, graded
 from rlhf.doctor.trial import Trial
 from rlhf.doctor.verdicts import Verdict
 from rlhf.errors import RewardError
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 from rlhf.ppo.scoring.running_scale import EQUAL_SHARE
 
 SELDOM = 0.1
@@ -60,7 +60,7 @@ class Reach:
         return sum(score > self.usual + BETTER * (self.best - self.usual) for score in scores)
 
 
-def rewards_are_met(parts: Parts, trial: Trial, verdicts: Sequence[Verdict]) -> list[Finding]:
+def rewards_are_met(parts: PPORun, trial: Trial, verdicts: Sequence[Verdict]) -> list[Finding]:
     """Count, for each reward, the episodes that are better than the usual one; one finding a reward, one of resets."""
     has_resets = parts.trainer.resets is not None
     reaches = _reaches(trial, verdicts)

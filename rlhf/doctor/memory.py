@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from rlhf.doctor.finding import Finding, graded
 from rlhf.doctor.trial import Trial
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 from rlhf.sampling.packed import is_packable
 from rlhf.training.optimizer import MOMENTS
 
@@ -49,7 +49,7 @@ class ToCome:
         return self.gradients + self.moments + self.kept_states + max(self.activations, self.sampling)
 
 
-def memory_suffices(parts: Parts, trial: Trial, available: int) -> Finding:
+def memory_suffices(parts: PPORun, trial: Trial, available: int) -> Finding:
     """Hold the estimate against `available`, the bytes that were free when the models had been loaded."""
     loaded, coming = already_loaded(parts), to_come(parts, trial)
     share = coming.total / max(available, 1)
@@ -65,7 +65,7 @@ def memory_suffices(parts: Parts, trial: Trial, available: int) -> Finding:
     )
 
 
-def already_loaded(parts: Parts) -> Loaded:
+def already_loaded(parts: PPORun) -> Loaded:
     """Count the bytes of everything that `assemble` loaded."""
     trainer = parts.trainer
     weights = trainer.optimizer.weights
@@ -80,7 +80,7 @@ def already_loaded(parts: Parts) -> Loaded:
     )
 
 
-def to_come(parts: Parts, trial: Trial) -> ToCome:
+def to_come(parts: PPORun, trial: Trial) -> ToCome:
     """Estimate what training and sampling add; gradients and moments are float32, activations as in the trial."""
     trainer, config = parts.trainer, parts.trainer.config
     trained = _bytes(trainer.optimizer.weights.masters.values())

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from rlhf.doctor.finding import Finding, graded
 from rlhf.models.passes.rotary import chosen_factors, steady_length
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 
 
-def factors_are_steady(parts: Parts) -> Iterator[Finding]:
+def factors_are_steady(parts: PPORun) -> Iterator[Finding]:
     """A row's positions mean the same whatever stands beside it; a finding where that had to be chosen."""
     limit = steady_length(parts.trained.model)
     if limit is None:

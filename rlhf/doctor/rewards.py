@@ -11,7 +11,7 @@ from rlhf.doctor.rounding import rounding_unit
 from rlhf.doctor.trial import Trial
 from rlhf.doctor.verdicts import Verdict, totals
 from rlhf.errors import RewardError
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 from rlhf.ppo.run.report import episode_scores
 from rlhf.ppo.scoring.running_scale import EQUAL_SHARE
 from rlhf.rewards.kinds.model import ModelReward
@@ -34,7 +34,7 @@ def same_score(verdicts: Sequence[Verdict], trial: Trial) -> list[Finding]:
     return [_same_score(verdict, trial.collected.episodes) for verdict in verdicts]
 
 
-def scale_fits(parts: Parts, trial: Trial) -> Finding:
+def scale_fits(parts: PPORun, trial: Trial) -> Finding:
     """The scores differ, by an amount that the KL penalty neither drowns nor is lost in."""
     config = parts.trainer.config
     rollout = trial.experience.rollout

@@ -6,11 +6,11 @@ from rlhf.batches import join
 from rlhf.doctor.finding import Finding, graded
 from rlhf.doctor.rounding import LARGEST_UNITS, MEAN_UNITS, rounding_unit
 from rlhf.doctor.trial import sampled
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 
 
 @torch.no_grad()
-def sampler_agrees(parts: Parts) -> Finding:
+def sampler_agrees(parts: PPORun) -> Finding:
     """Compare the logprobs of sampled tokens with those of one pass over the whole sequences."""
     trainer = parts.trainer
     starts, samples = sampled(parts)

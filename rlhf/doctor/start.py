@@ -7,13 +7,13 @@ from torch import nn
 from rlhf.doctor.finding import Finding, graded
 from rlhf.doctor.rounding import LARGEST_UNITS, rounding_unit
 from rlhf.doctor.trial import Trial
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 
 FEW_ENDED = 0.1
 """Below this share of ended responses, an end is too rare to be learned from."""
 
 
-def dropout_is_off(parts: Parts) -> Finding:
+def dropout_is_off(parts: PPORun) -> Finding:
     """No dropout in the policy, the critic or the reference, and none of them in training mode."""
     models = {
         "policy": parts.trainer.policy.lm,
@@ -32,7 +32,7 @@ def dropout_is_off(parts: Parts) -> Finding:
     )
 
 
-def ratio_is_one(parts: Parts, trial: Trial) -> Finding:
+def ratio_is_one(parts: PPORun, trial: Trial) -> Finding:
     """The loss computes the logprobs of the rollout again: bit for bit, so that the ratio is 1."""
     deviation, limit = trial.ratio_deviation, LARGEST_UNITS * rounding_unit(parts.trainer.policy.lm)
     num_tokens = int(trial.experience.rollout.response_mask.sum())
@@ -47,7 +47,7 @@ def ratio_is_one(parts: Parts, trial: Trial) -> Finding:
     )
 
 
-def kl_is_zero(parts: Parts, trial: Trial) -> Finding:
+def kl_is_zero(parts: PPORun, trial: Trial) -> Finding:
     """Policy and reference are one model at the start."""
     rollout = trial.experience.rollout
     apart = float((rollout.logprobs - rollout.ref_logprobs).abs().max())
@@ -64,7 +64,7 @@ def kl_is_zero(parts: Parts, trial: Trial) -> Finding:
     )
 
 
-def critic_is_finite(parts: Parts, trial: Trial) -> Finding:
+def critic_is_finite(parts: PPORun, trial: Trial) -> Finding:
     """Values and their loss are numbers."""
     values = trial.experience.rollout.values[trial.experience.rollout.response_mask]
     largest, loss = float(values.abs().max()), trial.value_loss
@@ -77,7 +77,7 @@ def critic_is_finite(parts: Parts, trial: Trial) -> Finding:
     )
 
 
-def responses_end(parts: Parts, trial: Trial) -> Finding:
+def responses_end(parts: PPORun, trial: Trial) -> Finding:
     """Some responses of the starting policy end by themselves."""
     config, rollout = parts.trainer.config, trial.experience.rollout
     ended = rollout.ended[rollout.response_mask.any(1)]  # what a reward dropped has no tokens

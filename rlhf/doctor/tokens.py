@@ -4,7 +4,7 @@ from rlhf.data.encoder import Encoder
 from rlhf.data.records import Message
 from rlhf.doctor.finding import Finding, graded
 from rlhf.models.pretrained.tokenizer import tokenizer_fingerprint
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 from rlhf.rewards.kinds.model import ModelReward
 from rlhf.rewards.protocol import Episode
 
@@ -12,7 +12,7 @@ NUM_CONVERSATIONS = 8
 """Conversations on which the chat template is tried."""
 
 
-def pad_is_not_eos(parts: Parts) -> Finding:
+def pad_is_not_eos(parts: PPORun) -> Finding:
     """The pad token is none of the tokens that end a response."""
     tokenizer, ends = parts.trainer.collector.tokenizer, parts.trainer.collector.eos_ids
     pad = tokenizer.pad_token_id
@@ -30,7 +30,7 @@ def pad_is_not_eos(parts: Parts) -> Finding:
     )
 
 
-def template_is_prefix(parts: Parts, episodes: list[Episode]) -> Finding:
+def template_is_prefix(parts: PPORun, episodes: list[Episode]) -> Finding:
     """What the policy read is how the whole conversation begins."""
     spoken = [(each.prompt, each.completion) for each in episodes if isinstance(each.prompt, list)][:NUM_CONVERSATIONS]
     if not spoken:
@@ -47,7 +47,7 @@ def template_is_prefix(parts: Parts, episodes: list[Episode]) -> Finding:
     )
 
 
-def tokenizers_agree(parts: Parts) -> Finding:
+def tokenizers_agree(parts: PPORun) -> Finding:
     """A reward model reads the policy's token ids where the tokenizers are one, else text."""
     tokenizer = parts.trainer.collector.tokenizer
     said, near = [], []

@@ -11,7 +11,7 @@ from torch import Tensor
 from rlhf.batches import Experience, Samples
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.rollout import Collected
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 from rlhf.ppo.run.prompt_source import PromptOrder
 from rlhf.ppo.starts.resets import Resets
 from rlhf.ppo.starts.start_states import StartStates, draw_start_states
@@ -40,7 +40,7 @@ class Trial:
     """What the graph of the losses keeps for the backward pass, a padded token of a microbatch."""
 
 
-def run_trial(parts: Parts) -> Trial:
+def run_trial(parts: PPORun) -> Trial:
     """Collect a few episodes of the run's first batch, and compute the losses on them, without a step.
 
     With resets, some begin inside demonstrations as they do in the run.
@@ -80,7 +80,7 @@ def num_episodes(trainer: PPO) -> int:
     return min(wanted // unit * unit, config.rollout_batch_size)
 
 
-def start_states(parts: Parts, num_rows: int, resets: Resets | None = None) -> StartStates:
+def start_states(parts: PPORun, num_rows: int, resets: Resets | None = None) -> StartStates:
     """Return the first start states of the run's first batch, `num_samples_per_prompt` at each prompt or reset."""
     trainer, config = parts.trainer, parts.trainer.config
     num_samples = config.num_samples_per_prompt
@@ -90,7 +90,7 @@ def start_states(parts: Parts, num_rows: int, resets: Resets | None = None) -> S
     return draw_start_states(prompts, pad_id, trainer.processes.device, resets, num_samples)
 
 
-def sampled(parts: Parts) -> tuple[StartStates, Samples]:
+def sampled(parts: PPORun) -> tuple[StartStates, Samples]:
     """Return some start states and responses to them, with what the sampler says of each token."""
     trainer = parts.trainer
     starts = start_states(parts, min(NUM_SAMPLED, num_episodes(trainer)))

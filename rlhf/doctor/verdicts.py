@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rlhf.config import PPOConfig
 from rlhf.doctor.trial import Trial
 from rlhf.errors import RewardError
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 from rlhf.rewards.protocol import Reward
 
 
@@ -21,7 +21,7 @@ class Verdict:
     """[N] one number an episode, or why there is none."""
 
 
-def each_verdict(parts: Parts, trial: Trial) -> list[Verdict]:
+def each_verdict(parts: PPORun, trial: Trial) -> list[Verdict]:
     """Ask each reward about the trial's episodes."""
     config = parts.trainer.config
     assert isinstance(config, PPOConfig)  # a run that the doctor examines comes from a file

@@ -2,30 +2,44 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from rlhf.config import EvaluateConfig
+from rlhf.config import EvaluateConfig, EvaluateSettings
 from rlhf.config.reading.loader import save_config
-from rlhf.config.shared import DataSection
-from rlhf.data.records import Prompt
+from rlhf.data.records import Prompt, Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
-from rlhf.evaluation.compare import PolicyGenerations, side_by_side, summarise
+from rlhf.evaluation.compare import Comparison, PolicyGenerations, side_by_side, summarise
 from rlhf.evaluation.gold import GoldJudge
 from rlhf.evaluation.judges import reward_scores, train_gold_judge
-from rlhf.evaluation.output import response_lines, write_output
-from rlhf.evaluation.respond import Policy, Response, load_policy, respond, sequence_kl
+from rlhf.evaluation.output import json_lines, response_rows, write_output
+from rlhf.evaluation.respond import Policy, Response, fix_factors, load_policy, respond, sequence_kl
 from rlhf.fetch import resolve
 from rlhf.models.pretrained.tokenizer import tokenizer_fingerprint
 from rlhf.printable import printable
+from rlhf.rewards.kinds.model import Loaded
 from rlhf.stage import completed, fingerprint, load_rows
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
 from rlhf.training.randomness import generator
 from rlhf.training.storage.run_directory import RunDirectory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """Who is compared on which prompts, before which reward model; a path is loaded when its turn comes."""
+
+    policies: Mapping[str, Policy | str]
+    reference: Policy | str
+    """To which the KL is measured; may be one of the policies."""
+    prompts: Sequence[Row]
+    prompts_name: str
+    """Where the prompts come from, for messages."""
+    reward_model: Loaded | str | None
 
 
 def evaluate(config: EvaluateConfig) -> Path:
@@ -37,18 +51,40 @@ def evaluate(config: EvaluateConfig) -> Path:
     Raises:
         RlhfError: bad config, data or model.
     """
-    summary = Path(config.output_dir) / "summary.md"
+    output_dir = Path(config.output_dir)
     mark = fingerprint(config, _inputs(config))
     if completed(config, mark):
-        return summary
+        return output_dir / "summary.md"
     processes = Processes()
     if processes.is_main:
-        with RunDirectory(Path(config.output_dir), fingerprint=mark) as directory:
-            save_config(config, directory.path / "config.yaml")
-            _write(config, _generations(config, processes.device), summary)
+        with RunDirectory(output_dir, fingerprint=mark) as directory:
+            save_config(config, output_dir / "config.yaml")
+            comparison = compared(_contest(config), config, processes.device, output_dir)
+            print(printable(comparison.to_table()), flush=True)
             directory.mark_complete()
     processes.wait()
-    return summary
+    return output_dir / "summary.md"
+
+
+def compared(
+    contest: Contest, settings: EvaluateSettings, device: torch.device, output_dir: Path | None = None
+) -> Comparison:
+    """Let every policy answer and every judge read; write all of it where there is a directory.
+
+    Raises:
+        RlhfError: bad data or model, or policies that cannot be compared.
+    """
+    generations = _generations(contest, settings, device, output_dir)
+    try:
+        comparison = summarise(generations, seed=settings.seed)
+    except ValueError as problem:
+        raise ConfigError(f"policies cannot be compared: {problem}") from problem
+    if output_dir is not None:
+        samples = side_by_side(generations, settings.num_side_by_side)
+        write_output(output_dir / "comparison.json", comparison.to_json())
+        summary = f"# Comparison\n\n{comparison.to_markdown()}\n\n## Samples\n\n{samples}\n"
+        write_output(output_dir / "summary.md", summary)
+    return comparison
 
 
 def judged_text(prompt: Prompt, response: Response) -> str:
@@ -59,31 +95,38 @@ def judged_text(prompt: Prompt, response: Response) -> str:
     return prompt.raw + text if isinstance(prompt.raw, str) else text
 
 
-def _generations(config: EvaluateConfig, device: torch.device) -> dict[str, PolicyGenerations]:
-    gold = None if config.gold is None else train_gold_judge(config.gold)
-    dtype = compute_dtype(config.precision, device)
-    longest = config.prompts.max_length + config.decoding.max_new_tokens
-    reference = load_policy(resolve(config.reference or next(iter(config.policies.values()))), dtype, device, longest)
+def _generations(
+    contest: Contest, settings: EvaluateSettings, device: torch.device, output_dir: Path | None
+) -> dict[str, PolicyGenerations]:
+    gold = None if settings.gold is None else train_gold_judge(settings.gold)
+    dtype = compute_dtype(settings.precision, device)
+    reference = _loaded(contest.reference, dtype, device)
     generations = {}
-    for name, path in config.policies.items():
+    for name, given in contest.policies.items():
         print(f"{name}: answering", flush=True)
-        directory = resolve(path)
-        policy = reference if directory == reference.path else load_policy(directory, dtype, device, longest)
+        policy = reference if given == contest.reference else _loaded(given, dtype, device)
         _check_tokenizers(name, policy, reference)
-        prompts = _prompts(config.prompts, policy)
+        prompts = _prompts(contest, settings, policy)
+        for each in (policy, reference):
+            fix_factors(each, prompts, settings.decoding)
         # Every policy draws the same uniform numbers: a policy that meets itself says the same.
-        responses = respond(policy, prompts, config.decoding, generator(config.seed, "evaluate"))
-        write_output(Path(config.output_dir) / f"{name}.jsonl", response_lines(prompts, responses))
-        kl = _kl(config, policy, reference, prompts, responses)
+        responses = respond(policy, prompts, settings.decoding, generator(settings.seed, "evaluate"))
+        if output_dir is not None:
+            write_output(output_dir / f"{name}.jsonl", json_lines(response_rows(prompts, responses)))
+        kl = _kl(settings, policy, reference, prompts, responses)
         scores = None
-        if config.reward_model is not None:
-            scores = reward_scores(config.reward_model, policy, prompts, responses, dtype)
+        if contest.reward_model is not None:
+            scores = reward_scores(contest.reward_model, policy, prompts, responses, dtype)
         generations[name] = _judged(prompts, responses, kl, scores, gold)
     return generations
 
 
+def _loaded(given: Policy | str, dtype: torch.dtype, device: torch.device) -> Policy:
+    return given if isinstance(given, Policy) else load_policy(given, dtype, device)
+
+
 def _kl(
-    config: EvaluateConfig,
+    settings: EvaluateSettings,
     policy: Policy,
     reference: Policy,
     prompts: Sequence[Prompt],
@@ -91,9 +134,9 @@ def _kl(
 ) -> list[float]:
     if policy is reference:
         return [0.0] * len(prompts)
-    temperature = config.decoding.temperature or 1.0
+    temperature = settings.decoding.temperature or 1.0
     return sequence_kl(
-        policy, reference, prompts, responses, temperature=temperature, max_tokens=config.microbatch_tokens
+        policy, reference, prompts, responses, temperature=temperature, max_tokens=settings.microbatch_tokens
     )
 
 
@@ -126,28 +169,22 @@ def _check_tokenizers(name: str, policy: Policy, reference: Policy) -> None:
         )
 
 
-def _prompts(section: DataSection, policy: Policy) -> list[Prompt]:
-    prepared = prepare_prompts(
-        load_rows(section),
-        policy.tokenizer,
-        max_length=section.max_length,
-        over_long=section.over_long,
-        on_empty=section.on_empty,
-    )
+def _prompts(contest: Contest, settings: EvaluateSettings, policy: Policy) -> list[Prompt]:
+    prepared = prepare_prompts(contest.prompts, policy.tokenizer, **settings.prompts.fitting)
     counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items() if count)
-    print(f"{section.path}: {counts}", flush=True)
+    print(f"{contest.prompts_name}: {counts}", flush=True)
     return prepared.items
 
 
-def _write(config: EvaluateConfig, generations: Mapping[str, PolicyGenerations], summary: Path) -> None:
-    try:
-        comparison = summarise(generations, seed=config.seed)
-    except ValueError as problem:
-        raise ConfigError(f"policies cannot be compared: {problem}") from problem
-    samples = side_by_side(generations, config.num_side_by_side)
-    write_output(summary.with_name("comparison.json"), comparison.to_json())
-    write_output(summary, f"# Comparison\n\n{comparison.to_markdown()}\n\n## Samples\n\n{samples}\n")
-    print(printable(comparison.to_table()), flush=True)
+def _contest(config: EvaluateConfig) -> Contest:
+    policies = {name: resolve(path) for name, path in config.policies.items()}
+    return Contest(
+        policies=policies,
+        reference=resolve(config.reference) if config.reference else next(iter(policies.values())),
+        prompts=load_rows(config.prompts),
+        prompts_name=config.prompts.path,
+        reward_model=config.reward_model,
+    )
 
 
 def _inputs(config: EvaluateConfig) -> list[str]:

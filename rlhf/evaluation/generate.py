@@ -1,23 +1,23 @@
 """Verb: answer prompts from a file or standard input, as JSONL."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from rlhf.config import GenerateConfig
+from rlhf.config.evaluate import NO_LIMIT, DecodingSection
 from rlhf.data.records import Prepared, Prompt, Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import DataError
-from rlhf.evaluation.output import response_lines, write_output
+from rlhf.evaluation.output import json_lines, response_rows, write_output
 from rlhf.evaluation.respond import Policy, fix_factors, load_policy, respond
 from rlhf.fetch import resolve
 from rlhf.stage import load_rows
 from rlhf.training.precision import compute_dtype
 from rlhf.training.randomness import generator
-
-NO_LIMIT = 10**9
-"""Tokens of a prompt from standard input; the model's positions are what limits it."""
 
 
 def generate(config: GenerateConfig) -> Path | None:
@@ -34,29 +34,38 @@ def generate(config: GenerateConfig) -> Path | None:
     prepared = _prompts(config, policy)
     counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items() if count)
     print(f"prompts: {counts}", file=sys.stderr, flush=True)
-    longest = max(len(prompt.ids) for prompt in prepared.items) if config.prompts is None else config.prompts.max_length
-    fix_factors(policy.model, policy.path, longest + config.decoding.max_new_tokens)
-    prompts = [prompt for prompt in prepared.items for _ in range(config.samples_per_prompt)]
-    responses = respond(policy, prompts, config.decoding, generator(config.seed, "generate"))
+    rows = answers(
+        policy, prepared.items, config.decoding, samples_per_prompt=config.samples_per_prompt, seed=config.seed
+    )
     if config.output is None:
         # ASCII: a terminal obeys control characters, and may have another encoding.
-        sys.stdout.write(response_lines(prompts, responses, ensure_ascii=True))
+        sys.stdout.write(json_lines(rows, ensure_ascii=True))
         return None
-    write_output(Path(config.output), response_lines(prompts, responses))
+    write_output(Path(config.output), json_lines(rows))
     return Path(config.output)
+
+
+def answers(
+    policy: Policy, prompts: Sequence[Prompt], decoding: DecodingSection, *, samples_per_prompt: int, seed: int
+) -> list[dict[str, Any]]:
+    """Answer every prompt `samples_per_prompt` times.
+
+    Returns:
+        Of each response, those of one prompt in a row: prompt, response, ended, tokens.
+
+    Raises:
+        ConfigError: a prompt and its response do not fit into the model's positions.
+    """
+    asked = [prompt for prompt in prompts for _ in range(samples_per_prompt)]
+    fix_factors(policy, prompts, decoding)
+    return response_rows(asked, respond(policy, asked, decoding, generator(seed, "generate")))
 
 
 def _prompts(config: GenerateConfig, policy: Policy) -> Prepared[Prompt]:
     section = config.prompts
     if section is None:
         return prepare_prompts(_rows_of_standard_input(), policy.tokenizer, max_length=NO_LIMIT, over_long="error")
-    return prepare_prompts(
-        load_rows(section),
-        policy.tokenizer,
-        max_length=section.max_length,
-        over_long=section.over_long,
-        on_empty=section.on_empty,
-    )
+    return prepare_prompts(load_rows(section), policy.tokenizer, **section.fitting)
 
 
 def _rows_of_standard_input() -> list[Row]:

@@ -13,7 +13,7 @@ from rlhf.errors import DataError
 from rlhf.evaluation.gold import GoldJudge
 from rlhf.evaluation.respond import Policy, Response
 from rlhf.fetch import resolve
-from rlhf.rewards.kinds.model import ModelReward
+from rlhf.rewards.kinds.model import Loaded, ModelReward
 from rlhf.rewards.protocol import Episode
 from rlhf.stage import load_rows
 
@@ -39,15 +39,21 @@ def train_gold_judge(section: GoldSection) -> GoldJudge:
 
 
 def reward_scores(
-    path: str, policy: Policy, prompts: Sequence[Prompt], responses: Sequence[Response], dtype: torch.dtype
+    reward_model: str | Loaded,
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    responses: Sequence[Response],
+    dtype: torch.dtype,
 ) -> NDArray[np.float64]:
     """Return the reward model's score of each response [N].
 
     Raises:
-        ConfigError: no reward model can be loaded from `path`.
+        ConfigError: no reward model can be loaded from the path.
         RewardError: a score is not finite, or a sequence is longer than the model has positions for.
     """
-    judge = ModelReward(resolve(path), policy.tokenizer, dtype=dtype, device=policy.model.device)
+    loaded = None if isinstance(reward_model, str) else reward_model
+    path = resolve(reward_model) if isinstance(reward_model, str) else "reward_model"
+    judge = ModelReward(path, policy.tokenizer, dtype=dtype, device=policy.model.device, loaded=loaded)
     episodes = [_episode(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
     return np.array(judge.score(episodes))
 

@@ -1,8 +1,9 @@
 """What evaluation writes: responses as JSONL, and files that appear whole or not at all."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rlhf.data.records import Prompt
 from rlhf.errors import CheckpointError
@@ -10,12 +11,16 @@ from rlhf.evaluation.respond import Response
 from rlhf.training.storage.atomic import write_atomic
 
 
-def response_lines(prompts: Sequence[Prompt], responses: Sequence[Response], *, ensure_ascii: bool = False) -> str:
-    """Return one JSON object a line: prompt, response, whether it ended, its tokens."""
-    rows = [
+def response_rows(prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[dict[str, Any]]:
+    """Return of each response: prompt, response, whether it ended, its tokens."""
+    return [
         {"prompt": prompt.raw, "response": response.text, "ended": response.ended, "tokens": len(response.ids)}
         for prompt, response in zip(prompts, responses, strict=True)
     ]
+
+
+def json_lines(rows: Sequence[Mapping[str, Any]], *, ensure_ascii: bool = False) -> str:
+    """Return one JSON object a line."""
     return "".join(json.dumps(row, ensure_ascii=ensure_ascii) + "\n" for row in rows)
 
 

@@ -44,10 +44,8 @@ class Response:
     """True when it ended by EOS or a stop string."""
 
 
-def load_policy(path: str, dtype: torch.dtype, device: torch.device, longest: int | None = None) -> Policy:
+def load_policy(path: str, dtype: torch.dtype, device: torch.device) -> Policy:
     """Load a policy, frozen, with its tokenizer; an adapter is merged into its base.
-
-    With `longest`, the tokens of the longest sequence it may meet, its rotary factors are fixed for such sequences.
 
     Raises:
         ConfigError: no model or no tokenizer there, or they do not belong together.
@@ -56,17 +54,15 @@ def load_policy(path: str, dtype: torch.dtype, device: torch.device, longest: in
     model = load_causal_lm(path)
     use_short_row_attention(model)
     fit_vocabulary(model, tokenizer, path)
-    if longest is not None:
-        fix_factors(model, path, longest)
     model = frozen_in(model, dtype).to(device)  # type: ignore[arg-type]  # decorated without types
     return Policy(path=path, model=model, tokenizer=tokenizer, eos_ids=eos_ids(path, tokenizer))
 
 
-def fix_factors(model: PreTrainedModel, path: str, longest: int) -> None:
-    """Fix rotary factors that depend on the length for sequences of up to `longest` tokens, and say so."""
-    said = choose_factors(model, longest)
+def fix_factors(policy: Policy, prompts: Sequence[Prompt], decoding: DecodingSection) -> None:
+    """Fix rotary factors that depend on the length for the longest prompt and response, and say so."""
+    said = choose_factors(policy.model, max(len(prompt.ids) for prompt in prompts) + decoding.max_new_tokens)
     if said is not None:
-        print(f"{path}: {said}", file=sys.stderr, flush=True)
+        print(f"{policy.path}: {said}", file=sys.stderr, flush=True)
 
 
 def respond(

@@ -1,7 +1,7 @@
-"""The PPO stage: collect with the policy, learn from what was collected. `trainer.py` shows one step.
+"""The PPO stage: collect a batch with the policy, then learn from it. `trainer.py` shows one step.
 
-At home here: what a step is made of. Where episodes begin, what they score, and how a run is set up, logged and saved
-stand in the folders below; a run from Python stands in `rlhf/api/`.
+Belongs here: the parts of one step. The folders below hold where episodes begin, how they are scored, and how a run is
+set up, logged and saved; `rlhf/api/` runs PPO from Python.
 """
 
 from rlhf.ppo.run.stage import train_ppo

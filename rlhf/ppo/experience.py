@@ -29,7 +29,7 @@ def make_experience(rollout: Rollout, kl_coef: float, config: PPOSettings, proce
 
 
 def estimated_advantages(rewards: Tensor, values: Tensor, mask: Tensor, config: PPOSettings) -> Tensor:
-    """Return [B, T] what the estimator of `config.advantage` makes of rewards and values [B, T], not whitened."""
+    """Return unwhitened advantages [B, T] from rewards and values [B, T], by the estimator of `config.advantage`."""
     module, _, name = config.estimator.function.partition(":")
     estimator = getattr(import_module(module), name)
     known = {"values": values, "gae_lambda": config.gae_lambda, "num_samples": config.num_samples_per_prompt}
@@ -39,7 +39,7 @@ def estimated_advantages(rewards: Tensor, values: Tensor, mask: Tensor, config: 
 
 
 def whitened_globally(advantages: Tensor, mask: Tensor, processes: Processes) -> Tensor:
-    """Whiten [B, T] over the tokens of all processes: each sees the tokens of all, and keeps its own."""
+    """Whiten [B, T] over the tokens of all processes: each process gathers them all and keeps its own."""
     own = advantages[mask]
     everyone = processes.gathered([own.cpu()])
     together = torch.cat(everyone)

@@ -1,4 +1,4 @@
-"""How the rows of a rollout are cut, once, into the microbatches of every pass over it."""
+"""Cuts the rows of a rollout once into the microbatches that every pass over it uses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Microbatches:
-    """Fixed groups of rows, in strata of like length; a minibatch takes one group of each stratum.
+    """Fixed groups of rows, in strata of similar length; a minibatch takes one group from each stratum.
 
-    The groups never change while a rollout is used: in bfloat16 a row's logprobs depend on the rows beside it, so that
+    The groups never change while a rollout is used: in bfloat16 a row's logprobs depend on the rows in its batch, so
     the ratio is exactly 1 before the first update only if every pass sees the same groups. Strata keep padding low and
-    give each minibatch short and long responses alike.
+    give each minibatch both short and long responses.
     """
 
     strata: tuple[tuple[Tensor, ...], ...]
@@ -29,7 +29,7 @@ class Microbatches:
         return Microbatches(tuple(tuple(group[kept[group]] for group in stratum) for stratum in self.strata))
 
     def shuffled(self, generator: torch.Generator) -> list[list[Tensor]]:
-        """Return the minibatches of one epoch: each group with rows stands in exactly one of them."""
+        """Return the minibatches of one epoch: each non-empty group is in exactly one."""
         orders = [torch.randperm(len(stratum), generator=generator).tolist() for stratum in self.strata]
         num_minibatches = len(self.strata[0])
         return [
@@ -39,7 +39,7 @@ class Microbatches:
 
 
 def num_strata_needed(lengths: Sequence[int], num_minibatches: int, max_tokens: int) -> int:
-    """Return the smallest number of strata with which every group stays within `max_tokens` padded tokens."""
+    """Return the smallest number of strata that keeps every group within `max_tokens` padded tokens."""
     rows_each = len(lengths) // num_minibatches
     ordered = sorted(lengths)
     for num_strata in range(1, rows_each):
@@ -56,9 +56,9 @@ def cut_microbatches(
     """Sort rows by length, cut them into strata, and deal each stratum out at random to the minibatches.
 
     Args:
-        lengths: tokens of each row; their number is a multiple of `num_minibatches`.
+        lengths: tokens of each row; the number of rows is a multiple of `num_minibatches`.
         num_minibatches: groups in each stratum.
-        num_strata: at most rows per minibatch.
+        num_strata: at most the number of rows per minibatch.
         generator: decides which rows of a stratum go together.
 
     Raises:

@@ -11,24 +11,24 @@ from rlhf.ppo.starts.start_states import StartStates
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Responses(Batch):
-    """[B, T], each response at the left of its row."""
+    """Left-aligned responses [B, T]."""
 
     response_ids: Tensor
     """[B, T] int64, forced tokens and emitted ones, 0 after the end."""
     response_mask: Tensor
     """[B, T] bool, True on what the policy emitted."""
     forced: Tensor
-    """[B, T] bool, True on what a reset put before it."""
+    """[B, T] bool, True on the tokens that a reset put before it."""
     ended: Tensor
     """[B] bool, True when the response ended by EOS or a stop string."""
 
     @property
     def lengths(self) -> Tensor:
-        """Return [B] int64, the tokens of each whole response."""
+        """Return [B] int64, the length of each whole response in tokens."""
         return (self.response_mask | self.forced).sum(1)
 
     def only(self, kept: Tensor) -> "Responses":
-        """Return the same rows with nothing in those for which `kept` [B] is False: no token of them counts."""
+        """Return the same rows, emptied where `kept` [B] is False: none of their tokens counts."""
         return Responses(
             response_ids=self.response_ids * kept[:, None],
             response_mask=self.response_mask & kept[:, None],
@@ -38,14 +38,14 @@ class Responses(Batch):
 
 
 def whole_responses(starts: StartStates, samples: Samples) -> Responses:
-    """Put the forced tokens of the start states before what was sampled from there."""
+    """Put the forced tokens of each start state in front of the tokens sampled from it."""
     num_forced = starts.num_forced
     lengths = num_forced + samples.response_mask.sum(1)
     places = torch.arange(int(lengths.max()), device=lengths.device)
     forced = places < num_forced[:, None]
     mask = (places < lengths[:, None]) & ~forced
     ids = samples.response_ids.new_zeros(mask.shape)
-    # Row by row and from left to right on both sides.
+    # Both sides are indexed row by row, left to right.
     ids[mask] = samples.response_ids[samples.response_mask]
     flat = [token for prefix in starts.prefixes for token in prefix]
     ids[forced] = torch.tensor(flat, dtype=ids.dtype, device=ids.device)
@@ -53,9 +53,9 @@ def whole_responses(starts: StartStates, samples: Samples) -> Responses:
 
 
 def decode_steps_saved(responses: Responses, batch_rows: int) -> int:
-    """Count the one-token steps of the sampler that prefilling spared: a batch needs as many as its longest row.
+    """Count the decode steps that prefilling saved: a batch needs as many as its longest row.
 
-    That is, the longest whole response minus the most tokens that a row emitted, summed over the sampler's batches.
+    That is the longest whole response minus the most tokens that any row emitted, summed over the sampler's batches.
     """
     steps = 0
     whole, emitted = responses.lengths, responses.response_mask.sum(1)

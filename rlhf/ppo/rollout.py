@@ -1,4 +1,4 @@
-"""Ask the models once, without gradients: responses, logprobs, reference logprobs, values, scores."""
+"""Runs every model once, without gradients: responses, logprobs, reference logprobs, values, scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from rlhf.training.telemetry.phases import NO_PHASES, Phases
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampled:
-    """What the policy answered to a batch of start states, before anything was said about it."""
+    """The policy's responses to a batch of start states, not yet scored."""
 
     starts: StartStates
     responses: Responses
@@ -39,29 +39,29 @@ class Sampled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """A rollout, how it is cut, and the texts that were scored."""
+    """A rollout, its microbatches, and the texts that were scored."""
 
     rollout: Rollout
     microbatches: Microbatches
     frozen_states: dict[int, Tensor]
-    """By the first row of a microbatch: [N, S, H], what enters the policy's first trained block; empty if all are."""
+    """Inputs [N, S, H] of the policy's first trained block, by a microbatch's first row; empty if all are trained."""
     prompts: Sequence[Prompt]
     """[B] where the episodes began."""
     episodes: list[Episode]
     raw_scores: list[float]
     """The weighted sum of the rewards, before penalty, clipping and normalisation; without scores of forced tokens."""
     text_scores: list[float]
-    """The same with the scores of forced tokens: of the whole texts, to compare them."""
+    """The same with the scores of forced tokens, to compare whole texts."""
     reward_metrics: dict[str, float]
-    """Of each reward, by its name; over all processes."""
+    """Metrics of each reward, by its name; over all processes."""
     prefixes: list[str]
-    """The text of the forced tokens with which each response begins."""
+    """The text of the forced tokens at the start of each response."""
     decode_steps_saved: int
-    """One-token steps of the sampler that were spared by reading forced tokens with the prompts."""
+    """Decode steps saved by reading forced tokens together with the prompts."""
 
 
 class Collector:
-    """Holds the models that a rollout asks."""
+    """Holds the models, and collects rollouts with them."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Collector:
         self.phases = phases
 
     def collect(self, starts: StartStates, generator: torch.Generator) -> Collected:
-        """Sample a response to every start state, and let every model speak about it."""
+        """Sample a response to every start state, then run all the other models on it."""
         sampled = self.sample(starts, generator)
         return self.complete(sampled, self.score(sampled), generator)
 
@@ -95,7 +95,7 @@ class Collector:
 
     @torch.no_grad()
     def score(self, sampled: Sampled) -> Scored:
-        """Ask every reward about the responses.
+        """Score the responses with every reward.
 
         Raises:
             RewardError: a reward failed, here or on another process.
@@ -105,10 +105,10 @@ class Collector:
 
     @torch.no_grad()
     def complete(self, sampled: Sampled, scored: Scored, generator: torch.Generator) -> Collected:
-        """Cut the responses into microbatches, and pass each through policy and reference.
+        """Cut the responses into microbatches, and run policy and reference on each.
 
-        Old logprobs come from the same forward pass, on the same microbatches, as the update's: not from the sampler,
-        whose one-token steps round differently in bfloat16. What a reward dropped is in no microbatch.
+        Old logprobs come from the same forward pass on the same microbatches as the update, not from the sampler, whose
+        one-token steps round differently in bfloat16. Episodes that a reward dropped are in no microbatch.
         """
         starts, responses = sampled.starts, sampled.responses
         decode_steps = decode_steps_saved(responses, self.config.sampling.batch_rows)
@@ -169,7 +169,7 @@ class Collector:
     ) -> tuple[Tensor, Tensor, Tensor, dict[int, Tensor]]:
         """Return [B, T] logprobs, reference logprobs and values, and the states that every later pass starts from.
 
-        Blocks that are never trained are passed once for the policy, the reference and all epochs.
+        Frozen blocks run once, for the policy, the reference and all epochs.
         """
         logprobs = torch.zeros_like(responses.response_ids, dtype=torch.float32)
         ref_logprobs, values = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
@@ -195,7 +195,7 @@ def _sequences(starts: StartStates, responses: Responses, rows: Tensor) -> Seque
 
 
 def _placed(token_scores: Sequence[list[float] | None], mask: Tensor) -> Tensor:
-    """Return scores of single tokens as float32 in the shape of `mask` [B, T], 0 where it is False or there is none."""
+    """Return token scores as float32 in the shape of `mask` [B, T], 0 where it is False or a row has none."""
     placed = torch.zeros_like(mask, dtype=torch.float32)
     for row, scores in enumerate(token_scores):
         if scores is not None:

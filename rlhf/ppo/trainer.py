@@ -1,4 +1,4 @@
-"""PPO, in the order in which it happens. Left out: mixing in pretraining gradients (PPO-ptx), a learned KL target."""
+"""PPO, step by step. Left out: mixing in pretraining gradients (PPO-ptx), a learned KL target."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from rlhf.training.optimizer import Optimizer
 from rlhf.training.processes import Processes
 
 SUMS = ("policy_loss", "value_loss", "entropy", "clipped", "value_clipped", "approx_kl", "ratio", "ratio_square")
-"""What an update adds up over real tokens; everything but the two losses is divided by their number."""
+"""An update sums these over real tokens; all but the two losses are then divided by the number of tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Update:
     ratio_deviation: float
     """Largest |ratio - 1| on this process."""
     stepped: bool
-    """False when the minibatch was beyond `target_kl` and no step was taken."""
+    """False when the minibatch exceeded `target_kl` and no step was taken."""
     optimizer: dict[str, float]
     """Learning rates and gradient norms."""
 
@@ -54,7 +54,7 @@ class StepBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """Everything that one PPO step has to tell."""
+    """Everything that one PPO step produced."""
 
     collected: Collected
     experience: Experience
@@ -68,13 +68,13 @@ class Generators:
     """The random streams of a process."""
 
     rollout: torch.Generator
-    """Sampling and dealing; each process has its own."""
+    """Sampling, and dealing rows into microbatches; each process has its own."""
     epochs: torch.Generator
     """Order of minibatches; the same on every process."""
 
 
 class PPO:
-    """Collects a batch with the current policy, then makes several epochs of minibatch updates on it."""
+    """Collects a batch with the current policy, then runs several epochs of minibatch updates on it."""
 
     def __init__(
         self,
@@ -102,23 +102,23 @@ class PPO:
 
         Raises:
             RewardError: a reward failed.
-            GuardStop: something is not finite, or the KL is beyond `kl_control.max_kl`.
+            GuardStop: something is not finite, or the KL exceeds `kl_control.max_kl`.
         """
         sampled = self.rollout(prompts)
         return self.learn(self.make_experience(sampled, self.score(sampled)))
 
     def rollout(self, prompts: Sequence[Prompt]) -> Sampled:
-        """Let the policy respond to the prompts, or go on from where `resets` begins their episodes."""
+        """Sample responses to the prompts, or from the states in which `resets` starts their episodes."""
         pad_id, samples = int(self.collector.tokenizer.pad_token_id), self.config.num_samples_per_prompt
         starts = draw_start_states(prompts, pad_id, self.processes.device, self.resets, samples)
         return self.collector.sample(starts, self.generators.rollout)
 
     def score(self, sampled: Sampled) -> Scored:
-        """Ask the rewards."""
+        """Score the responses with the rewards."""
         return self.collector.score(sampled)
 
     def make_experience(self, sampled: Sampled, scored: Scored) -> StepBatch:
-        """Pass the responses through policy and reference, shape rewards with the KL, estimate advantages."""
+        """Run policy and reference on the responses, shape rewards with the KL, estimate advantages."""
         collected = self.collector.complete(sampled, scored, self.generators.rollout)
         kl_coef = self.kl_control.coef
         experience = make_experience(collected.rollout, kl_coef, self.config, self.processes)
@@ -126,7 +126,7 @@ class PPO:
         return StepBatch(collected=collected, experience=experience, kl_coef=kl_coef)
 
     def learn(self, batch: StepBatch) -> StepResult:
-        """Make the updates of a PPO step, then let the KL coefficient and the resets follow."""
+        """Run the updates of a PPO step, then update the KL coefficient and the resets."""
         collected, experience = batch.collected, batch.experience
         # The schedule follows the PPO step: an early stop inside the epochs must not stretch it.
         self.optimizer.num_done = self.num_steps * self.config.epochs * self.config.minibatches
@@ -141,7 +141,7 @@ class PPO:
         return StepResult(collected=collected, experience=experience, updates=updates, kl_coef=batch.kl_coef)
 
     def optimise(self, experience: Experience, collected: Collected) -> list[Update]:
-        """Make `epochs` passes over the batch, one optimizer step a minibatch; stop early beyond `target_kl`."""
+        """Make `epochs` passes over the batch, one optimizer step per minibatch; stop early above `target_kl`."""
         updates: list[Update] = []
         for _ in range(self.config.epochs):
             for minibatch in collected.microbatches.shuffled(self.generators.epochs):
@@ -156,13 +156,13 @@ class PPO:
     ) -> Update | None:
         """Step once on the clipped surrogate, the value loss and the entropy bonus of a minibatch.
 
-        Each loss is a mean over the response tokens of the global minibatch, however it is cut or shared out. There is
-        nothing to do, and None is returned, where a reward dropped every episode of it.
+        Each loss is a mean over the response tokens of the global minibatch, however it is split over microbatches and
+        processes. Returns None, and takes no step, if rewards dropped every episode of the minibatch.
 
         Args:
             experience: all episodes of this process.
             minibatch: the microbatches of this step, [N] row indices each.
-            frozen_states: as `Collected` has them; without, the frozen blocks are passed again.
+            frozen_states: from `Collected`; without them the frozen blocks run again.
         """
         tokens = float(sum(int(experience.rollout.response_mask[rows].sum()) for rows in minibatch))
         num_tokens = self.processes.sums([tokens])[0]
@@ -220,16 +220,16 @@ class PPO:
         return loss, sums, ratio
 
     def sequence_kl(self, experience: Experience) -> float:
-        """Return the KL to the reference in nats a sequence: sum over tokens, mean over episodes of all processes."""
+        """Return the KL to the reference in nats per sequence: sum over tokens, mean over episodes of all processes."""
         num_episodes = int(experience.rollout.response_mask.any(1).sum())
         total, episodes = self.processes.sums([float(experience.kl.sum()), num_episodes])
         return total / episodes
 
     def guard(self, experience: Experience) -> None:
-        """Refuse to learn from numbers that are not finite, or from a policy that has left the reference too far.
+        """Stop on numbers that are not finite, or on a policy that is too far from the reference.
 
         Raises:
-            GuardStop: names what was found.
+            GuardStop: says which.
         """
         rollout = experience.rollout
         tensors = {"logprobs": rollout.logprobs, "rewards": experience.rewards, "values": rollout.values}
@@ -238,7 +238,7 @@ class PPO:
             raise GuardStop(f"not finite: {', '.join(bad) or 'a tensor of another process'} - no step was taken")
         limit, kl = self.config.kl_control.max_kl, self.sequence_kl(experience)
         if limit is not None and kl > limit:
-            raise GuardStop(f"KL to the reference is {kl:.1f} nats a sequence, the limit kl_control.max_kl is {limit}")
+            raise GuardStop(f"KL to the reference is {kl:.1f} nats per sequence, above kl_control.max_kl ({limit})")
 
     def _check_finite(self, means: dict[str, float]) -> None:
         bad = [name for name, mean in means.items() if not abs(mean) < float("inf")]

@@ -1,4 +1,4 @@
-"""What scores a response, asked within its deadline, checked, cached, its failures sorted.
+"""Rewards: they score responses, with a deadline, checks, a cache and policies for failures.
 
-At home here: one reward and its answer. Several rewards become one score in `rlhf/ppo/scoring/`.
+Belongs here: one reward and its answer. `rlhf/ppo/scoring/` combines several rewards into one score.
 """

@@ -1,4 +1,4 @@
-"""What may stand for one episode in a reward's answer: a number, None, or scores of single tokens."""
+"""Checks a reward's answer: for each episode a number, None, or token scores."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ def checked_answers(
     """Turn what a reward returned into scores, or refuse it.
 
     Args:
-        raw: list or tuple with one number, None, or list an episode (see `token_scores`); or a 1-D tensor.
+        raw: list or tuple with a number, None, or list (see `token_scores`) per episode; or a 1-D tensor.
         episodes: what was scored.
         where: names the reward in messages.
         ends: tells where tokens end, for spans of characters.
@@ -21,7 +21,7 @@ def checked_answers(
 
     Raises:
         BadScores: some scores cannot be used.
-        RewardError: another container or length.
+        RewardError: wrong container or length.
     """
 
     def read(score: object, index: int) -> Score:
@@ -34,5 +34,5 @@ def checked_answers(
 
 
 def total(score: Score) -> float | None:
-    """Return the score of the whole response: what it is, or the sum over its tokens."""
+    """Return the score of the whole response: the score itself, or the sum over its tokens."""
     return sum(score) if isinstance(score, list) else score

@@ -1,4 +1,4 @@
-"""The check that every score passes, whoever computed it."""
+"""The check that every score goes through, whichever reward computed it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from rlhf.rewards.protocol import Score
 
 T = TypeVar("T", bound=Score)
 
-# Scores travel as float32, in which a larger finite number becomes inf.
+# Scores are stored as float32, in which a larger finite number becomes inf.
 _LARGEST = torch.finfo(torch.float32).max
 _QUOTE_CHARS = 80
 
@@ -22,7 +22,7 @@ class Problem:
 
     message: str
     is_number: bool
-    """A number, but NaN, infinite or beyond float32: what `on_nan` decides about."""
+    """A number, but NaN, infinite or beyond float32: `on_nan` decides, not `on_error`."""
 
 
 class BadScores(RewardError):
@@ -36,7 +36,7 @@ class BadScores(RewardError):
 
 
 class Unusable(Exception):
-    """A score is not what it should be: why, as in "score 2 is nan"."""
+    """A score cannot be used; the text says why, as in "score 2 is nan"."""
 
     def __init__(self, why: str, *, is_number: bool = False) -> None:
         super().__init__(why)
@@ -78,7 +78,7 @@ def checked(
         num: how many scores are expected.
         where: names the reward in the message.
         prompts: [num] quoted in the message of a bad score.
-        read: turns the score with this index into one that can be used, or raises `Unusable`.
+        read: turns the score at an index into a usable one, or raises `Unusable`.
         first: the index of the first episode in messages.
 
     Raises:
@@ -96,7 +96,7 @@ def checked(
         except Unusable as problem:
             good.append(None)
             prompt = "" if prompts is None else f" for the prompt {quoted(prompts[index])}"
-            message = f"{where}: score {first + index} {problem}{prompt}; expected one finite float a response"
+            message = f"{where}: score {first + index} {problem}{prompt}; expected one finite float per response"
             problems[index] = Problem(message, problem.is_number)
     if problems:
         raise BadScores(good, problems)
@@ -107,7 +107,7 @@ def number(score: object) -> float:
     """Return a score as a finite float.
 
     Raises:
-        Unusable: it is none.
+        Unusable: it is not one.
     """
     # A list may hold 0-D tensors or numpy scalars.
     found = score.tolist() if hasattr(score, "tolist") else score

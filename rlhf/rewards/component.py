@@ -1,4 +1,4 @@
-"""One reward of a run with its options: asked within a deadline, its answers remembered, its failures sorted."""
+"""One reward of a run with its options: its deadline, its cache, and what happens when it fails."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,16 +15,16 @@ from rlhf.rewards.protocol import Episode, Observing, Reward, Score
 T = TypeVar("T")
 
 Policy = Literal["stop", "drop_episode", "neutral"]
-"""Stop the run; leave the episode out of the update; or give it the mean that the reward gave to the others."""
+"""Stop the run; drop the episode from the update; or give it the reward's mean score over the others."""
 
 
 class Gate(NamedTuple):
-    """A reward counts only where another one says enough."""
+    """A reward counts only where another reward exceeds a threshold."""
 
     reward: str
-    """The name of the other one."""
+    """The name of the other reward."""
     above: float
-    """What its own number, before any scaling, must exceed."""
+    """The threshold for the other reward's number, before any scaling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +34,12 @@ class Options:
     clip: float | None = None
     """Scores are clipped to [-clip, clip], after normalisation."""
     normalise: Literal["none", "running", "batch"] = "none"
-    """Divide by the deviation of all scores so far; or shift and scale each batch to mean 0 and deviation 1."""
+    """Divide by the standard deviation of all scores so far; or bring each batch to mean 0 and standard deviation 1."""
     gate: Gate | None = None
     cache: int = 0
-    """How many scores are remembered."""
+    """How many scores are cached."""
     on_error: Policy = "stop"
-    """When the reward fails, or answers with something else than a number."""
+    """When the reward fails, or returns something that is not a number."""
     on_nan: Policy = "stop"
     """When a score is NaN or infinite."""
     deadline: float | None = None
@@ -62,15 +62,15 @@ class Answer:
     scores: list[Score]
     """[N] None where the reward does not apply or failed."""
     problems: Mapping[int, Problem] = field(default_factory=dict)
-    """What was wrong, by episode, where the run goes on nevertheless."""
+    """What was wrong, by episode."""
     dropped: frozenset[int] = frozenset()
-    """Episodes that leave the update."""
+    """Episodes dropped from the update."""
     neutral: frozenset[int] = frozenset()
     """Episodes that get the mean of the others."""
     stop: RlhfError | None = None
     """Why the run must stop."""
     observations: Mapping[str, list[float]] = field(default_factory=dict)
-    """What else the reward noted."""
+    """What the reward reported besides its scores."""
 
     @property
     def totals(self) -> list[float | None]:
@@ -78,7 +78,7 @@ class Answer:
         return [total(score) for score in self.scores]
 
     def without_forced(self, num_forced: Sequence[int]) -> "Answer":
-        """Return the same with 0 at the tokens that the policy did not choose: [N] at the start of each response."""
+        """Return the same with score 0 for the first `num_forced` [N] tokens: the policy did not choose them."""
         scores: list[Score] = [
             [0.0] * num + score[num:] if isinstance(score, list) else score
             for score, num in zip(self.scores, num_forced, strict=True)
@@ -86,8 +86,8 @@ class Answer:
         return replace(self, scores=scores)
 
 
-class Asker:
-    """Asks one reward, and never raises for what the reward does: the processes decide together."""
+class GuardedReward:
+    """Asks one reward, and returns its errors instead of raising them: the processes decide together."""
 
     def __init__(self, component: Component) -> None:
         """Take the reward."""
@@ -97,7 +97,7 @@ class Asker:
         self._worker = None if self._options.deadline is None else Worker(self._where)
 
     def answer(self, episodes: Sequence[Episode]) -> Answer:
-        """Return what the reward says, and what is to be done where it says nothing usable."""
+        """Return the reward's scores, and what to do where a score is not usable."""
         nothing: list[Score] = [None] * len(episodes)
         try:
             scores, problems = self._remembered(episodes)
@@ -105,12 +105,12 @@ class Asker:
             return self._sorted(bad.scores, bad.problems, bad)
         except RewardError as error:
             return self._sorted(nothing, dict.fromkeys(range(len(episodes)), Problem(str(error), False)), error)
-        except RlhfError as error:  # a bad config stays one, whatever on_error says
+        except RlhfError as error:  # a bad config stops the run, whatever on_error says
             return Answer(scores=nothing, stop=error)
         return self._sorted(scores, problems, None)
 
     def close(self) -> str | None:
-        """Close the reward, and return what went wrong with that."""
+        """Close the reward, and return what went wrong, if anything did."""
         try:
             self._bounded(self._reward.close)
         except Exception as error:
@@ -118,7 +118,7 @@ class Asker:
         return None
 
     def _remembered(self, episodes: Sequence[Episode]) -> tuple[list[Score], dict[int, Problem]]:
-        """Ask for the episodes that the cache does not hold, each once."""
+        """Ask about the episodes that are not in the cache, each once."""
         if self._cache is None:
             return self._asked(episodes), {}
         keys = [cache_key(episode) for episode in episodes]

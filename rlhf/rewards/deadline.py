@@ -1,8 +1,8 @@
-"""Calls that must answer in time: they run in a thread of their own, which is left behind when it does not answer.
+"""Calls with a deadline: they run in a thread of their own, and the caller gives up on one that is late.
 
-What remains impossible: Python cannot end a thread. The call that hangs goes on until it returns or the process ends;
-it does not keep the process from ending. Native code that never gives back the interpreter lock (a catastrophic pattern
-of `re`, for one) stops every thread, the one that looks at the clock included.
+What remains impossible: Python cannot kill a thread. A call that hangs runs until it returns or the process ends, and
+does not keep the process from ending. Native code that never releases the GIL (catastrophic backtracking in `re`, for
+one) stops every thread, including the one that watches the clock.
 """
 
 import queue
@@ -28,7 +28,7 @@ class _Task:
 
 
 class Worker:
-    """One thread, which does all calls one after the other; it is started by the first."""
+    """One thread that runs all calls one after the other; the first call starts it."""
 
     def __init__(self, name: str) -> None:
         """Name the thread."""
@@ -39,7 +39,7 @@ class Worker:
     def run(self, call: Callable[[], T], seconds: float) -> T:
         """Return what `call` returns, or raise what it raises.
 
-        A call before it that still hangs is waited for within the same time: two never run at once.
+        If an earlier call still hangs, waiting for it counts against `seconds`: two never run at once.
 
         Raises:
             NoAnswer: none came within `seconds`.
@@ -62,7 +62,7 @@ class Worker:
         return answer  # type: ignore[return-value]  # what `call` returned
 
     def _work(self, device: int | None) -> None:
-        # Both belong to a thread: the device that the launcher gave to this process, and that nothing is learned here.
+        # Both are settings of a thread: the GPU that the launcher gave to this process, and no_grad.
         if device is not None:
             torch.cuda.set_device(device)
         with torch.no_grad():
@@ -75,5 +75,5 @@ class Worker:
 def _outcome(call: Callable[[], object]) -> tuple[bool, object]:
     try:
         return True, call()
-    except BaseException as error:  # raised again where the answer is waited for
+    except BaseException as error:  # raised again in the waiting thread
         return False, error

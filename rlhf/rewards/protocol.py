@@ -1,4 +1,4 @@
-"""What a reward is given, and what it answers."""
+"""What a reward gets, and what it returns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 Message = dict[str, object]
 
 Score = float | list[float] | None
-"""A number for a whole response; one number a response token; or None where the reward does not apply (as in TRL)."""
+"""A number for a whole response; one number per response token; or None where the reward does not apply (as in TRL)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,23 +30,23 @@ class Reward(Protocol):
     """Scores responses."""
 
     def score(self, episodes: Sequence[Episode]) -> Sequence[Score]:
-        """Return one score an episode, in order.
+        """Return one score per episode, in order.
 
         Raises:
-            RewardError: the reward failed, or gave something else. `checks.BadScores` names the episodes concerned and
+            RewardError: the reward failed or returned something else. `checks.BadScores` names those episodes and
                 holds the scores of the others; any other `RewardError` concerns all of them.
         """
         ...
 
     def close(self) -> None:
-        """Give back what the reward holds; called once, after the last score."""
+        """Release what the reward holds; called once, after the last score."""
         ...
 
 
 @runtime_checkable
 class Observing(Protocol):
-    """A reward that noted more about the episodes of its last call than their scores."""
+    """A reward that reports more about the episodes of its last call than their scores."""
 
     def observations(self) -> dict[str, list[float]]:
-        """Return numbers by name, of which the mean over all episodes is logged, and forget them."""
+        """Return numbers by name, and forget them; their mean over all episodes is logged."""
         ...

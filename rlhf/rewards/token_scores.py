@@ -1,4 +1,4 @@
-"""Scores of single tokens, for process rewards: one number a response token, or spans of characters with a score."""
+"""Token scores, for process rewards: one number per response token, or spans of characters with a score."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,13 +8,13 @@ from rlhf.rewards.checks import Unusable, number
 from rlhf.rewards.protocol import Episode
 
 Ends = Callable[[Sequence[int]], list[int]]
-"""From the ids of a response to the number of characters of its text up to and with each token."""
+"""From the ids of a response to the position in its text, in characters, where each token ends."""
 
 
 def ends_in(tokenizer: PreTrainedTokenizerBase) -> Ends:
-    """Return what tells where in the text of a response each of its tokens ends.
+    """Return a function that finds where in the text of a response each of its tokens ends.
 
-    A token that holds only a part of a character ends where the character before it does.
+    A token that holds only a part of a character ends where the previous character does.
     """
 
     def ends(ids: Sequence[int]) -> list[int]:
@@ -29,17 +29,17 @@ def ends_in(tokenizer: PreTrainedTokenizerBase) -> Ends:
 
 
 def token_scores(raw: Sequence[object], episode: Episode, ends: Ends | None) -> list[float]:
-    """Return one score a response token.
+    """Return one score per response token.
 
     Args:
         raw: as many numbers as the response has tokens (its EOS is one); or spans `(start, end, score)` of characters
             of the completion, end excluded. The score of a span goes to the token that completes its last character,
-            and several on one token add up. Nothing at all scores no token.
+            and several on one token add up. An empty list scores no token.
         episode: what was scored.
         ends: needed for spans.
 
     Raises:
-        Unusable: another number of scores, a span outside the completion, or a score that is not a finite number.
+        Unusable: a wrong number of scores, a span outside the completion, or a score that is not a finite number.
     """
     num_tokens = len(episode.response_ids)
     if not any(isinstance(item, list | tuple) for item in raw):
@@ -47,7 +47,7 @@ def token_scores(raw: Sequence[object], episode: Episode, ends: Ends | None) -> 
             raise Unusable(f"has {len(raw)} numbers for the {num_tokens} tokens of the response")
         return [number(item) for item in raw] or [0.0] * num_tokens
     if ends is None:
-        raise Unusable("has spans of characters, and no tokenizer tells which tokens they are")
+        raise Unusable("has spans of characters, but there is no tokenizer to map them to tokens")
     places = ends(episode.response_ids)
     scores = [0.0] * num_tokens
     for span in raw:

@@ -63,7 +63,7 @@ class SupervisedSteps:
         phases, items = self.profile.phases, self.plan.batch(index)
         total = self.objective.weight(items)
         local, sums = 0.0, dict.fromkeys(self.objective.statistics, 0.0)
-        _switch_dropout(self.optimizer.weights.module, on=True)
+        switch_dropout(self.optimizer.weights.module, on=True)
         own = list(enumerate(self.plan.microbatches(items)))[self.processes.rank :: self.processes.num]
         for place, microbatch in own:
             # Step and microbatch determine the dropout, so neither resuming nor the number of processes changes it.
@@ -88,7 +88,7 @@ class SupervisedSteps:
 
     def evaluate(self) -> dict[str, float]:
         """Return the metrics of held-out data, without dropout."""
-        _switch_dropout(self.optimizer.weights.module, on=False)
+        switch_dropout(self.optimizer.weights.module, on=False)
         return self._heldout()
 
     def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -102,7 +102,7 @@ class SupervisedSteps:
         self.optimizer.load(checkpoint.tensors("optimizer"), int(checkpoint.state["num_updates"]))
 
 
-def _switch_dropout(module: nn.Module, *, on: bool) -> None:
+def switch_dropout(module: nn.Module, *, on: bool) -> None:
     """Switch the dropout of adapters; that of a loaded model is 0 in either mode."""
     for part in module.modules():
         if isinstance(part, nn.Dropout):

@@ -68,6 +68,15 @@ def test_prompts_are_texts_messages_or_rows_and_columns_reach_the_reward(tiny: M
         made.score(made.rollout(tiny.BEGINNINGS))
 
 
+def test_prompts_by_name_are_those_of_the_file(tiny: ModuleType, workshop: Path) -> None:
+    histories = []
+    for prompts in (tiny.prompt_rows(workshop), workshop / "prompts.jsonl", str(workshop / "prompts.jsonl")):
+        made = tiny.ppo_trainer(workshop)
+        made.train(prompts, evaluation=prompts)
+        histories.append([tiny.without_time(row) for row in made.history])
+    assert histories[0] == histories[1] == histories[2]
+
+
 def test_scores_may_come_from_elsewhere(tiny: ModuleType, workshop: Path) -> None:
     made = tiny.ppo_trainer(workshop, score__missing_eos_penalty=5.0)
     rollout = made.rollout(tiny.BEGINNINGS)
@@ -124,7 +133,7 @@ def test_what_makes_no_sense_is_refused(tiny: ModuleType, workshop: Path) -> Non
         made.train(tiny.BEGINNINGS)
     for reward, message in {
         "kind": ({"kind": "lenght"}, "reward 0: .*does not match any of the expected tags"),
-        "two of one name": ([{"function": tiny.share_of_e, "name": "same"}] * 2, "the name same stands twice"),
+        "two of one name": ([{"function": tiny.share_of_e, "name": "same"}] * 2, "the name same appears twice"),
         "no function": ({"function": 3}, "reward 0: expected a function, found int"),
         "nothing": ([], "an empty list"),
     }.values():

@@ -44,7 +44,7 @@ def test_a_reward_is_named_after_its_function_or_kind_with_a_number_where_two_ag
 @pytest.mark.parametrize(
     ("rewards", "message"),
     [
-        ([{**MODEL, "name": "a"}, {**LENGTH, "name": "a"}], "rewards: the name a stands twice"),
+        ([{**MODEL, "name": "a"}, {**LENGTH, "name": "a"}], "rewards: the name a appears twice"),
         (
             [FUNCTION, {**LENGTH, "gate": {"reward": "scor"}}],
             r"the gate of length names 'scor', which is no other reward; there are \['score'\]",

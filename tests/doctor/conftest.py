@@ -10,7 +10,7 @@ import pytest
 from rlhf.config import PPOConfig
 from rlhf.doctor.examination import assembled, checked
 from rlhf.doctor.finding import Finding
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 
 Examine = Callable[..., dict[str, Finding]]
 
@@ -31,7 +31,7 @@ def config(tiny: ModuleType, workshop: Path) -> Callable[..., PPOConfig]:
 def examined() -> Examine:
     """A function that examines a config, after `change` had its way with the parts, and returns findings by name."""
 
-    def examine(config: PPOConfig, change: Callable[[Parts], object] = lambda parts: None) -> dict[str, Finding]:
+    def examine(config: PPOConfig, change: Callable[[PPORun], object] = lambda parts: None) -> dict[str, Finding]:
         parts = assembled(config)
         change(parts)
         return {finding.name: finding for finding in checked(parts)}

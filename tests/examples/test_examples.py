@@ -78,6 +78,26 @@ def test_the_tutorials_task_with_a_classifier_of_words_and_with_one_of_transform
         assert len(lines) == 2 and "logit" in lines[0]
 
 
+def test_demonstrations_are_cloned(run, tmp_path: Path) -> None:
+    lines = run("sft.py")
+    assert len(lines) == 2 and "held out" in lines[1] and "held out" not in lines[0]
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "runs/sft/policy") is not None
+
+
+def test_pairs_make_a_reward_model(run, tmp_path: Path) -> None:
+    lines = run("reward_model.py")
+    assert len(lines) == 2 and lines[0].endswith("ranked as people do")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "runs/reward_model/reward_model")
+    assert model.config.num_labels == 1 and model.config.score_mean != 0.0
+
+
+def test_the_whole_path_and_a_second_call_that_trains_nothing(run, tmp_path: Path, root: Path) -> None:
+    arguments = ["--data", str(root / "data"), "--layers", "1"]
+    assert len(run("whole_path.py", *arguments)) == 2
+    assert (tmp_path / "runs/whole_path/ppo/policy/value_head.safetensors").is_file()
+    assert run("whole_path.py", *arguments) == []
+
+
 def test_every_example_is_run_here(root: Path) -> None:
     text = Path(__file__).read_text()
     assert [path.name for path in sorted((root / "examples").glob("*.py")) if f'run("{path.name}"' not in text] == []

@@ -1,5 +1,6 @@
 """Rotary factors that depend on the length: one choice for a run, the same for every row whatever stands beside it."""
 
+import json
 import math
 from pathlib import Path
 
@@ -7,14 +8,18 @@ import pytest
 import torch
 from transformers import LlamaConfig, Phi3Config, PhimoeConfig
 
+from rlhf import generate
 from rlhf.batches import PromptBatch, Sequences, join
+from rlhf.config import RewardModelConfig, SftConfig
 from rlhf.doctor.examination import assembled, checked
 from rlhf.errors import ConfigError
 from rlhf.models.passes.rotary import choose_factors, steady_length
 from rlhf.models.policy import sequence_logprobs
 from rlhf.models.pretrained.loading import check_positions, context_length, load_scalar_lm
+from rlhf.reward_model import train_reward_model
 from rlhf.rewards.kinds.model import ModelReward
 from rlhf.sampling.sampler import sample
+from rlhf.sft import train_sft
 
 LIMIT, POSITIONS, LONGEST = 16, 128, 40
 SHORT, LONG = [1.0, 1.1, 1.2, 1.3], [4.0, 5.0, 6.0, 7.0]
@@ -187,3 +192,34 @@ def test_a_reward_model_says_its_limit(small, tiny, workshop, tmp_path) -> None:
     long = max(episodes, key=lambda each: len(each.prompt_ids))
     with pytest.raises(Exception, match=r"the model 16 positions \(beyond them its rotary factors \(longrope\)"):
         reward.score([type(long)(prompt="x", completion="y", columns={}, prompt_ids=(5,) * 14, response_ids=(6,) * 3)])
+
+
+@pytest.fixture
+def phi3(small, tiny, tmp_path):
+    """The directory of a small Phi-3, and demonstrations some of which are longer than its first limit."""
+    rows = [{"prompt": "The film", "completion": " was fine" * n} for n in (1, 2, 4, 6)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return small.save(_longrope(small), tmp_path / "phi3", tiny), str(tmp_path / "rows.jsonl")
+
+
+def test_finetuning_fixes_the_factors_and_evaluation_does_too(phi3, tmp_path, capsys) -> None:
+    path, rows = phi3
+    data = {"path": rows, "max_length": 64}
+    given = {"output_dir": str(tmp_path / "sft"), "model": {"path": path, "precision": "float32"}, "data": data}
+    policy = train_sft(SftConfig.model_validate({**given, "steps": 2, "batch_size": 4}))
+    assert "policy: rotary factors (longrope) change beyond 16 tokens" in capsys.readouterr().out
+    prompts = [{"prompt": "The film was fine and so on"}]
+    answers = generate(str(policy), prompts, max_new_tokens=30, precision="float32")
+    assert len(answers) == 1
+    assert "rotary factors (longrope)" in capsys.readouterr().err
+
+
+def test_a_reward_model_is_trained_up_to_the_limit(phi3, tmp_path) -> None:
+    path, _ = phi3
+    pairs = [{"prompt": "The film", "chosen": " was fine" * 6, "rejected": " was"}] * 4
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    data = {"path": str(tmp_path / "pairs.jsonl"), "max_length": 64}
+    given = {"output_dir": str(tmp_path / "rm"), "model": {"path": path, "precision": "float32"}, "data": data}
+    given |= {"steps": 1, "batch_size": 4}
+    with pytest.raises(ConfigError, match=r"has 16 positions \(beyond them .* - lower max_length \(64\) to 16 or less"):
+        train_reward_model(RewardModelConfig.model_validate(given))

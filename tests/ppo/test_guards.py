@@ -48,7 +48,7 @@ def test_a_policy_too_far_from_the_reference_stops_the_run(tiny: ModuleType, wor
     made = tiny.parts(tiny.ppo_config(workshop, kl_control__max_kl=1.0))
     far = {"logprobs": torch.full((2, 2), -1.0), "ref_logprobs": torch.full((2, 2), -1.7)}
     with pytest.raises(
-        GuardStop, match=r"KL to the reference is 1\.4 nats a sequence, the limit kl_control\.max_kl is 1\.0"
+        GuardStop, match=r"KL to the reference is 1\.4 nats per sequence, above kl_control\.max_kl \(1\.0\)"
     ):
         made.trainer.guard(tiny.experience(made.trainer, tiny.hand_rollout([2, 2], 2, **far)))
     made.trainer.guard(tiny.experience(made.trainer, tiny.hand_rollout([1, 1], 2, **far)))  # 0.7

@@ -23,7 +23,7 @@ from rlhf.batches import Experience, Rollout
 from rlhf.config import PPOConfig, PPOSettings
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.rollout import Collected
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 from rlhf.ppo.run.stage import assemble
 from rlhf.ppo.starts.start_states import StartStates, draw_start_states
 from rlhf.ppo.trainer import PPO, Update
@@ -114,7 +114,7 @@ def separate(workshop: Path) -> dict[str, Any]:
     return {"critic": "separate", "critic_model": {"path": str(workshop / "reward_model")}}
 
 
-def parts(config: PPOConfig, processes: Processes | None = None) -> Parts:
+def parts(config: PPOConfig, processes: Processes | None = None) -> PPORun:
     """Assemble a trainer without a run directory."""
     processes = processes or Processes()
     dtype = compute_dtype(config.model.precision, processes.device)
@@ -142,12 +142,12 @@ def hand_rollout(lengths: Sequence[int], width: int, **given: Any) -> Rollout:
     return Rollout(**(fields | given))
 
 
-def starts(made: Parts, indices: Sequence[int]) -> StartStates:
+def starts(made: PPORun, indices: Sequence[int]) -> StartStates:
     """Start states at some prompts."""
     return draw_start_states([made.prompts[i % len(made.prompts)] for i in indices], 0, torch.device("cpu"))
 
 
-def collected(made: Parts, indices: Sequence[int] = range(8)) -> Collected:
+def collected(made: PPORun, indices: Sequence[int] = range(8)) -> Collected:
     """A rollout from the prompts with these numbers."""
     trainer = made.trainer
     return trainer.collector.collect(starts(made, indices), trainer.generators.rollout)
@@ -167,7 +167,7 @@ def stir(trainer: PPO, scale: float, seed: int = 0) -> None:
                 parameter += scale * torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
 
 
-def stirred(workshop: Path, **changes: Any) -> tuple[Parts, Collected]:
+def stirred(workshop: Path, **changes: Any) -> tuple[PPORun, Collected]:
     """A trainer whose policy has left the reference, and a rollout of it."""
     settings = {"sampling__temperature": 0.7, "gamma": 0.9, "gae_lambda": 0.8, "kl_estimator": "k3", "kl_coef": 0.3}
     settings |= {"clip_range": 0.05, "value_clip_range": 0.02, "entropy_coef": 0.05, "value_coef": 0.5, **NO_CLIPPING}

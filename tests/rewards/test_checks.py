@@ -98,7 +98,7 @@ def test_one_response_needs_one_float():
     ],
 )
 def test_a_score_that_is_not_a_finite_number_is_refused_with_its_index(score, found):
-    with pytest.raises(RewardError, match=f"^r: score 2 is {found}; expected one finite float a response$") as caught:
+    with pytest.raises(RewardError, match=f"^r: score 2 is {found}; expected one finite float per response$") as caught:
         checked_scores([0.0, 1.0, score, 2.0], 4, "r")
     assert caught.value.exit_status == 5
 
@@ -126,7 +126,7 @@ def test_the_prompt_of_a_bad_score_is_quoted_on_one_line_and_cut():
         checked_scores([1.0, NAN], 2, "r", prompts)
     start = r"'Dear\n\x1b]0;title\x07reader, "
     quote = start + "x" * (77 - len(start)) + "..."
-    assert str(caught.value) == f"r: score 1 is nan for the prompt {quote}; expected one finite float a response"
+    assert str(caught.value) == f"r: score 1 is nan for the prompt {quote}; expected one finite float per response"
 
 
 @pytest.mark.parametrize(

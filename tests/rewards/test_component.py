@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlhf.errors import ConfigError, RewardError
-from rlhf.rewards.component import Asker, Component, Options
+from rlhf.rewards.component import Component, GuardedReward, Options
 from rlhf.rewards.protocol import Episode
 
 NAN, INF = math.nan, math.inf
@@ -45,8 +45,8 @@ def episodes(*completions):
 THREE = episodes("a", "b", "c")
 
 
-def asker(answer, **options):
-    return Asker(Component(Says(answer), 1.0, "mine", Options(**options)))
+def guarded(answer, **options):
+    return GuardedReward(Component(Says(answer), 1.0, "mine", Options(**options)))
 
 
 def hangs(given):
@@ -94,7 +94,7 @@ BAD = [
 def test_what_goes_wrong_stops_the_run_or_concerns_its_episodes(bad, option, concerned, message, policy):
     other = {"on_nan": "on_error", "on_error": "on_nan"}[option]
     deadline = 0.2 if bad is hangs else None
-    answer = asker(bad, deadline=deadline, **{option: policy, other: "stop"}).answer(THREE)
+    answer = guarded(bad, deadline=deadline, **{option: policy, other: "stop"}).answer(THREE)
     if policy == "stop":
         with pytest.raises(RewardError, match=message) as caught:
             raise answer.stop
@@ -110,42 +110,42 @@ def test_what_goes_wrong_stops_the_run_or_concerns_its_episodes(bad, option, con
 
 def test_the_stricter_of_two_options_decides():
     mixed = [NAN, "x", 1.0]
-    assert "score 1 is str 'x'" in str(asker(mixed, on_nan="neutral").answer(THREE).stop)
-    assert "score 0 is nan" in str(asker(mixed, on_error="neutral").answer(THREE).stop)
-    both = asker(mixed, on_nan="neutral", on_error="drop_episode").answer(THREE)
+    assert "score 1 is str 'x'" in str(guarded(mixed, on_nan="neutral").answer(THREE).stop)
+    assert "score 0 is nan" in str(guarded(mixed, on_error="neutral").answer(THREE).stop)
+    both = guarded(mixed, on_nan="neutral", on_error="drop_episode").answer(THREE)
     assert (both.neutral, both.dropped, both.stop) == ({0}, {1}, None)
 
 
 def test_the_users_exception_stays_the_cause():
-    stop = asker(raises(KeyError("x"))).answer(THREE).stop
+    stop = guarded(raises(KeyError("x"))).answer(THREE).stop
     assert isinstance(stop.__cause__, KeyError)
 
 
 def test_a_bad_config_is_not_a_reward_that_failed():
-    answer = asker(raises(ConfigError("no chat template")), on_error="neutral").answer(THREE)
+    answer = guarded(raises(ConfigError("no chat template")), on_error="neutral").answer(THREE)
     assert isinstance(answer.stop, ConfigError) and answer.stop.exit_status == 2
 
 
 def test_an_interrupt_goes_through():
     for deadline in (None, 60.0):
         with pytest.raises(KeyboardInterrupt):
-            asker(raises(KeyboardInterrupt()), deadline=deadline).answer(THREE)
+            guarded(raises(KeyboardInterrupt()), deadline=deadline).answer(THREE)
 
 
 def test_none_and_token_scores_are_answers():
-    answer = asker([None, [1.0, 2.0], 3]).answer(THREE)
+    answer = guarded([None, [1.0, 2.0], 3]).answer(THREE)
     assert answer.scores == [None, [1.0, 2.0], 3.0] and answer.totals == [None, 3.0, 3.0]
     assert answer.stop is None and not answer.problems
 
 
 def test_single_tokens_cannot_be_normalised_by_the_batch():
-    assert "normalise: batch" in str(asker([1.0, [1.0, 2.0], 3.0], normalise="batch").answer(THREE).stop)
-    assert asker([1.0, [1.0, 2.0], 3.0], normalise="running").answer(THREE).stop is None
+    assert "normalise: batch" in str(guarded([1.0, [1.0, 2.0], 3.0], normalise="batch").answer(THREE).stop)
+    assert guarded([1.0, [1.0, 2.0], 3.0], normalise="running").answer(THREE).stop is None
 
 
 def test_a_cache_asks_for_each_episode_once():
     reward = Says(lambda given: [float(ord(episode.completion)) for episode in given])
-    remembering = Asker(Component(reward, options=Options(cache=10)))
+    remembering = GuardedReward(Component(reward, options=Options(cache=10)))
     assert remembering.answer(episodes("b", "a", "b")).scores == [98.0, 97.0, 98.0]
     assert remembering.answer(episodes("c", "a")).scores == [99.0, 97.0]
     assert remembering.answer(episodes("a")).scores == [97.0]
@@ -154,7 +154,7 @@ def test_a_cache_asks_for_each_episode_once():
 
 def test_a_cache_remembers_no_failure():
     reward = Says(lambda given: [NAN if episode.completion == "b" else 1.0 for episode in given])
-    remembering = Asker(Component(reward, options=Options(cache=10, on_nan="drop_episode")))
+    remembering = GuardedReward(Component(reward, options=Options(cache=10, on_nan="drop_episode")))
     for _ in range(2):
         answer = remembering.answer(episodes("a", "b", "a", "b"))
         assert answer.scores == [1.0, None, 1.0, None] and answer.dropped == {1, 3}
@@ -163,7 +163,7 @@ def test_a_cache_remembers_no_failure():
 
 def test_a_small_cache_still_answers_for_a_whole_batch():
     reward = Says(lambda given: [float(ord(episode.completion)) for episode in given])
-    remembering = Asker(Component(reward, options=Options(cache=1)))
+    remembering = GuardedReward(Component(reward, options=Options(cache=1)))
     for _ in range(2):
         assert remembering.answer(episodes("a", "b", "c")).scores == [97.0, 98.0, 99.0]
 
@@ -180,17 +180,17 @@ def test_observations_are_passed_on_and_forgotten():
             noted, self.noted = self.noted or {}, None
             return noted
 
-    noting = Asker(Component(Noting([1.0, 2.0, 3.0]), options=Options(cache=10)))
+    noting = GuardedReward(Component(Noting([1.0, 2.0, 3.0]), options=Options(cache=10)))
     assert noting.answer(THREE).observations == {"spread": [0.5] * 3}
     assert noting.answer(THREE).observations == {}, "all remembered, nothing asked"
 
 
 def test_closing_says_what_went_wrong_and_does_not_wait_for_what_hangs():
-    closing = asker([1.0])
+    closing = guarded([1.0])
     assert closing.close() is None and closing._reward.is_closed
-    broken = asker([1.0])
+    broken = guarded([1.0])
     broken._reward.close = lambda: 1 / 0
     assert broken.close() == "reward 'mine': close raised ZeroDivisionError: division by zero"
-    stuck = asker(hangs, deadline=0.1)
+    stuck = guarded(hangs, deadline=0.1)
     stuck.answer(THREE)
     assert stuck.close() == "reward 'mine': close raised NoAnswer: no answer within 0.1 s"

@@ -76,5 +76,5 @@ def test_what_does_not_fit_is_refused(given, why):
 
 
 def test_spans_need_a_tokenizer():
-    with pytest.raises(Unusable, match="no tokenizer tells which tokens they are"):
+    with pytest.raises(Unusable, match="there is no tokenizer to map them to tokens"):
         token_scores([(0, 1, 1.0)], episode("ab", 3), None)

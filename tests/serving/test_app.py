@@ -104,7 +104,7 @@ def test_a_reward_that_fails_is_500_and_the_log_does_not_quote_it(ask, app, scri
     script.effects["secret"] = lambda: float("nan")
     answer = ask(app, "POST", "/get_reward", json={"query": ["secret"]})
     assert answer.status_code == 500
-    assert answer.json() == {"detail": "reward 'script': score 0 is nan; expected one finite float a response"}
+    assert answer.json() == {"detail": "reward 'script': score 0 is nan; expected one finite float per response"}
 
     def fail():
         raise ValueError("secret")

@@ -37,7 +37,7 @@ class Key:
     required: bool
     """True when it has no default."""
     default: object
-    """The default; without meaning when the key is required or a section."""
+    """The default; meaningless when the key is required or a section."""
     description: str
     """A sentence, with the unit."""
     is_section: bool
@@ -87,7 +87,7 @@ def _walk(model: type[BaseModel], prefix: str, instance: object) -> Iterator[Key
 
 
 def _walk_options(options: Sequence[object], prefix: str, instance: object) -> Iterator[Key]:
-    """Yield the keys of every kind of section that may stand in one place, each key once."""
+    """Yield the keys of every kind of section that one place allows, each key once."""
     keys: dict[str, Key] = {}
     for option in options:
         if isinstance(option, type) and issubclass(option, BaseModel):

@@ -1,4 +1,4 @@
-"""The one way from a YAML file and a command line to a checked configuration, and back to a file."""
+"""Loads a checked configuration from a YAML file and a command line, and saves it back to a file."""
 
 import hashlib
 import json
@@ -54,10 +54,10 @@ def load_mapping(path: Path, overrides: Sequence[str] = (), *, sections: Sequenc
 
 
 def validate(model: type[M], mapping: Mapping[str, object], source: str, *, overridden: Collection[str] = ()) -> M:
-    """Check a mapping against the schema: strictly, so that `"4"` or `true` is no number.
+    """Check a mapping against the schema: strictly, so that `"4"` or `true` is not a number.
 
-    A schema whose keys have values that follow from other keys has a class method `completed(mapping) -> mapping`,
-    which is called first. (A pydantic validator before the fields would make strict mode refuse JSON's lists
+    If some values of a schema follow from other keys, it has a class method `completed(mapping) -> mapping`, which is
+    called first. (A pydantic validator before the fields would make strict mode refuse JSON's lists
     as tuples.)
 
     Args:
@@ -106,7 +106,7 @@ def config_yaml(config: BaseModel) -> str:
 def config_fingerprint(config: BaseModel) -> str:
     """Return the sha256 of the canonical JSON of a configuration: equal configurations, equal fingerprints.
 
-    Secrets do not enter it: a new access token makes no other run.
+    Secrets are left out: a new access token does not make it another run.
     """
     text = json.dumps(_plain(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -117,7 +117,7 @@ def _plain(config: BaseModel) -> object:
 
 
 def _parse(model: type[M], mapping: Mapping[str, object]) -> M:
-    # As JSON, because pydantic's strict mode takes JSON's lists and text for tuples, paths and enums.
+    # As JSON: only from JSON does pydantic's strict mode accept lists and text as tuples, paths and enums.
     return model.model_validate_json(json.dumps(mapping), strict=True)
 
 
@@ -130,10 +130,10 @@ def _with_file(override: Override, sections: Sequence[str]) -> Override:
 
 
 def _hidden_problems(model: type[BaseModel], mapping: Mapping[str, object], known: Sequence[Problem]) -> list[Problem]:
-    """Find the rules between keys that are broken too: pydantic tests them only where each single key is right.
+    """Find broken rules between keys as well: pydantic checks those only if every single key is valid.
 
-    A right value, or the default, stands in for each wrong one; what is then said about a wrong key is not counted.
-    Where a required key is missing, nothing can stand in, and the rules of its section wait for it.
+    A valid value, or the default, replaces each invalid one; further errors about those keys are ignored. A missing
+    required key cannot be replaced, so the rules of its section are not checked.
     """
     partial: object = mapping
     for problem in known:
@@ -154,7 +154,7 @@ def _with_stand_in(container: object, path: Sequence[str | int], value: object) 
     """Return a copy of `container` with `value` at `path`, or without that key when `value` is None."""
     first, rest = path[0], path[1:]
     if isinstance(container, list):
-        keeps = value is None and not rest  # an item that is left out would move the others
+        keeps = value is None and not rest  # leaving an item out would shift the others
         return [
             item if place != first or keeps else _with_stand_in(item, rest, value) if rest else value
             for place, item in enumerate(container)

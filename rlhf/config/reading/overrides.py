@@ -1,4 +1,4 @@
-"""Overrides from the command line (`ppo.kl_coef=0.02`), and sections that lie in files of their own."""
+"""Overrides from the command line (`ppo.kl_coef=0.02`), and sections in files of their own."""
 
 import re
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def parse_overrides(arguments: Sequence[str]) -> list[Override]:
     """Parse `a.b=c` (or `--a.b=c`), where c is YAML.
 
     Raises:
-        ConfigError: one line for each argument that has not this form.
+        ConfigError: one line for each argument that does not have this form.
     """
     overrides, problems = [], []
     for argument in arguments:
@@ -47,7 +47,7 @@ def parse_overrides(arguments: Sequence[str]) -> list[Override]:
 
 
 def apply_overrides(mapping: dict[str, object], overrides: Sequence[Override]) -> dict[str, object]:
-    """Return a copy of `mapping` in which each override holds; later ones win.
+    """Return a copy of `mapping` with the overrides applied; later ones win.
 
     Raises:
         ConfigError: one line for each override that leads into something that is neither a section nor a list.
@@ -65,7 +65,7 @@ def apply_overrides(mapping: dict[str, object], overrides: Sequence[Override]) -
 
 
 def inline_references(mapping: dict[str, object], keys: Sequence[str], directory: Path) -> dict[str, object]:
-    """Return a copy of `mapping` in which each of `keys` that names a file holds what the file holds.
+    """Return a copy of `mapping` with the content of the file in place of each of `keys` that names one.
 
     Args:
         mapping: a configuration in which a section may be the path of a YAML file.

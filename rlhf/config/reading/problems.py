@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in the user's words: one line for each of pydantic's errors."""
+"""What is wrong with a configuration, in the user's terms: one line for each of pydantic's errors."""
 
 import difflib
 import json
@@ -48,7 +48,7 @@ _STAND_INS: dict[str, Callable[[Mapping[str, Any]], object]] = {
     "string_type": lambda ctx: "text",
 }
 _LONGEST_VALUE = 80
-"""Characters of a found value that are shown."""
+"""Characters shown of a found value."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Problem:
     path: tuple[str | int, ...]
     """Where, in the keys and indexes of the file; empty for the file as a whole."""
     text: str
-    """What, and how to mend it."""
+    """What is wrong, and how to fix it."""
     stand_in: object = None
-    """A value with which the rest can be checked, or None where leaving the key out serves."""
+    """A valid value for checking the rest, or None to leave the key out."""
 
     @property
     def dotted(self) -> str:
@@ -125,7 +125,7 @@ def _hint(near: Sequence[str]) -> str:
 
 
 def _joined(texts: Sequence[str]) -> str:
-    """Join what the branches of a union ask for: `must be an integer or 'auto'`."""
+    """Join the texts of a union's branches: `must be an integer or 'auto'`."""
     if len(texts) > 1 and all(text.startswith("must be ") for text in texts):
         return texts[0] + "".join(f" or {text.removeprefix('must be ')}" for text in texts[1:])
     return "; or: ".join(texts)

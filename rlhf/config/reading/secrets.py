@@ -4,10 +4,10 @@ import re
 
 _NAME = re.compile(r"(?:^|_)(?:token|password|passwd|secret|api_?key|access_key|credentials?)$", re.IGNORECASE)
 _VOCABULARY = re.compile(r"^(?:pad|eos|bos|unk|sep|cls|mask|stop|image|end|start)_token$")
-"""Keys that hold a token of a vocabulary, not a token of access."""
+"""Keys that hold a vocabulary token, not an access token."""
 
 REDACTED = "REDACTED"
-"""What stands in the place of a secret."""
+"""Replaces a secret."""
 
 
 def holds_secret(key: object) -> bool:

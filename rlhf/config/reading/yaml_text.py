@@ -1,4 +1,4 @@
-"""YAML as configurations use it: safe, `1e-5` is a number, no key twice, nothing that JSON could not hold."""
+"""YAML for configurations: safe, `1e-5` is a number, no duplicate keys, nothing that JSON cannot hold."""
 
 import json
 import re
@@ -22,14 +22,14 @@ _FLOAT = re.compile(
 
 
 class _Reader(yaml.SafeLoader):
-    """SafeLoader that also notes each key that stands twice in one section, or is not text."""
+    """SafeLoader that also notes each key that is a duplicate in its section, or is not text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.problems: list[str] = []
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Compose one section. Here keys are as written; later, merges (`<<`) may repeat a key rightly."""
+        """Compose one section. Keys are checked as written: later, merges (`<<`) may rightly repeat one."""
         node = super().compose_mapping_node(anchor)
         seen: dict[str, int] = {}
         for key, _ in node.value:
@@ -39,7 +39,7 @@ class _Reader(yaml.SafeLoader):
             if key.tag != "tag:yaml.org,2002:str":
                 self.problems.append(f"line {line}: the key {_shown(key)} is not text: write it in quotes")
             elif key.value in seen:
-                self.problems.append(f"line {line}: {_shown(key)} stands twice, first in line {seen[key.value]}")
+                self.problems.append(f"line {line}: {_shown(key)} appears twice, first in line {seen[key.value]}")
             else:
                 seen[key.value] = line
         return node

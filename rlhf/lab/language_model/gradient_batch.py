@@ -14,7 +14,7 @@ from rlhf.functional.statistics import explained_variance
 from rlhf.lab.language_model.ppo_run import assembled, do_steps
 from rlhf.lab.section import Settings
 from rlhf.ppo.rollout import Collected
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 from rlhf.ppo.starts.start_states import draw_start_states
 from rlhf.training.randomness import generator
 
@@ -74,7 +74,7 @@ class Batch:
     """Root mean square of what trajectory and reward_to_go differ by, as a share of that of trajectory itself."""
 
 
-def warmed_up(settings: Settings, sizes: Sizes, directory: Path) -> Parts:
+def warmed_up(settings: Settings, sizes: Sizes, directory: Path) -> PPORun:
     """Return a PPO run after its warm-up: the critic knows something, and the policy has left its reference."""
     prompts = [{"prompt": f"{opener} {subject} was"} for opener in OPENERS for subject in SUBJECTS]
     write_jsonl(directory / "prompts.jsonl", prompts)
@@ -83,7 +83,7 @@ def warmed_up(settings: Settings, sizes: Sizes, directory: Path) -> Parts:
     return parts
 
 
-def collect(parts: Parts, sizes: Sizes, seed: int) -> Collected:
+def collect(parts: PPORun, sizes: Sizes, seed: int) -> Collected:
     """Sample the batch: different prompts, in random order, `SAMPLES` responses to each."""
     trainer, numbers = parts.trainer, generator(seed, "lab", "gradient_noise")
     order = torch.randperm(len(parts.prompts), generator=numbers)[: sizes.num_minibatches * sizes.prompts_each]

@@ -16,7 +16,7 @@ from rlhf.lab.language_model.gradient_statistics import inner_products
 from rlhf.lab.section import Section, Settings
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.rollout import Collected
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 from rlhf.ppo.trainer import PPO
 
 RUNGS: dict[str, dict[str, Any]] = {
@@ -82,7 +82,7 @@ def method(settings: Settings, sizes: Sizes, batch: Batch) -> str:
     )
 
 
-def measure(parts: Parts, sizes: Sizes, seed: int) -> tuple[Batch, dict[str, InnerProducts]]:
+def measure(parts: PPORun, sizes: Sizes, seed: int) -> tuple[Batch, dict[str, InnerProducts]]:
     """Collect one batch and return what is known of it, and the inner products of every rung's gradients."""
     trainer = parts.trainer
     collected = collect(parts, sizes, seed)

@@ -15,7 +15,7 @@ from rlhf.lab.language_model.phrase_task import Run, Task, cloning_config, ppo_s
 from rlhf.lab.language_model.ppo_run import assembled, do_steps
 from rlhf.lab.section import Section, Settings
 from rlhf.ppo.responses import whole_responses
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 from rlhf.ppo.starts.start_states import draw_start_states
 from rlhf.sft import train_sft
 from rlhf.training.randomness import generator
@@ -100,7 +100,7 @@ def decoded(metrics: dict[str, float], batch: int) -> int:
     return round(batch * metrics["val/response_length"] - metrics.get("reset/decode_tokens_saved", 0.0))
 
 
-def solved(parts: Parts, num: int) -> int:
+def solved(parts: PPORun, num: int) -> int:
     """Sample `num` responses to the prompts, in turn and without resets, and count those that hold the phrase."""
     trainer = parts.trainer
     prompts = [parts.prompts[index % len(parts.prompts)] for index in range(num)]
@@ -111,7 +111,7 @@ def solved(parts: Parts, num: int) -> int:
 
 
 @torch.no_grad()
-def phrase_probability(parts: Parts, phrase: str) -> float:
+def phrase_probability(parts: PPORun, phrase: str) -> float:
     """Return the probability that a response begins with the phrase, the mean over the prompts."""
     collector, device = parts.trainer.collector, parts.trainer.processes.device
     batch = collate_prompts(parts.prompts, int(collector.tokenizer.pad_token_id)).to(device)

@@ -29,7 +29,7 @@ LEVEL = 0.99
 """Of each interval, so that those of all rungs hold together with about 95 %."""
 
 Rewards = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From rewards, values and mask [N, T] to what the scores are weighed by."""
+"""From rewards, values and mask [N, T] to what the scores are weighted by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

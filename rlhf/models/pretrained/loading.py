@@ -1,5 +1,6 @@
 """Loading models, with clear errors, and choosing which weights are trained."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,17 @@ def load_scalar_lm(
     if new_head:
         _draw_head(scalar_head(model), seed)
     scalar_head(model)
+    return switch_off_dropout(model)
+
+
+def with_new_head(lm: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """Return a classifier with one label on a float32 copy of a language model's trunk, as `load_scalar_lm` makes it.
+
+    Raises:
+        ConfigError: the kind of model has no linear head.
+    """
+    model = _classifier_of(lm, trust_remote_code=False)
+    _draw_head(scalar_head(model), seed)
     return switch_off_dropout(model)
 
 
@@ -219,10 +231,11 @@ def _merged(path: str, trust_remote_code: bool) -> PreTrainedModel:
 
 def _classifier_of(lm: PreTrainedModel, trust_remote_code: bool) -> PreTrainedModel:
     """Return a classifier with one label on the trunk of a language model."""
-    lm.config.num_labels = 1
+    config = copy.deepcopy(lm.config)
+    config.num_labels = 1
     with torch.random.fork_rng(devices=[]):
         model = AutoModelForSequenceClassification.from_config(
-            lm.config, trust_remote_code=trust_remote_code, dtype=torch.float32
+            config, trust_remote_code=trust_remote_code, dtype=torch.float32
         )
     trunk(model).load_state_dict(trunk(lm).state_dict())
     return model  # type: ignore[no-any-return]

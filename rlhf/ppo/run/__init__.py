@@ -1,4 +1,4 @@
-"""A PPO run: models and data put together, steps run with logs, samples, checkpoints and cost, the result saved.
+"""A PPO run: assembles models and data, runs steps with logs, samples, checkpoints and cost, saves the result.
 
-At home here: everything around a step. Not: what a step computes (`rlhf/ppo/`).
+Belongs here: everything around a step. Not here: what a step computes (`rlhf/ppo/`).
 """

@@ -1,4 +1,4 @@
-"""The parts of a PPO run: put together from a loaded policy, fitted to the run's prompts, saved at the end."""
+"""The parts of a PPO run: built from a loaded policy, checked against the run's prompts, saved at the end."""
 
 import math
 from collections.abc import Sequence
@@ -27,16 +27,16 @@ from rlhf.training.processes import Processes
 from rlhf.training.randomness import generator
 
 VALUE_HEAD = "value_head.safetensors"
-"""Lies beside the weights of every policy that PPO saves."""
+"""The file next to the weights of every policy that PPO saves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a PPO run consists of."""
+class PPORun:
+    """The trainer, prompts and trained models of a PPO run."""
 
     trainer: PPO
     prompts: list[Prompt]
-    """Of the whole data set; none where they are not known before the run."""
+    """All prompts of the data set; empty if they are not known before the run."""
     trained: Trainable
     """The policy's language model."""
     critic: Trainable | None
@@ -44,7 +44,7 @@ class Parts:
 
     @property
     def models(self) -> list[Trainable]:
-        """What is trained, the policy first."""
+        """The trained models, the policy first."""
         return [self.trained] if self.critic is None else [self.trained, self.critic]
 
     @property
@@ -60,16 +60,16 @@ def put_together(
     language: Language,
     rewards: Sequence[Component],
     reference: PreTrainedModel | None = None,
-) -> Parts:
-    """Put a value head on the policy, freeze the reference, and make the optimizer.
+) -> PPORun:
+    """Put a value head on the policy, freeze the reference, and build the optimizer.
 
     Args:
-        config: how it learns.
-        run: where it computes.
-        trained: the policy, which no step has changed.
-        language: of the policy.
-        rewards: what scores a response; close the trainer's scorer when it is done.
-        reference: a frozen model in the run's compute type; None takes what the policy is now.
+        config: how to train.
+        run: where to compute.
+        trained: the policy, before its first step.
+        language: the policy's.
+        rewards: score the responses; the caller closes the trainer's scorer at the end.
+        reference: a frozen model in the run's compute dtype; None takes the policy as it is now.
 
     Raises:
         ConfigError: the critic cannot be loaded or does not fit.
@@ -85,14 +85,14 @@ def put_together(
     frozen = Reference(trained, reference)
     collector = Collector(policy, frozen, scorer, language, config, run.processes, run.profile.phases)
     trainer = PPO(policy, collector, optimizer, config, run.processes, _generators(config, run))
-    return Parts(trainer=trainer, prompts=[], trained=trained, critic=critic)
+    return PPORun(trainer=trainer, prompts=[], trained=trained, critic=critic)
 
 
-def check_context(parts: Parts, prompts: Sequence[Prompt]) -> None:
-    """Refuse prompts for which a model has no positions.
+def check_context(parts: PPORun, prompts: Sequence[Prompt]) -> None:
+    """Refuse prompts that are too long for the positions of a model.
 
     Raises:
-        ConfigError: a prompt and its longest response are longer than a model can read.
+        ConfigError: a prompt and its longest response exceed a model's positions.
     """
     for trained in parts.models:
         check_positions(
@@ -105,8 +105,8 @@ def check_context(parts: Parts, prompts: Sequence[Prompt]) -> None:
         )
 
 
-def compile_parts(parts: Parts, run: Frame, prompts: Sequence[Prompt]) -> None:
-    """Compile the models where that is worth its time in a run on these prompts."""
+def compile_parts(parts: PPORun, run: Frame, prompts: Sequence[Prompt]) -> None:
+    """Compile the models if a run on these prompts is long enough to make up for it."""
     config = parts.trainer.config
     mean = sum(len(prompt.ids) for prompt in prompts) // max(len(prompts), 1)
     episode = mean + config.sampling.max_new_tokens
@@ -116,10 +116,10 @@ def compile_parts(parts: Parts, run: Frame, prompts: Sequence[Prompt]) -> None:
 
 
 def check_shares(config: PPOSettings, processes: Processes, num_episodes: int | None = None) -> None:
-    """Refuse a batch that the processes cannot share: the config's, or one of `num_episodes`.
+    """Refuse a batch that does not divide over the processes: the config's, or one of `num_episodes`.
 
     Raises:
-        ConfigError: with the nearest sizes that they can.
+        ConfigError: names the nearest valid sizes.
     """
     samples = config.num_samples_per_prompt
     unit = processes.num * math.lcm(config.minibatches, samples)
@@ -136,14 +136,14 @@ def check_shares(config: PPOSettings, processes: Processes, num_episodes: int | 
 
 
 def holds_something_else(directory: Path) -> bool:
-    """Whether a path is taken by anything but a policy that PPO saved, which may be replaced."""
+    """Whether a path holds anything but a policy that PPO saved, which may be replaced."""
     if not directory.is_dir():
         return directory.exists()
     return any(directory.iterdir()) and not (directory / VALUE_HEAD).is_file()
 
 
-def save_parts(parts: Parts, directory: Path, critic: Path) -> None:
-    """Save the policy with its value head, and a separate critic in a directory of its own; on one process only."""
+def save_parts(parts: PPORun, directory: Path, critic: Path) -> None:
+    """Save the policy with its value head, and a separate critic in its own directory; on one process only."""
     trainer = parts.trainer
     policy, weights, tokenizer = trainer.policy, trainer.optimizer.weights, trainer.collector.tokenizer
 
@@ -167,7 +167,7 @@ def _critic(config: PPOSettings, tokenizer: PreTrainedTokenizerBase) -> Trainabl
             f"({len(tokenizer)} ids), and the critic reads the policy's tokens - start it from a reward model "
             "trained on the policy's base"
         )
-    # The value head takes the place of the score: without a gradient, weight decay alone would move it.
+    # The value head replaces the score head, which has no gradient: weight decay alone would move it.
     scalar_head(critic.model).requires_grad_(False)
     return critic
 

@@ -1,4 +1,4 @@
-"""What a PPO step costs: floating-point operations by phase. Left out: rewards that are not a reward model of ours."""
+"""What a PPO step costs: floating-point operations by phase. Left out: rewards other than our own reward models."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,30 +13,30 @@ from rlhf.rewards.kinds.model import ModelReward
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCost:
-    """The sizes of the models that a step asks, by what they are asked for."""
+    """The sizes of the models in a step, by what they compute."""
 
     sampling: ModelMatrices
     """The policy's language model."""
     policy: ModelMatrices
-    """The same, and the value head where it sits on the policy's trunk."""
+    """The same, plus the value head if it sits on the policy's trunk."""
     critics: tuple[ModelMatrices, ...]
     """The separate critic with the value head, when there is one."""
     reference: ModelMatrices
     rewards: tuple[ModelMatrices, ...]
     num_minibatches: int
-    """Updates that make a pass over the batch."""
+    """Updates per pass over the batch."""
 
     def of(self, result: StepResult) -> tuple[int, dict[str, float]]:
         """Return the real tokens of a step on this process, prompts and responses, and its operations by phase.
 
-        An update counts as a mean minibatch, and a reward model as if it had the policy's tokenizer.
+        Every update counts as an average minibatch, and a reward model as if it used the policy's tokenizer.
         """
         rollout = result.experience.rollout
         lengths = (rollout.prompt_mask.sum(1) + (rollout.response_mask | rollout.forced).sum(1)).tolist()
         read = causal_work(lengths, int(rollout.response_mask.sum()))
         passes = len(result.updates) / self.num_minibatches
         again, reference = self.policy, self.reference
-        if result.collected.frozen_states:  # the frozen blocks were passed once, for the old logprobs
+        if result.collected.frozen_states:  # the frozen blocks ran once, for the old logprobs
             again, reference = self.policy.above_frozen, self.sampling.above_frozen
         first = _total(forward_flops, (self.policy, *self.critics), read)
         return read.tokens, {
@@ -52,7 +52,7 @@ def step_cost(trainer: PPO) -> StepCost:
     """Return the cost of a trainer's steps.
 
     Raises:
-        ConfigError: a model keeps its blocks in an unknown way.
+        ConfigError: the layout of a model's blocks is unknown.
     """
     policy, reference = trainer.policy, trainer.collector.reference.model
     head, rewards = policy.lm.get_output_embeddings(), trainer.collector.scorer.rewards

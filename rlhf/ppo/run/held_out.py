@@ -1,4 +1,4 @@
-"""The policy on held-out prompts while PPO runs: mean score, KL to the reference, how responses end."""
+"""Evaluates the policy on held-out prompts during PPO: mean score, KL to the reference, how responses end."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +18,7 @@ from rlhf.training.randomness import generator
 def held_out_metrics(trainer: PPO, prompts: Sequence[Prompt]) -> dict[str, float]:
     """Sample a response to each prompt, with the same random numbers each time, and average over all processes.
 
-    Nothing of it reaches the training: neither its random numbers nor the running scales of rewards.
+    Training is unaffected: its random numbers and the running scales of rewards stay as they were.
 
     Raises:
         ConfigError: there are fewer prompts than processes.
@@ -59,10 +59,10 @@ def held_out_metrics(trainer: PPO, prompts: Sequence[Prompt]) -> dict[str, float
 
 
 def measured_by_user(found: object) -> dict[str, float]:
-    """Return what a function of the user's found.
+    """Return what the user's function measured.
 
     Raises:
-        ConfigError: it is no mapping of names to numbers.
+        ConfigError: it is not a mapping of names to numbers.
     """
     if not isinstance(found, Mapping) or not all(isinstance(value, int | float) for value in found.values()):
         raise ConfigError(f"evaluation: expected a mapping of names to numbers, the function returned {found!r:.100}")
@@ -70,7 +70,7 @@ def measured_by_user(found: object) -> dict[str, float]:
 
 
 def check_evaluation(evaluation: object, every: int | None) -> None:
-    """Refuse steps between evaluations where there is no evaluation, or that are no number of steps.
+    """Refuse an `evaluate_every` without an evaluation, or below 1.
 
     Raises:
         ConfigError: says what was found.

@@ -1,4 +1,4 @@
-"""Where the prompts of each step come from: a list in a shuffled order, or a stream in its own."""
+"""Where the prompts of each step come from: a shuffled list, or a stream in its own order."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,10 +13,10 @@ from rlhf.training.storage.fingerprint import json_digest
 from rlhf.training.storage.manifest import JSON
 
 GivenPrompt = str | list[Message] | Mapping[str, Any]
-"""A prompt as Python has it: text, messages, or a row with `prompt` and the columns that rewards read."""
+"""A prompt given from Python: text, messages, or a row with `prompt` and the columns that rewards read."""
 
 MOST_DROPPED = 10_000
-"""So many prompts of a stream in a row that do not fit are no accident."""
+"""A run stops when this many prompts of a stream in a row do not fit."""
 
 
 class PromptSource(Protocol):
@@ -26,11 +26,11 @@ class PromptSource(Protocol):
         """Return the prompts of PPO step `step` over all processes, None when there are none left."""
 
     def digest(self) -> str:
-        """Return what tells these prompts from others, as far as that is known beforehand."""
+        """Return a string that identifies these prompts, as far as they are known before the run."""
 
 
 class ListedPrompts:
-    """Prompts that are all known: each epoch has them in another order, and there is no end."""
+    """Prompts that are all known: reshuffled each epoch, without end."""
 
     def __init__(self, prompts: Sequence[Prompt], config: PPOSettings) -> None:
         """Take the prompts of the whole data set."""
@@ -38,7 +38,7 @@ class ListedPrompts:
         self._order = PromptOrder(len(prompts), config.prompts_per_step, config.seed)
 
     def batch(self, step: int) -> list[Prompt]:
-        """Return the prompts of a step; they follow from its number alone."""
+        """Return the prompts of a step; they depend on its number alone."""
         return [self.prompts[place] for place in self._order.batch(step)]
 
     def digest(self) -> str:
@@ -50,7 +50,7 @@ class ListedPrompts:
 
 
 class StreamedPrompts:
-    """Prompts as an iterator gives them, no earlier than they are needed."""
+    """Prompts from an iterator, read only when they are needed."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class StreamedPrompts:
         config: PPOSettings,
         num_given: int = 0,
     ) -> None:
-        """Take the iterable, what turns a row into token ids, and what refuses the prompts of a batch.
+        """Take the iterable, a function that tokenizes a row, and one that checks the prompts of a batch.
 
         The iterable begins with the prompts of step `num_given`.
         """
@@ -71,18 +71,18 @@ class StreamedPrompts:
         self._num_given = num_given
 
     def batch(self, step: int) -> list[Prompt] | None:
-        """Return the next prompts; a run that goes on from a checkpoint passes over those of the steps before."""
+        """Return the next prompts; a resumed run skips those of earlier steps."""
         for _ in range(self._num_given, step):
             self._next()
         self._num_given = step + 1
         return self._next()
 
     def digest(self) -> str:
-        """Return nothing to tell them by: a stream is not known before it was read."""
+        """Return a constant: nobody knows a stream before reading it."""
         return "a stream"
 
     def _next(self) -> list[Prompt] | None:
-        """Return a whole batch; a rest that makes none is left."""
+        """Return a whole batch, or None: an incomplete last batch is left out."""
         kept: list[Prompt] = []
         num_dropped = 0
         while len(kept) < self._size:
@@ -104,7 +104,7 @@ def rows_of(given: Iterable[GivenPrompt]) -> Iterator[Row]:
     """Yield prompts as rows.
 
     Raises:
-        DataError: they are one prompt or a table, or one of them is something else; says which.
+        DataError: a single prompt or a table was given, or an item is not a prompt; says which.
     """
     for number, prompt in enumerate(several(given), start=1):
         location = f"prompt {number}"
@@ -120,10 +120,10 @@ def rows_of(given: Iterable[GivenPrompt]) -> Iterator[Row]:
 
 
 def several(given: object) -> Iterable[Any]:
-    """Return what was given, when it can be gone through prompt by prompt.
+    """Return what was given, if it can be iterated prompt by prompt.
 
     Raises:
-        DataError: it is a single prompt, a table that yields the names of its columns, or no iterable.
+        DataError: it is a single prompt, a table (which yields its column names), or not iterable.
     """
     if isinstance(given, str | Mapping) or hasattr(given, "iloc") or not isinstance(given, Iterable):
         raise DataError(
@@ -134,7 +134,7 @@ def several(given: object) -> Iterable[Any]:
 
 
 class PromptOrder:
-    """An endless reproducible order of prompts: a permutation an epoch. The batch follows from the step alone."""
+    """An endless reproducible order of prompts: a permutation per epoch. The batch depends on the step alone."""
 
     def __init__(self, num_prompts: int, batch_size: int, seed: int) -> None:
         self._num_prompts = num_prompts
@@ -142,7 +142,7 @@ class PromptOrder:
         self._seed = seed
 
     def batch(self, step: int) -> list[int]:
-        """Return the prompts of PPO step `step`; a batch may run over the end of an epoch."""
+        """Return the prompts of PPO step `step`; a batch may cross the end of an epoch."""
         first = step * self._batch_size
         return [self._prompt(place) for place in range(first, first + self._batch_size)]
 

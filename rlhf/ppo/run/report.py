@@ -1,4 +1,4 @@
-"""What a PPO step writes: metrics under the names that users of TRL look for, and samples."""
+"""What a PPO step writes: metrics, under TRL's names, and samples."""
 
 import json
 from pathlib import Path
@@ -16,9 +16,9 @@ from rlhf.training.storage.atomic import write_atomic
 
 
 def step_metrics(result: StepResult, processes: Processes, *, has_critic: bool = True) -> dict[str, float]:
-    """Return the metrics of a step over all processes. KL is in nats: `kl` a sequence, `kl_per_token` a token.
+    """Return the metrics of a step over all processes. KL is in nats: `kl` per sequence, `kl_per_token` per token.
 
-    Without a critic there are none of its metrics: values that nothing trains explain nothing.
+    Without a critic its metrics are left out: untrained values explain nothing.
     """
     rollout, experience = result.experience.rollout, result.experience
     mask = rollout.response_mask
@@ -60,15 +60,15 @@ def step_metrics(result: StepResult, processes: Processes, *, has_critic: bool =
 
 
 def episode_scores(rollout: Rollout) -> Tensor:
-    """Return [B] what the rewards gave to whole responses and to their tokens, before KL."""
+    """Return scores [B]: of the whole response plus of its tokens, before KL."""
     return rollout.scores + rollout.token_scores.sum(1)
 
 
 def write_samples(result: StepResult, path: Path, num_samples: int) -> None:
     """Write the first responses of this process as JSONL: prompt, response, score, KL, whether it ended.
 
-    After a reset also `forced`, the text with which the response began, and how many tokens that is. The score of an
-    episode that a reward dropped is null.
+    After a reset also the forced text (`forced`) and its number of tokens (`num_forced`). The score of a dropped
+    episode is null.
 
     Raises:
         CheckpointError: the disk is full or cannot be written.
@@ -122,7 +122,7 @@ def _update_metrics(result: StepResult, processes: Processes) -> dict[str, float
         "loss/policy_avg": _mean(result, "policy_loss"),
         "policy/approxkl_avg": _mean(result, "approx_kl"),
         "policy/clipfrac_avg": _mean(result, "clipped"),
-        # Entropy is above 0 wherever it was asked for.
+        # Entropy is above 0 wherever it was computed.
         **({"policy/entropy_avg": entropy} if entropy > 0 else {}),
         "val/ratio": ratio,
         "val/ratio_var": max(_mean(result, "ratio_square") - ratio**2, 0.0),

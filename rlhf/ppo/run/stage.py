@@ -13,7 +13,7 @@ from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.pretrained.loading import load_causal_lm
 from rlhf.models.pretrained.tokenizer import Language, eos_ids, load_tokenizer
-from rlhf.ppo.run.assembly import Parts, check_context, check_shares, compile_parts, put_together, save_parts
+from rlhf.ppo.run.assembly import PPORun, check_context, check_shares, compile_parts, put_together, save_parts
 from rlhf.ppo.run.prompt_source import ListedPrompts
 from rlhf.ppo.run.steps import SHOWN, PPOSteps
 from rlhf.ppo.scoring.assembly import components, reward_inputs
@@ -30,7 +30,7 @@ def train_ppo(config: PPOConfig, *, profile: bool = False) -> Path:
 
     Returns:
         The directory of the policy, an ordinary `AutoModelForCausalLM` (or adapter) directory with
-        `value_head.safetensors` beside the weights; a separate critic lies next to it in `critic/`.
+        `value_head.safetensors` beside the weights; a separate critic goes next to it into `critic/`.
 
     Raises:
         RlhfError: bad config, data, model, reward or checkpoint, or a guard stopped the run.
@@ -44,8 +44,8 @@ def train_ppo(config: PPOConfig, *, profile: bool = False) -> Path:
     return policy
 
 
-def assemble(config: PPOConfig, run: Frame) -> Parts:
-    """Load models, prompts and rewards, and put the trainer together; close its scorer when it is done.
+def assemble(config: PPOConfig, run: Frame) -> PPORun:
+    """Load models, prompts and rewards, and build the trainer; the caller closes its scorer at the end.
 
     Raises:
         RlhfError: bad config, data, model or reward.
@@ -66,12 +66,12 @@ def assemble(config: PPOConfig, run: Frame) -> Parts:
     return replace(parts, prompts=prompts)
 
 
-def assemble_alone(config: PPOConfig, purpose: str) -> Parts:
-    """Put a run together in memory: in one process, without a run directory, and with blocks that are not compiled.
+def assemble_alone(config: PPOConfig, purpose: str) -> PPORun:
+    """Build a run in memory: in one process, without a run directory, without compiled blocks.
 
     Args:
         config: of the run.
-        purpose: begins the refusal of several processes, such as "doctor examines one process".
+        purpose: start of the error message for several processes, such as "doctor examines one process".
 
     Raises:
         RlhfError: several processes, or bad config, data, model or reward.
@@ -80,7 +80,7 @@ def assemble_alone(config: PPOConfig, purpose: str) -> Parts:
     if processes.num > 1:
         raise ConfigError(f"{purpose}, {processes.num} started - call it without a launcher")
     seed_everything(config.seed)
-    # A directory that is not entered is neither made nor locked.
+    # Never entered, so the directory is neither created nor locked.
     directory = RunDirectory(Path(config.output_dir), fingerprint="")
     dtype = compute_dtype(config.model.precision, processes.device)
     plain = config.model_copy(update={"compile": "off"})

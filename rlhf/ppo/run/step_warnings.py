@@ -1,22 +1,22 @@
-"""What looks wrong in a PPO step although nothing fails: said once each."""
+"""Warnings about a PPO step that looks wrong although nothing failed, each given once."""
 
 from collections.abc import Mapping
 
 from rlhf.ppo.scoring.running_scale import EQUAL_SHARE
 
 LARGE_SCORE = 100.0
-"""Scores are usually of the order of 1; far above, the value loss dwarfs everything else."""
+"""Scores are usually of the order of 1; far above that, the value loss dwarfs everything else."""
 
 
-class Watch:
+class StepWarnings:
     """Turns metrics into warnings, each at most once a run."""
 
     def __init__(self) -> None:
-        """Start with nothing said."""
+        """Start with no warnings given."""
         self._said: set[str] = set()
 
     def warnings(self, metrics: Mapping[str, float]) -> list[str]:
-        """Return the lines that were not said before."""
+        """Return the warnings that were not given before."""
         signs = {
             "no response of this step ended: raise sampling.max_new_tokens, or check the EOS token": (
                 metrics["val/share_ended"] == 0

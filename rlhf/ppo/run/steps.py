@@ -9,7 +9,7 @@ from torch import Tensor
 from rlhf.ppo.run.cost import step_cost
 from rlhf.ppo.run.prompt_source import PromptSource
 from rlhf.ppo.run.report import step_metrics, write_samples
-from rlhf.ppo.run.step_warnings import Watch
+from rlhf.ppo.run.step_warnings import StepWarnings
 from rlhf.ppo.starts.report import reset_metrics
 from rlhf.ppo.trainer import PPO, StepResult
 from rlhf.training.loop import NothingLeft
@@ -22,7 +22,7 @@ SHOWN = ("objective/kl", "objective/scores", "policy/clipfrac_avg", "val/explain
 
 
 class PPOSteps:
-    """Feeds the trainer with prompts and writes down what it did."""
+    """Feeds prompts to the trainer and records what it did."""
 
     def __init__(
         self,
@@ -36,8 +36,8 @@ class PPOSteps:
         """Describe the steps.
 
         Args:
-            trainer: does them.
-            source: gives the prompts of all processes, of which each takes its share.
+            trainer: runs them.
+            source: gives the prompts of all processes; each takes its share.
             samples: directory for samples of the policy.
             evaluation: measures on held-out data.
             profile: gets the operations of each step.
@@ -48,7 +48,7 @@ class PPOSteps:
         self.profile = profile
         self._evaluation = evaluation
         self._cost = step_cost(trainer) if profile.enabled else None
-        self._watch = Watch()
+        self._warnings = StepWarnings()
 
     def step(self, index: int) -> dict[str, float]:
         """Do PPO step `index` and return its metrics.
@@ -68,18 +68,18 @@ class PPOSteps:
         if trainer.processes.is_main and is_due:
             write_samples(result, self.samples / f"step-{done:06d}.jsonl", config.num_samples)
         metrics = all_metrics(trainer, result)
-        for warning in self._watch.warnings(metrics):
+        for warning in self._warnings.warnings(metrics):
             trainer.processes.say(warning)
         return metrics
 
     def evaluate(self) -> dict[str, float]:
-        """Return what the evaluation measured; a stage has none, for `rlhf evaluate` compares policies after it."""
+        """Return what the evaluation measured; a stage has none, since `rlhf evaluate` compares policies afterwards."""
         return self._evaluation()
 
     def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Return masters, moments, generators, the KL coefficient, the running scales and the state of resets.
 
-        The global generators are among them: a user's reward may draw from them.
+        The global generators are included, since a user's reward may draw from them.
         """
         trainer = self.trainer
         own = {"rollout": generator_state(trainer.generators.rollout), **global_rng_state()}
@@ -97,11 +97,11 @@ class PPOSteps:
         return tensors, state if trainer.resets is None else {**state, "resets": trainer.resets.state()}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Set what `saved` returned."""
+        """Restore what `saved` returned."""
         trainer = self.trainer
         trainer.optimizer.weights.load(checkpoint.tensors("masters"))
         trainer.num_steps = checkpoint.step
-        trainer.optimizer.load(checkpoint.tensors("optimizer"), 0)  # a step begins by counting the updates
+        trainer.optimizer.load(checkpoint.tensors("optimizer"), 0)  # each PPO step sets the count of updates
         generators = checkpoint.tensors("generators")
         restore(trainer.generators.epochs, generators.pop("epochs"))
         ending = f"_{trainer.processes.rank}"
@@ -116,7 +116,7 @@ class PPOSteps:
 
 
 def all_metrics(trainer: PPO, result: StepResult) -> dict[str, float]:
-    """Return everything that is logged about the step that the trainer did last; all processes call this together."""
+    """Return everything that is logged about the trainer's last step; all processes call this together."""
     metrics = step_metrics(result, trainer.processes, has_critic=trainer.config.has_critic)
     if trainer.resets is not None:
         metrics |= reset_metrics(result, trainer.processes)

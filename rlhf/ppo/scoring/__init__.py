@@ -1,4 +1,4 @@
-"""From what each reward says to one score an episode: weights, gates, scales, clips, dropped episodes.
+"""Combines the rewards into one score per episode: weights, gates, scales, clips, dropped episodes.
 
-At home here: combining rewards, over all processes. Not: a single reward (`rlhf/rewards/`), nor the KL penalty.
+Belongs here: combining rewards, over all processes. Not here: a single reward (`rlhf/rewards/`), or the KL penalty.
 """

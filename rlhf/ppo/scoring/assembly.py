@@ -1,4 +1,4 @@
-"""From the sections of a config to the rewards that they name."""
+"""Builds the rewards that the sections of a config describe."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ from rlhf.rewards.protocol import Reward
 from rlhf.rewards.token_scores import ends_in
 
 Given = Callable[..., object] | Loaded
-"""A reward that is in memory."""
+"""A reward that is already in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Surroundings:
-    """What rewards are made for."""
+    """What every reward is built with."""
 
     tokenizer: PreTrainedTokenizerBase
     """The policy's."""
@@ -50,17 +50,17 @@ def components(
     device: torch.device,
     given: Mapping[int, Given] = MappingProxyType({}),
 ) -> list[Component]:
-    """Make the rewards of a run.
+    """Build the rewards of a run.
 
     Args:
         sections: the `rewards` of the config.
         tokenizer: the policy's.
-        dtype: what reward models compute in.
-        device: where.
-        given: functions and classifiers that are in memory, by the place of their section.
+        dtype: compute dtype of reward models.
+        device: where they run.
+        given: functions and classifiers already in memory, by the index of their section.
 
     Raises:
-        ConfigError: one of them cannot be made.
+        ConfigError: one of them cannot be built.
     """
     surroundings = _Surroundings(tokenizer, dtype, device)
     return [
@@ -70,7 +70,7 @@ def components(
 
 
 def reward_inputs(sections: Sequence[RewardSection]) -> list[str]:
-    """Return the files and directories on which the scores depend."""
+    """Return the files and directories that the scores depend on."""
     inputs: list[str] = []
     for section in sections:
         if isinstance(section, FunctionRewardSection):
@@ -141,6 +141,6 @@ def _options(section: RewardSection) -> Options:
         cache=section.cache,
         on_error=section.on_error,
         on_nan=section.on_nan,
-        # A server's client has a deadline of its own, which names the attempts that were made.
+        # The HTTP client enforces the deadline itself: its error names the attempts that were made.
         deadline=None if isinstance(section, HttpRewardSection) else section.deadline,
     )

@@ -1,4 +1,4 @@
-"""The part of one reward in the score, and what is logged about it; over all processes."""
+"""What one reward adds to the score, and its metrics; over all processes."""
 
 import math
 import statistics
@@ -7,28 +7,28 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from rlhf.ppo.scoring.running_scale import EQUAL_SHARE, RunningScale
-from rlhf.rewards.component import Answer, Asker, Component, Gate
+from rlhf.rewards.component import Answer, Component, Gate, GuardedReward
 from rlhf.rewards.protocol import Score
 from rlhf.training.processes import Processes
 
 
 class Part:
-    """One reward of the score: asks it, then scales, clips and weighs what it said."""
+    """One reward of the score: asks it, then scales, clips and weights its answers."""
 
     def __init__(self, component: Component, name: str | None = None) -> None:
-        """Take the reward, and its name among the others where that is not its own."""
+        """Take the reward, and a unique name if its own is not."""
         self.name = name or component.name
-        self.asker = Asker(component)
+        self.guarded = GuardedReward(component)
         self.weight, self.options = component.weight, component.options
         self.running = RunningScale()
 
-    def weighed(
+    def weighted(
         self, answer: Answer, kept: Sequence[bool], gate: Sequence[bool] | None, processes: Processes
     ) -> list[Score]:
-        """Return what the reward adds to each episode's score, None where nothing.
+        """Return what the reward adds to each episode's score, None where it adds nothing.
 
         Args:
-            answer: of this process's episodes.
+            answer: the reward's, on this process's episodes.
             kept: [N] which of them are in the update; the others enter no statistic.
             gate: [N] for which of them the reward counts, None for all.
             processes: all of them call this together.
@@ -61,7 +61,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class RewardSummary:
     """What the processes tell each other about the rewards of a step."""
 
     stop: str | None
@@ -69,22 +69,24 @@ class Said:
     lengths: list[int]
     """Tokens of each response that is in the update."""
     totals: dict[str, list[float | None]]
-    """By reward, what it said about each of these, before scaling."""
+    """By reward, its score of each of these, before scaling."""
     num_problems: dict[str, tuple[int, int]]
     """By reward, how often it failed, and how many of its scores were NaN or infinite."""
     warnings: dict[str, str]
-    """By reward, the first of the problems that its policies let pass."""
+    """By reward, its first problem that did not stop the run."""
     observations: dict[str, list[float]]
-    """By the name of the metric, what rewards noted beside their scores."""
+    """By metric, the numbers that rewards reported besides their scores."""
     num_dropped: int
-    """Episodes that left the update."""
+    """Episodes dropped from the update."""
 
 
-def said(names: Sequence[str], answers: Sequence[Answer], kept: Sequence[bool], lengths: Sequence[int]) -> Said:
-    """Sum up the answers on this process."""
+def reward_summary(
+    names: Sequence[str], answers: Sequence[Answer], kept: Sequence[bool], lengths: Sequence[int]
+) -> RewardSummary:
+    """Summarise the answers on this process."""
     stops = [str(answer.stop) for answer in answers if answer.stop is not None]
     by_name = dict(zip(names, answers, strict=True))
-    return Said(
+    return RewardSummary(
         stop=stops[0] if stops else None,
         lengths=[length for length, keep in zip(lengths, kept, strict=True) if keep],
         totals={
@@ -110,10 +112,10 @@ def said(names: Sequence[str], answers: Sequence[Answer], kept: Sequence[bool], 
     )
 
 
-def component_metrics(everyone: Sequence[Said]) -> dict[str, float]:
-    """Return mean, deviation and correlations of each reward, as it answered, over the episodes of the update.
+def component_metrics(everyone: Sequence[RewardSummary]) -> dict[str, float]:
+    """Return mean, standard deviation and correlations of each reward's raw answers, over the episodes of the update.
 
-    A correlation with something constant does not exist, and is left out.
+    Correlations with a constant are undefined, and left out.
     """
     lengths: list[float | None] = [length for one in everyone for length in one.lengths]
     totals = {name: [number for one in everyone for number in one.totals[name]] for name in everyone[0].totals}
@@ -135,8 +137,8 @@ def component_metrics(everyone: Sequence[Said]) -> dict[str, float]:
     return {**metrics, **({"reward/dropped_episodes": float(dropped)} if dropped else {})}
 
 
-def opened(gate: Gate, answers: Mapping[str, Answer]) -> list[bool]:
-    """Return for which episodes a gate is open: not where the other reward has no score."""
+def gate_is_open(gate: Gate, answers: Mapping[str, Answer]) -> list[bool]:
+    """Return whether the gate is open for each episode; it is closed where the other reward has no score."""
     return [number is not None and number > gate.above for number in answers[gate.reward].totals]
 
 
@@ -147,7 +149,7 @@ def _times(score: Score, weight: float) -> Score:
 
 
 def _mean_of_all(scores: Sequence[Score], processes: Processes) -> float:
-    """Return the mean over all processes of the scores that are there, 0 where none is."""
+    """Return the mean of the scores that are not None, over all processes; 0 if there are none."""
     present = [sum(score) if isinstance(score, list) else score for score in scores if score is not None]
     count, total = processes.sums([len(present), sum(present)])
     return total / count if count else 0.0

@@ -1,4 +1,4 @@
-"""Mean and deviation of scores over all processes: of all so far, or of one batch."""
+"""Mean and standard deviation of scores over all processes: of all so far, or of one batch."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class RunningScale:
         return std if std > EQUAL_SHARE * abs(self.mean) else 1.0
 
     def update(self, scores: Sequence[float], processes: Processes) -> None:
-        """Take in the scores of one batch; called on every process, also on one that has none."""
+        """Add the scores of one batch; every process calls this, even one without scores."""
         count, total = processes.sums([len(scores), sum(scores)])
         if not count:
             return
@@ -40,5 +40,5 @@ class RunningScale:
         return {"count": self.count, "mean": self.mean, "squares": self.squares}
 
     def load(self, state: dict[str, float]) -> None:
-        """Go back to a saved state."""
+        """Restore a saved state."""
         self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from rlhf.config.ppo import ScoreSection
 from rlhf.errors import RewardError
-from rlhf.ppo.scoring.components import Part, component_metrics, opened, said
+from rlhf.ppo.scoring.components import Part, component_metrics, gate_is_open, reward_summary
 from rlhf.ppo.scoring.running_scale import RunningScale
 from rlhf.rewards.checks import checked_scores
 from rlhf.rewards.component import Answer, Component
@@ -16,36 +16,36 @@ from rlhf.training.processes import Processes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """What all rewards together say about the episodes of this process."""
+    """The combined scores of this process's episodes."""
 
     scores: list[float]
     """[N] weighted sum of the scores of whole responses; 0 for an episode that was dropped."""
     token_scores: list[list[float] | None]
-    """[N] weighted sum of the scores of single tokens, one number a response token; None where no reward has any."""
+    """[N] weighted sum of token scores, one number per response token; None where no reward gives any."""
     kept: list[bool]
-    """[N] False for an episode that leaves the update."""
+    """[N] False for an episode that is dropped from the update."""
     num_forced: list[int]
-    """[N] forced tokens with which each response begins."""
+    """[N] forced tokens at the start of each response."""
     metrics: dict[str, float]
-    """Of each reward, by its name; the same on every process."""
+    """Metrics of each reward, by its name; the same on every process."""
 
     @property
     def raw(self) -> list[float]:
-        """[N] what the rewards give in all, to the whole and to single tokens that the policy chose."""
+        """[N] total scores: of whole responses, plus of the tokens that the policy chose."""
         sums = [sum((tokens or [])[n:]) for tokens, n in zip(self.token_scores, self.num_forced, strict=True)]
         return [score + tokens for score, tokens in zip(self.scores, sums, strict=True)]
 
     @property
     def of_texts(self) -> list[float]:
-        """[N] what they give in all, whoever chose the tokens: what tells which of two texts is the better one."""
+        """[N] total scores with those of forced tokens, to tell which of two texts is better."""
         return [score + sum(tokens or []) for score, tokens in zip(self.scores, self.token_scores, strict=True)]
 
 
 def given_scores(numbers: Sequence[float], episodes: Sequence[Episode]) -> Scored:
-    """Take scores that come from elsewhere, one an episode of this process.
+    """Wrap scores that come from elsewhere, one per episode of this process.
 
     Raises:
-        RewardError: another number of scores, or one that is no finite number.
+        RewardError: the number of scores is wrong, or one is not a finite number.
     """
     scores = checked_scores(numbers, len(episodes), "scores", [episode.prompt for episode in episodes])
     num = len(scores)
@@ -61,7 +61,7 @@ class Scorer:
         settings: ScoreSection,
         processes: Processes,
     ) -> None:
-        """Take rewards with their weights, and more options where they have some."""
+        """Take rewards with their weights, and their options if they have any."""
         self.rewards = [Component(*reward) for reward in rewards]
         self.running = RunningScale()
         names = [reward.name for reward in self.rewards]
@@ -73,23 +73,23 @@ class Scorer:
         self._warned: set[str] = set()
 
     def score(self, episodes: Sequence[Episode], num_forced: Sequence[int] | None = None) -> Scored:
-        """Ask every reward about every episode.
+        """Score every episode with every reward.
 
         Args:
             episodes: of this process.
-            num_forced: [N] tokens at the start of each response that a reset put there; None for none.
+            num_forced: [N] forced tokens at the start of each response; None if there are none.
 
         Raises:
-            RewardError: a reward failed, here or on another process, or no episode is left on any.
+            RewardError: a reward failed, here or on another process, or every episode on every process was dropped.
         """
-        answers = [part.asker.answer(episodes) for part in self._parts]
+        answers = [part.guarded.answer(episodes) for part in self._parts]
         dropped = frozenset[int]().union(*(answer.dropped for answer in answers))
         kept = [index not in dropped for index in range(len(episodes))]
         forced = [0] * len(episodes) if num_forced is None else list(num_forced)
         emitted = [answer.without_forced(forced) for answer in answers]
         lengths = [len(episode.response_ids) for episode in episodes]
-        here = said([part.name for part in self._parts], emitted, kept, lengths)
-        # Only the first process prints: it must hear what went wrong on the others.
+        here = reward_summary([part.name for part in self._parts], emitted, kept, lengths)
+        # Only the first process prints: it must know what went wrong on the others.
         everyone = self._processes.gathered([here])
         stops = [one.stop for one in everyone if one.stop is not None]
         warnings = {name: line for one in everyone for name, line in one.warnings.items()}
@@ -103,12 +103,12 @@ class Scorer:
         return Scored(scores=scores, token_scores=token_scores, kept=kept, num_forced=forced, metrics=metrics)
 
     def shaped(self, raw: Sequence[float], ended: Sequence[bool], kept: Sequence[bool] | None = None) -> list[float]:
-        """Return scores as PPO reads them: normalised, clipped, and with the penalty for responses without an end.
+        """Return scores as PPO reads them: normalised, clipped, and with the penalty for unfinished responses.
 
         Args:
             raw: [N] scores of whole responses.
-            ended: [N] whether a response has an end.
-            kept: [N] which episodes are in the update, None for all; the others have score 0 and count nowhere.
+            ended: [N] whether a response is finished.
+            kept: [N] which episodes are in the update, None for all; the others score 0 and enter no statistic.
         """
         kept = [True] * len(raw) if kept is None else kept
         scores = list(raw)
@@ -129,16 +129,16 @@ class Scorer:
         return {"running_scale": self.running.state(), **({"reward_scales": scales} if scales else {})}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go back to a saved state."""
+        """Restore a saved state."""
         self.running.load(state["running_scale"])
         for part in self._parts:
             if part.options.normalise == "running":
                 part.running.load(state["reward_scales"][part.name])
 
     def close(self) -> None:
-        """Close every reward; what goes wrong with that is said, and stops nothing."""
+        """Close every reward; a failure to close is a warning and stops nothing."""
         for part in self._parts:
-            problem = part.asker.close()
+            problem = part.guarded.close()
             if problem is not None:
                 self._processes.say(f"warning: {problem}")
 
@@ -146,8 +146,8 @@ class Scorer:
         by_name = {part.name: answer for part, answer in zip(self._parts, answers, strict=True)}
         whole, tokens = [0.0] * len(kept), list[list[float] | None]([None] * len(kept))
         for part, answer in zip(self._parts, answers, strict=True):
-            gate = None if part.options.gate is None else opened(part.options.gate, by_name)
-            for index, score in enumerate(part.weighed(answer, kept, gate, self._processes)):
+            gate = None if part.options.gate is None else gate_is_open(part.options.gate, by_name)
+            for index, score in enumerate(part.weighted(answer, kept, gate, self._processes)):
                 if score is None or not kept[index]:
                     continue
                 if isinstance(score, list):
@@ -157,7 +157,7 @@ class Scorer:
         return whole, tokens
 
     def _warn(self, warnings: Mapping[str, str]) -> None:
-        """Say once a reward what its policies let pass."""
+        """Warn, once per reward, of a problem that did not stop the run."""
         for name, line in warnings.items():
             if name not in self._warned:
                 self._warned.add(name)

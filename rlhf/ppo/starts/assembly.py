@@ -1,4 +1,4 @@
-"""Puts the `reset:` section of a config together: demonstrations, cut law, random numbers."""
+"""Builds resets from the `reset:` section of a config: demonstrations, cut law, random numbers."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,12 +25,12 @@ def make_resets(
     prompts: Sequence[Prompt] | None,
     eos_ids: Sequence[int],
 ) -> Resets | None:
-    """Return what draws the starts of episodes; None where all begin at their prompts.
+    """Return the object that draws episode starts; None if all episodes begin at their prompts.
 
-    `prompts` are those of the run, None where they are not known before they are used.
+    `prompts` are those of the run, None if they are not known in advance.
 
     Raises:
-        RlhfError: demonstrations cannot be read or sampled, or none of them can be begun inside of.
+        RlhfError: demonstrations cannot be read or sampled, or no episode can begin inside any of them.
     """
     section = config.reset
     if section is None or section.fraction == 0:
@@ -58,7 +58,7 @@ def make_resets(
 
 
 def reset_inputs(config: PPOSettings) -> list[str]:
-    """Return the paths whose content decides what demonstrations there are."""
+    """Return the paths that the demonstrations depend on."""
     if config.reset is None or config.reset.fraction == 0:
         return []
     section = config.reset.demonstrations
@@ -89,6 +89,6 @@ def _opened(demonstrations: Sequence[Demonstration], ends: Ends) -> list[Demonst
     if not kept:
         raise DataError(
             f"reset.demonstrations: all {len(demonstrations)} end with their first token, so no episode can begin "
-            "inside of one - check the EOS token and sampling.stop_strings"
+            "inside one - check the EOS token and sampling.stop_strings"
         )
     return kept

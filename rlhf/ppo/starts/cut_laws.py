@@ -1,6 +1,6 @@
 """Where a demonstration is cut: which of its prefixes an episode may begin with.
 
-A law names the possible lengths; one of them is drawn, each equally often.
+A law lists the possible prefix lengths; one of them is drawn uniformly.
 """
 
 import math
@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from rlhf.config.resets import AnnealedCut, Cut, FixedCut, SentenceCut
 
 CutLaw = Callable[[Sequence[int], int, float], Sequence[int]]
-"""(tokens of a demonstration without what ended it, tokens of the longest prefix, share of the run that is done)
--> possible lengths of the prefix, at least one of them; 0 is the prompt alone."""
+"""(token ids of a demonstration without what ended it, length of the longest prefix, share of the run that is done)
+-> possible prefix lengths, at least one of them; 0 is the prompt alone."""
 
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)|\n+(?=\S)")
 
@@ -33,7 +33,7 @@ def cut_law(cut: Cut, tokenizer: PreTrainedTokenizerBase) -> CutLaw:
 
 
 def annealed_share(cut: AnnealedCut, progress: float) -> float:
-    """Return the share that is forced: from `longest` to `shortest` in a straight line, then `shortest`.
+    """Return the share that is forced: it falls linearly from `longest` to `shortest`, then stays there.
 
     Reset curricula begin near the goal and move away from it: Florensa et al. 2017, arXiv:1707.05300.
 
@@ -46,10 +46,10 @@ def annealed_share(cut: AnnealedCut, progress: float) -> float:
 
 
 def sentence_ends(ids: Sequence[int], longest: int, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the lengths, up to `longest`, of the prefixes that end with a sentence and leave another one.
+    """Return the lengths, up to `longest`, of the prefixes that end with a sentence and leave more text after it.
 
-    A sentence ends with [.!?] before white space, or with a line. A token that holds the end of a sentence and more is
-    forced whole.
+    A sentence ends at [.!?] before white space, or at the end of a line. A token that goes past the end of a
+    sentence is forced whole.
     """
 
     def text_of(length: int) -> str:

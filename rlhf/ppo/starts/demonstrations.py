@@ -1,4 +1,4 @@
-"""What a run reads to begin episodes inside of, and where a response ceases to be a state."""
+"""Reads the demonstrations that episodes begin in, and finds where a response ended."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from rlhf.stage import Frame, describe_rows, load_rows
 
 
 class Ends:
-    """What ends a response, and so is never part of a state in which the policy acts."""
+    """The tokens and stop strings that end a response; no state in which the policy acts contains them."""
 
     def __init__(self, eos_ids: Sequence[int], stop_strings: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
-        """Know the tokens and the texts that end a response."""
+        """Take the ids of the tokens, and the stop strings."""
         self._eos_ids = frozenset(eos_ids)
         self._stop_strings = tuple(stop_strings)
         self._tokenizer = tokenizer
 
     def open_part(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """Return the tokens of a response after each of which it still went on: those before the one that ended it."""
+        """Return the tokens of a response before the one that ended it."""
         end = next((place for place, token in enumerate(ids) if token in self._eos_ids), len(ids))
         if self._stop_strings:
             end = min(end, bisect_left(range(end + 1), True, key=lambda length: self._holds_stop(ids[:length])) - 1)

@@ -19,7 +19,7 @@ from rlhf.stage import Frame
 from rlhf.training.randomness import generator
 
 Numbered = tuple[int, tuple[int, ...]]
-"""A response and the place of its prompt."""
+"""The index of a prompt, and the response to it."""
 
 
 def sample_guide(
@@ -29,7 +29,7 @@ def sample_guide(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
 ) -> list[Demonstration]:
-    """Let the guide answer the run's prompts; each process asks for its share, and has all of them in the end.
+    """Sample the guide's responses to the run's prompts; each process samples its share and gets all of them.
 
     Raises:
         ConfigError: the guide cannot be loaded, has another tokenizer, or too few positions.

@@ -1,4 +1,4 @@
-"""The best responses that the policy has given so far in a run, to begin episodes inside of."""
+"""The policy's best responses so far in a run, which serve as demonstrations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ class _Best:
 
 
 class OwnBest:
-    """The best response to each prompt, of the prompts with the highest scores; the same on every process."""
+    """The best response to each of the highest-scoring prompts; the same on every process."""
 
     def __init__(self, prompts: Sequence[Prompt], size: int) -> None:
-        """Start with nothing; at most `size` of the run's prompts will have a response here."""
+        """Start empty; keep a response to at most `size` of the run's prompts."""
         self._prompts = prompts
-        # A prompt holds columns, so it has no hash; the objects in this list live as long as this one.
+        # A prompt holds columns, so it has no hash; its id is safe, since this object keeps the list alive.
         self._places = {id(prompt): place for place, prompt in enumerate(prompts)}
         self._size = size
         self._best: dict[int, _Best] = {}
 
     @property
     def demonstrations(self) -> list[Demonstration]:
-        """Return them, the best first."""
+        """Return the responses as demonstrations, the best first."""
         return [Demonstration(self._prompts[place], best.response_ids) for place, best in self._best.items()]
 
     def remember(
@@ -37,13 +37,13 @@ class OwnBest:
         scores: Sequence[float],
         processes: Processes,
     ) -> None:
-        """Take in the responses of all processes to some of the run's prompts; the first of equals stays.
+        """Add the responses of all processes to some of the run's prompts; of equal scores the first one stays.
 
         Args:
-            prompts: objects of the list that this was made with.
-            responses: without what ended them; an empty one is passed over, for nothing begins inside of it.
+            prompts: objects from the list that `__init__` got.
+            responses: without what ended them; empty ones are skipped, since no episode can begin inside them.
             scores: the higher the better.
-            processes: each gives its own, and has the same in the end.
+            processes: each adds its own, and all end up with the same.
         """
         places = [self._places[id(prompt)] for prompt in prompts]
         own = [each for each in zip(places, responses, scores, strict=True) if each[1]]
@@ -61,5 +61,5 @@ class OwnBest:
         ]
 
     def load(self, state: Sequence[dict[str, Any]]) -> None:
-        """Go back to a saved state, of a run on the same prompts."""
+        """Restore a state saved by a run on the same prompts."""
         self._best = {each["prompt"]: _Best(tuple(each["response_ids"]), each["score"]) for each in state}

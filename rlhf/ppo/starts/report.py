@@ -1,4 +1,4 @@
-"""What a PPO step with resets writes besides its other metrics."""
+"""The metrics that resets add to those of a PPO step."""
 
 from rlhf.ppo.run.report import episode_scores
 from rlhf.ppo.trainer import StepResult
@@ -6,10 +6,10 @@ from rlhf.training.processes import Processes
 
 
 def reset_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
-    """Return how many episodes began inside a demonstration, what that spared, and how each kind of episode fared.
+    """Return how many episodes began inside a demonstration, what that saved, and scores and KL by kind of episode.
 
-    `at_prompts` and `at_resets` tell the two kinds apart: a forced beginning moves scores and KL by itself, so that
-    only episodes that began at their prompts compare with a run without resets. A kind that did not occur is left out.
+    `at_prompts` and `at_resets` are the two kinds: forced tokens change scores and KL by themselves, so only episodes
+    that began at their prompts are comparable with a run without resets. A kind that did not occur is left out.
     """
     rollout, kl = result.experience.rollout, result.experience.kl.sum(1)
     is_reset, is_kept = rollout.forced.any(1), rollout.response_mask.any(1)

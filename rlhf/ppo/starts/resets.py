@@ -1,7 +1,7 @@
-"""Which episodes begin inside a demonstration, inside of which, and after how many of its tokens.
+"""Draws which episodes begin inside a demonstration, in which one, and after how many of its tokens.
 
-Source: Chang et al. 2024, arXiv:2404.08495 (DR-PO). An episode takes the prompt of its demonstration; left out are
-demonstrations that are looked up by the prompt which the episode would have had.
+Source: Chang et al. 2024, arXiv:2404.08495 (DR-PO). An episode takes its demonstration's prompt. Left out: looking up a
+demonstration for the prompt that the episode would have had.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Start:
 
 
 class Resets:
-    """Draws where episodes begin; counts the steps, for laws that change, and remembers what the policy did best."""
+    """Draws where episodes begin; counts steps, for laws that change, and remembers the policy's best responses."""
 
     def __init__(
         self,
@@ -40,15 +40,15 @@ class Resets:
         max_new_tokens: int,
         num_steps: int,
     ) -> None:
-        """Describe the distribution of the starts.
+        """Set up the distribution of starts.
 
         Args:
             demonstrations: without what ended them, none empty; or the policy's own best.
             law: says which prefixes are possible.
-            ends: what is cut off the policy's own best.
+            ends: what to cut off the policy's own best.
             generator: of this process.
             fraction: probability that an episode begins inside a demonstration.
-            max_new_tokens: tokens of a whole response, of which at least one is left to the policy.
+            max_new_tokens: of a whole response; at least one token is left to the policy.
             num_steps: PPO steps of the run.
         """
         self.demonstrations = demonstrations
@@ -63,17 +63,17 @@ class Resets:
     def draw(self, prompts: Sequence[Prompt]) -> list[Start]:
         """Return a start for each prompt: the prompt itself, or, with probability `fraction`, inside a demonstration.
 
-        While there is no demonstration, the policy's own best before the first step, episodes begin at their prompts.
+        While there are no demonstrations (`own_best` before the first step), episodes begin at their prompts.
         """
         pool = self.pool()
         return [self._inside(pool) if self._falls_on_reset() and pool else Start(prompt) for prompt in prompts]
 
     def pool(self) -> Sequence[Demonstration]:
-        """Return the demonstrations that there are now; each is drawn equally often."""
+        """Return the current demonstrations; each is equally likely."""
         return self.demonstrations.demonstrations if isinstance(self.demonstrations, OwnBest) else self.demonstrations
 
     def lengths(self, demonstration: Demonstration) -> Sequence[int]:
-        """Return the possible lengths of a prefix of a demonstration at this step; each is drawn equally often."""
+        """Return the possible prefix lengths of a demonstration at this step; each is equally likely."""
         ids = demonstration.response_ids
         return self._law(ids, min(len(ids), self._longest), self._num_done / self._num_steps)
 
@@ -84,13 +84,13 @@ class Resets:
         scores: Sequence[float],
         processes: Processes,
     ) -> None:
-        """Count a PPO step, and take in what came of it.
+        """Count a PPO step, and remember its best responses.
 
         Args:
             prompts: of this process's episodes.
             responses: whole.
             scores: the weighted sums of the rewards.
-            processes: whose episodes are all taken in.
+            processes: the episodes of all of them count.
         """
         self._num_done += 1
         if isinstance(self.demonstrations, OwnBest):
@@ -103,7 +103,7 @@ class Resets:
         return {"num_done": self._num_done, "own_best": own_best}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state."""
+        """Restore a saved state."""
         self._num_done = state["num_done"]
         if isinstance(self.demonstrations, OwnBest):
             self.demonstrations.load(state["own_best"])

@@ -14,12 +14,12 @@ from rlhf.ppo.starts.resets import Resets, Start
 
 @dataclass(frozen=True, slots=True)
 class StartStates:
-    """The beginnings of a batch of episodes."""
+    """The start states of a batch of episodes."""
 
     prompts: Sequence[Prompt]
-    """Where each row comes from."""
+    """The prompt of each row."""
     prefixes: Sequence[tuple[int, ...]]
-    """Forced tokens with which each response begins; none where the episode begins at its prompt."""
+    """Forced tokens at the start of each response; empty where the episode begins at its prompt."""
     batch: PromptBatch
     """The prompts alone."""
     states: PromptBatch
@@ -34,7 +34,7 @@ class StartStates:
 def draw_start_states(
     prompts: Sequence[Prompt], pad_id: int, device: torch.device, resets: Resets | None = None, num_samples: int = 1
 ) -> StartStates:
-    """Begin at each prompt, or where `resets` says; `num_samples` episodes in a row begin at the same place."""
+    """Begin at each prompt, or where `resets` says; every `num_samples` consecutive episodes share a start."""
     drawn = [Start(prompt) for prompt in prompts] if resets is None else resets.draw(prompts)
     starts = [start for start in drawn for _ in range(num_samples)]
     taken, prefixes = [start.prompt for start in starts], [start.prefix for start in starts]

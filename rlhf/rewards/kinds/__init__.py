@@ -1,4 +1,4 @@
-"""One file a kind of reward, and what single kinds need: user code, JSON over HTTP.
+"""One file per kind of reward, and what some kinds need: user code, JSON over HTTP.
 
-At home here: what scores a response. Not: asking within a deadline, caching and sorting failures, one folder up.
+Belongs here: what scores a response. Not here: deadlines, caching and failure policies, one folder up.
 """

@@ -1,7 +1,7 @@
 """Any sequence classifier as a reward: an encoder or a decoder, with one label or several, reading text.
 
 `model.ModelReward` is the reward for scalar models of this project, which read the policy's tokens; this one is for
-models of others, such as a sentiment classifier.
+any other model, such as a sentiment classifier.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,9 +38,9 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class ClassifierReward:
-    """Reads prompt and response as its own tokenizer cuts them, and gives one label's number.
+    """Reads prompt and response through its own tokenizer, and returns one label's number.
 
-    A conversation passes through the classifier's own chat template; without one, its texts are joined by line ends.
+    A conversation goes through the classifier's own chat template; without one, newlines join its messages.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class ClassifierReward:
 
         Args:
             path: directory or hub name.
-            label: which one, by its name in the model's config or by its index; None where there is only one.
-            activation: what is made of the logits before the label is taken.
-            device: where it computes.
+            label: by its name in the model's config or by its index; None if there is only one.
+            activation: applied to the logits before picking the label.
+            device: where it runs.
             max_tokens: padded tokens of one forward pass.
-            loaded: the classifier with its tokenizer, which from then on belong to this reward; `path` is their name.
+            loaded: a classifier with its tokenizer, which this reward then owns; `path` only names them.
 
         Raises:
             ConfigError: the model or its tokenizer cannot be loaded, or has no such label.
@@ -72,7 +72,7 @@ class ClassifierReward:
         self._activation = _ACTIVATIONS[activation]
         self._tokenizer: Any
         self._tokenizer, model = _loaded(path) if loaded is None else (loaded.tokenizer, loaded.model)
-        # Decoders read their score at the last token that is not this one.
+        # Decoders read their score at the last token that is not padding.
         if model.config.pad_token_id is None:
             model.config.pad_token_id = self._tokenizer.pad_token_id
         self._model = model.requires_grad_(False).eval().to(device)
@@ -80,7 +80,7 @@ class ClassifierReward:
 
     @torch.no_grad()
     def score(self, episodes: Sequence[Episode]) -> list[float]:
-        """Return one score an episode, in order.
+        """Return one score per episode, in order.
 
         Raises:
             RewardError: a score is not finite, or a text is longer than the model has positions for.
@@ -90,14 +90,14 @@ class ClassifierReward:
         if longest > limit:
             raise RewardError(f"{self._where}: prompt and response have {longest} tokens, the model reads {limit}")
         scores = torch.zeros(len(rows))
-        # Without a pad token a row must be alone: nothing can stand beside a shorter one.
+        # Without a pad token each row runs alone: nothing can pad a shorter one.
         budget = 1 if self._model.config.pad_token_id is None else self._max_tokens
         for items in token_budget_batches([len(row) for row in rows], budget):
             scores[items] = self._scores([rows[item] for item in items])
         return checked_scores(scores, len(rows), self._where, [episode.prompt for episode in episodes])
 
     def close(self) -> None:
-        """Hold nothing that needs closing."""
+        """Do nothing: nothing needs closing."""
 
     def _scores(self, rows: Sequence[list[int]]) -> Tensor:
         ids, mask = padded(rows, self._model.config.pad_token_id or 0)
@@ -124,7 +124,7 @@ def labels_of(path: str) -> list[str]:
     """Return the names of a classifier's labels, by index.
 
     Raises:
-        ConfigError: there is no config to be read.
+        ConfigError: the config cannot be read.
     """
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
@@ -140,14 +140,14 @@ def label_names(config: PretrainedConfig) -> list[str]:
 
 
 def reads_tokens(path: str) -> bool:
-    """Whether a classifier is one that `ModelReward` takes: one label, a linear head `score`, causal attention."""
+    """Whether `ModelReward` can take a classifier: one label, a linear head `score`, causal attention."""
     if len(labels_of(path)) != 1:
         return False
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     try:
         with torch.device("meta"):
             model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
-    except ValueError:  # no classifier of this architecture: who loads it says so
+    except ValueError:  # no classifier of this architecture: loading it raises the error
         return True
     return has_linear_score(model)
 

@@ -1,4 +1,4 @@
-"""Several reward models as one, so that the policy cannot live on the errors of a single one."""
+"""Several reward models as one, so that the policy cannot exploit the errors of a single one."""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol
@@ -15,16 +15,16 @@ class Member(Protocol):
     """A model that scores whole responses."""
 
     def score(self, episodes: Sequence[Episode]) -> list[float]:
-        """Return one finite number an episode."""
+        """Return one finite number per episode."""
         ...
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Release what it holds."""
         ...
 
 
 class EnsembleReward:
-    """The mean of its members, the least of them, or the mean minus k standard deviations.
+    """The mean of its members, their minimum, or the mean minus k standard deviations.
 
     Pessimism where the members disagree is a guard against over-optimisation (Coste et al. 2023, arXiv:2310.02743, call
     the two forms worst-case and uncertainty-weighted optimisation; theirs subtracts the variance, ours the deviation).
@@ -38,10 +38,10 @@ class EnsembleReward:
         self._spread: list[float] = []
 
     def score(self, episodes: Sequence[Episode]) -> list[float]:
-        """Return one score an episode.
+        """Return one score per episode.
 
         Raises:
-            BadScores: episodes that one of them cannot score.
+            BadScores: a member cannot score some episodes.
             RewardError: a member failed.
         """
         if not episodes:
@@ -59,7 +59,7 @@ class EnsembleReward:
         return [float(score) for score in combined]
 
     def observations(self) -> dict[str, list[float]]:
-        """Return how far the members were apart in the last call: the biased standard deviation for each episode."""
+        """Return how much the members disagreed in the last call: the biased standard deviation per episode."""
         spread, self._spread = self._spread, []
         return {"disagreement": spread} if spread else {}
 

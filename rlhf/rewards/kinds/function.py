@@ -14,24 +14,24 @@ from rlhf.rewards.kinds.user_code import given_callable, load_callable, name_of,
 from rlhf.rewards.protocol import Episode, Score
 from rlhf.rewards.token_scores import Ends
 
-# TRL keeps these columns from a reward function, which has them under other names.
+# TRL does not pass these columns to a reward function, which gets them under other names.
 _NOT_COLUMNS = frozenset({"prompt", "completion", "prompts", "completions", "completion_ids"})
 
 
 class FunctionReward:
-    """A function or a callable class, sync or async, itself or named "path/to/file.py:name" or "package.module:name".
+    """A function or callable class, sync or async, as an object or as "path/to/file.py:name" or "package.module:name".
 
     It is called with keywords only: `prompts` and `completions`, every column that all episodes have, as lists, and
     `completion_ids` where the signature names it. A function without `**columns` gets the columns that it names. As in
-    TRL, the completion of a conversation is a list with one assistant message, and None says that the reward does not
-    apply to an episode. A list in place of a number scores single tokens, see `token_scores`.
+    TRL, the completion of a conversation is a list with one assistant message, and None means that the reward does not
+    apply to an episode. A list instead of a number holds token scores, see `token_scores`.
     """
 
     def __init__(self, given: str | Callable[..., object], *, ends: Ends | None = None) -> None:
         """Load the function; a class is instantiated without arguments.
 
         Args:
-            given: file, from the current directory on, or importable module; a colon; the name in it. Or the function.
+            given: file (from the current directory) or importable module, a colon, the name in it; or the function.
             ends: tells where tokens end, for functions that score spans of characters.
 
         Raises:
@@ -49,11 +49,11 @@ class FunctionReward:
         self._loop = asyncio.Runner()
 
     def score(self, episodes: Sequence[Episode]) -> list[Score]:
-        """Call the function once for all episodes, and once for each when that raises, to find the one that it was.
+        """Call the function once for all episodes; if that raises, once for each, to find which one caused it.
 
         Raises:
             BadScores: some scores are not finite numbers, or the function raised for some episodes only.
-            RewardError: the function raised (its exception is the cause), or gave something else than scores.
+            RewardError: the function raised (its exception is the cause), or returned something that is not scores.
         """
         if not episodes:
             return []
@@ -65,7 +65,7 @@ class FunctionReward:
         return self._checked(raw, episodes)
 
     def close(self) -> None:
-        """Call the `close` of the user's object where it has one."""
+        """Call the `close` of the user's object, if it has one."""
         close = getattr(self._function, "close", None)
         if callable(close):
             closing = close()
@@ -81,7 +81,7 @@ class FunctionReward:
         return checked_answers(raw, episodes, self._where, ends=self._ends, first=first)
 
     def _failure(self, error: BaseException, episodes: Sequence[Episode]) -> RewardError:
-        """Return what a call that raised means: a `BadScores` where some episodes alone do not raise."""
+        """Return the error for a call that raised: a `BadScores` if some episodes do not raise on their own."""
         if len(episodes) == 1:
             return RewardError(self._message(error, 0, episodes[0]))
         scores: list[Score] = []
@@ -96,7 +96,7 @@ class FunctionReward:
                 scores.append(None)
                 problems[index] = Problem(self._message(own, index, episode), is_number=False)
         if not problems:
-            return RewardError(f"{self._where} raised {one_line(error, self._file, 'each prompt alone is scored; ')}")
+            return RewardError(f"{self._where} raised {one_line(error, self._file, 'no prompt raises on its own; ')}")
         if len(problems) == len(episodes):
             return RewardError(problems[0].message)
         return BadScores(scores, problems)

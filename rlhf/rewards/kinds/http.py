@@ -27,7 +27,7 @@ class HttpReward:
     completion, and prompts must be text.
     """
 
-    def __init__(  # noqa: PLR0913 - one argument a key of its section
+    def __init__(  # noqa: PLR0913 - one argument per key of its section
         self,
         url: str,
         *,
@@ -43,16 +43,16 @@ class HttpReward:
 
         Args:
             url: http or https address, without user and password.
-            timeout: seconds of one attempt, from the connection to the last byte.
-            deadline: seconds of all attempts of a call together with the waits between them.
+            timeout: seconds for one attempt, from the connection to the last byte.
+            deadline: seconds for all attempts of a call and the waits between them.
             retries: attempts after the first one, made after connection errors, 429 and 5xx.
-            max_response_bytes: size of the largest answer that is read.
-            label_column: column of the data that is sent as `labels`; without it they are empty strings.
+            max_response_bytes: size of the largest answer to read.
+            label_column: column of the data to send as `labels`; None sends empty strings.
             token_env: environment variable with a token, sent as `Authorization: Bearer`.
             tokenizer: the policy's.
 
         Raises:
-            ConfigError: an argument out of its range, or a token that is not there.
+            ConfigError: an argument is out of range, or the token is missing.
         """
         self._url = _checked_url(url)
         self._where = f"reward server {shown_url(url)}"
@@ -70,10 +70,10 @@ class HttpReward:
         self._tokenizer = tokenizer
 
     def score(self, episodes: Sequence[Episode]) -> list[float]:
-        """Return one score an episode, in order.
+        """Return one score per episode, in order.
 
         Raises:
-            RewardError: no answer came in time, or one that is not one finite number an episode.
+            RewardError: no answer came in time, or it is not one finite number per episode.
         """
         if not episodes:
             return []
@@ -85,7 +85,7 @@ class HttpReward:
         return checked_scores(_rewards(answer, where), len(episodes), where, [episode.prompt for episode in episodes])
 
     def close(self) -> None:
-        """Hold nothing that needs closing."""
+        """Do nothing: nothing needs closing."""
 
     def _body(self, episodes: Sequence[Episode]) -> bytes:
         texts = [self._texts(episode) for episode in episodes]
@@ -100,12 +100,12 @@ class HttpReward:
             raise RewardError(f"{self._where}: column {self._label_column!r} is not JSON: {error}") from None
 
     def _texts(self, episode: Episode) -> tuple[str, str]:
-        """Return what is sent as query and as prompt."""
+        """Return the query and the prompt to send."""
         if self._tokenizer is not None:
             prompt = self._decoded(episode.prompt_ids)
             return self._decoded((*episode.prompt_ids, *episode.response_ids)), prompt
         if not isinstance(episode.prompt, str):
-            raise RewardError(f"{self._where}: prompts are messages, which only the policy's tokenizer makes a text of")
+            raise RewardError(f"{self._where}: prompts are messages, which only the policy's tokenizer can render")
         return episode.prompt + episode.completion, episode.prompt
 
     def _decoded(self, ids: Sequence[int]) -> str:
@@ -126,13 +126,13 @@ def token_of_environment(name: str) -> str:
     """Return the token that the environment variable `name` holds.
 
     Raises:
-        ConfigError: it is not set, empty, or no token of visible ASCII characters.
+        ConfigError: it is not set, empty, or has characters other than visible ASCII.
     """
     token = os.environ.get(name, "")
     if not token:
         raise ConfigError(f"token_env: the environment variable {name} is not set - put the token there")
     if not all("!" <= character <= "~" for character in token):
-        raise ConfigError(f"token_env: the token in {name} holds other characters than visible ASCII")
+        raise ConfigError(f"token_env: the token in {name} holds characters other than visible ASCII")
     return token
 
 

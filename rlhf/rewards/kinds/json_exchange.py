@@ -1,7 +1,7 @@
 """One JSON request and its answer, with retries, a deadline that holds in every phase, and a cap on the answer's size.
 
 Left out: redirects (a request with prompts and a token goes to the address that the user gave, or nowhere), compressed
-answers (a small one can unfold without bound), and connections that outlive a call.
+answers (a small one can expand without bound), and connections that outlive a call.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ FIRST_WAIT = 0.1
 LONGEST_WAIT = 10.0
 """Seconds that doubling stops at; a server may ask for more by Retry-After."""
 REDACTED = b"REDACTED"
-"""What stands in the place of the token in an answer."""
+"""Replaces the token in an answer."""
 _GRACE = 0.5
-# Seconds beyond the deadline in which a cancelled request may end by itself; a name look-up cannot be cancelled.
+# Seconds past the deadline for a cancelled request to end by itself; a name look-up cannot be cancelled.
 _EXCERPT_BYTES = 512
-_SYSTEM_RANDOM = SystemRandom()  # jitter must not move the generators that a run saves
+_SYSTEM_RANDOM = SystemRandom()  # jitter must not advance the generators that a run saves
 
 
 class ExchangeFailed(Exception):
@@ -42,16 +42,16 @@ class ExchangeFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How long a request is tried, and how much of an answer is read."""
+    """How long to try a request, and how much of an answer to read."""
 
     timeout: float
-    """Seconds of one attempt, from the connection to the last byte of the answer."""
+    """Seconds for one attempt, from the connection to the last byte of the answer."""
     deadline: float
-    """Seconds of all attempts together with the waits between them."""
+    """Seconds for all attempts and the waits between them."""
     retries: int
     """Attempts after the first one."""
     max_response_bytes: int
-    """Size of the largest answer that is read."""
+    """Size of the largest answer to read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class Answer:
 
 
 class _Temporary(Exception):
-    """A failure that another attempt may not meet."""
+    """A failure that another attempt may not hit."""
 
     def __init__(self, cause: str, wait: float = 0.0) -> None:
         super().__init__(cause)
@@ -73,24 +73,24 @@ class _Temporary(Exception):
 
 
 class _Final(Exception):
-    """A failure that another attempt would meet again."""
+    """A failure that another attempt would hit again."""
 
 
 def post_json(url: str, body: bytes, token: str | None, limits: Limits, trust: ssl.SSLContext) -> Answer:
     """Send `body` to `url` and return the answer.
 
-    The token goes along as `Authorization: Bearer`, and is taken out of what the server sends back.
+    The token is sent as `Authorization: Bearer`, and redacted in what the server sends back.
 
-    Another attempt is made after a connection that failed or broke off, an answer that was not complete within
-    `limits.timeout`, and the statuses 429 and 5xx; waits double, with jitter, and a server's Retry-After is honoured.
-    The request runs in a thread of its own: an event loop of the caller, as in a notebook, is not in its way.
+    It tries again after a connection that failed or broke off, an answer that was not complete within `limits.timeout`,
+    and the statuses 429 and 5xx; waits double, with jitter, and honour the server's Retry-After. The request runs in a
+    thread of its own, so the caller may have an event loop running, as in a notebook.
 
     Raises:
-        ExchangeFailed: within `limits.deadline` no answer of status 200 came that is JSON and small enough.
+        ExchangeFailed: no answer with status 200, JSON and small enough, came within `limits.deadline`.
     """
     exchange = _Exchange(url, body, token, limits, trust)
     outcome: Future[Answer] = Future()
-    # A daemon: what the deadline leaves behind (a name look-up) keeps no process alive.
+    # A daemon: what outlives the deadline (a name look-up) does not keep the process alive.
     threading.Thread(target=lambda: asyncio.run(exchange.run(outcome)), name="json-exchange", daemon=True).start()
     try:
         return outcome.result(limits.deadline + _GRACE)
@@ -122,7 +122,7 @@ class _Exchange:
             outcome.set_exception(error)
 
     async def _answer(self) -> Answer:
-        # The timeout of httpx counts from byte to byte, ours are for the whole.
+        # The timeout of httpx starts over at every byte; ours covers the whole answer.
         async with httpx2.AsyncClient(timeout=None, verify=self._trust, follow_redirects=False) as client:
             while True:
                 self.attempts += 1
@@ -190,7 +190,7 @@ def trust_of(url: str) -> ssl.SSLContext:
 
 
 def back_off(attempts: int, random: Callable[[], float]) -> float:
-    """Return the seconds to wait after `attempts` attempts: a random share, half to all, of a time that doubles.
+    """Return the seconds to wait after `attempts` attempts: a time that doubles, times a random factor of 0.5 to 1.
 
     Args:
         attempts: made so far, from 1 on.
@@ -200,7 +200,7 @@ def back_off(attempts: int, random: Callable[[], float]) -> float:
 
 
 def shown_url(url: str) -> str:
-    """Return scheme, host and path of a URL: what may be printed, without user, password, query and fragment."""
+    """Return what is safe to print of a URL: scheme, host and path, without user, password, query and fragment."""
     try:
         parts = httpx2.URL(url)
     except httpx2.InvalidURL:
@@ -209,7 +209,7 @@ def shown_url(url: str) -> str:
 
 
 def _named(error: BaseException) -> str:
-    """Return what went wrong on the connection; the operating system's own words lie at the end of the chain."""
+    """Return what went wrong on the connection; the operating system's message is at the end of the exception chain."""
     root = error
     while (below := root.__cause__ or root.__context__) is not None:
         root = below

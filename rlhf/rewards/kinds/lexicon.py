@@ -28,8 +28,8 @@ class LexiconReward:
         self._analyser = SentimentIntensityAnalyzer()
 
     def score(self, episodes: Sequence[Episode]) -> list[float]:
-        """Return one score an episode."""
+        """Return one score per episode."""
         return [float(self._analyser.polarity_scores(episode.completion)["compound"]) for episode in episodes]
 
     def close(self) -> None:
-        """Hold nothing that needs closing."""
+        """Do nothing: nothing needs closing."""

@@ -22,7 +22,7 @@ from rlhf.rewards.protocol import Episode
 
 
 class Loaded(NamedTuple):
-    """A classifier that is in memory already."""
+    """A classifier that is already in memory."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -32,8 +32,8 @@ class Loaded(NamedTuple):
 class ModelReward:
     """Scores prompt and response together, at the last token.
 
-    With the policy's own tokenizer the model reads the very tokens; with another one the text goes across, and the
-    model's own EOS stands where the policy ended with its EOS.
+    With the policy's tokenizer, the model reads the policy's tokens; with a different one it reads the text, with its
+    own EOS in place of the policy's.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class ModelReward:
 
         Args:
             path: directory or hub name of a sequence classifier with one label.
-            policy_tokenizer: what the token ids of episodes mean.
+            policy_tokenizer: the tokenizer that the token ids of episodes belong to.
             dtype: of the trunk; the head stays float32.
-            device: where it computes.
+            device: where it runs.
             max_tokens: padded tokens of one forward pass.
-            loaded: the model with its tokenizer, which from then on belong to this reward; `path` is their name.
+            loaded: a model with its tokenizer, which this reward then owns; `path` only names them.
 
         Raises:
-            ConfigError: the model cannot be loaded, or has another number of labels.
+            ConfigError: the model cannot be loaded, or does not have exactly one label.
         """
         if loaded is None:
             classifier, self.tokenizer = load_scalar_lm(path, new_head=False), load_tokenizer(path)
@@ -75,10 +75,10 @@ class ModelReward:
 
     @torch.no_grad()
     def score(self, episodes: Sequence[Episode]) -> list[float]:
-        """Return one score an episode, in order.
+        """Return one score per episode, in order.
 
         Raises:
-            ConfigError: prompts are messages, and a tokenizer of another kind has no chat template.
+            ConfigError: prompts are messages, and the model's own tokenizer has no chat template.
             RewardError: a score is not finite, or a sequence is longer than the model has positions for.
         """
         rows = [self._ids(episode) for episode in episodes]
@@ -94,7 +94,7 @@ class ModelReward:
         return checked_scores(scores, len(rows), f"reward model {self.path}", [episode.prompt for episode in episodes])
 
     def close(self) -> None:
-        """Hold nothing that needs closing."""
+        """Do nothing: nothing needs closing."""
 
     def _scores(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         device, (ids, mask) = self.model.classifier.device, padded(rows, 0)

@@ -12,11 +12,11 @@ from rlhf.rewards.protocol import Episode
 Unit = Literal["tokens", "words", "characters"]
 
 SECONDS_PER_TEXT = 5.0
-"""How long a pattern may compute on one response: `regex` can stop, unlike `re`."""
+"""How long a pattern may run on one response: `regex` can stop it, unlike `re`."""
 
 
 class LengthReward:
-    """0 for a response of allowed length, minus the distance for one that is shorter or longer."""
+    """0 for a response of allowed length, else minus the distance to the allowed range."""
 
     def __init__(self, *, unit: Unit, at_least: int, at_most: int | None) -> None:
         """Take the allowed range, in tokens (the EOS is one), words or characters."""
@@ -25,11 +25,11 @@ class LengthReward:
         self._at_most = at_most
 
     def score(self, episodes: Sequence[Episode]) -> list[float]:
-        """Return one score an episode, at most 0."""
+        """Return one score per episode, at most 0."""
         return [float(-self._distance(len(units(episode, self._unit)))) for episode in episodes]
 
     def close(self) -> None:
-        """Hold nothing that needs closing."""
+        """Do nothing: nothing needs closing."""
 
     def _distance(self, length: int) -> int:
         too_long = 0 if self._at_most is None else length - self._at_most
@@ -37,7 +37,7 @@ class LengthReward:
 
 
 class RepetitionReward:
-    """Minus the share of a response's n-grams that stood in it before: 0 without repetition, near -1 for a loop."""
+    """Minus the share of a response's n-grams that occurred in it before: 0 without repetition, near -1 for a loop."""
 
     def __init__(self, *, unit: Unit, ngram: int) -> None:
         """Take n, and what an n-gram is made of."""
@@ -45,21 +45,21 @@ class RepetitionReward:
         self._ngram = ngram
 
     def score(self, episodes: Sequence[Episode]) -> list[float]:
-        """Return one score an episode; 0 for one that is shorter than n."""
+        """Return one score per episode; 0 for one that is shorter than n."""
         return [-repeated_share(units(episode, self._unit), self._ngram) for episode in episodes]
 
     def close(self) -> None:
-        """Hold nothing that needs closing."""
+        """Do nothing: nothing needs closing."""
 
 
 class RegexReward:
-    """One number for a response in which a pattern is found, another for the others."""
+    """One score for responses in which a pattern is found, another for the rest."""
 
     def __init__(self, pattern: str, *, found: float, missing: float) -> None:
         """Compile the pattern, in the syntax of the package `regex` (that of `re`, and more).
 
         Raises:
-            ConfigError: it is no pattern.
+            ConfigError: the pattern is not valid.
         """
         try:
             self._pattern = regex.compile(pattern)
@@ -69,7 +69,7 @@ class RegexReward:
         self._missing = missing
 
     def score(self, episodes: Sequence[Episode]) -> list[float]:
-        """Return one score an episode.
+        """Return one score per episode.
 
         Raises:
             RewardError: the pattern takes too long on a response.
@@ -79,21 +79,21 @@ class RegexReward:
         ]
 
     def close(self) -> None:
-        """Hold nothing that needs closing."""
+        """Do nothing: nothing needs closing."""
 
     def _is_found(self, index: int, episode: Episode) -> bool:
         try:
-            # Without the interpreter lock, so that a deadline holds as well.
+            # Without the GIL, so that a deadline holds as well.
             return self._pattern.search(episode.completion, concurrent=True, timeout=SECONDS_PER_TEXT) is not None
         except TimeoutError:
             raise RewardError(
                 f"pattern {self._pattern.pattern!r} takes more than {SECONDS_PER_TEXT:g} s on response {index}, "
-                f"{quoted(episode.completion)} - nested repetitions such as (a+)+ make that; write it without them"
+                f"{quoted(episode.completion)} - nested repetitions such as (a+)+ cause this; write it without them"
             ) from None
 
 
 def units(episode: Episode, unit: Unit) -> Sequence[object]:
-    """Return what a response consists of."""
+    """Return the tokens, words or characters of a response."""
     if unit == "tokens":
         return episode.response_ids
     return episode.completion.split() if unit == "words" else episode.completion

@@ -1,4 +1,4 @@
-"""Code of the user as a reward: loading a function or class by name, and naming the line in which it failed.
+"""User code as a reward: loads a function or class by name, and finds the line in which it failed.
 
 Loading runs the code of its file: a path must come from the user's config, never from a dataset or a model.
 """
@@ -23,7 +23,7 @@ def load_callable(spec: str, where: str) -> tuple[Callable[..., object], str]:
     """Load what "path/to/file.py:name" or "package.module:name" names; a class is instantiated without arguments.
 
     Args:
-        spec: file, from the current directory on, or importable module; a colon; the name in it.
+        spec: file (from the current directory) or importable module, a colon, the name in it.
         where: names the reward in messages.
 
     Returns:
@@ -37,7 +37,7 @@ def load_callable(spec: str, where: str) -> tuple[Callable[..., object], str]:
 
 
 def given_callable(given: Callable[..., object], where: str) -> tuple[Callable[..., object], str]:
-    """Take a function or object that is in memory; a class is instantiated without arguments.
+    """Take a function or object already in memory; a class is instantiated without arguments.
 
     Returns:
         The function or object, and the file that it was written in, as tracebacks name it.
@@ -59,7 +59,7 @@ def name_of(given: object) -> str:
 
 
 def one_line(error: BaseException, file: str, note: str = "") -> str:
-    """Name an exception and the line of the user's file in which it arose; `note` stands before the line."""
+    """Describe an exception with the line of the user's file that raised it; `note` comes before the line."""
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
@@ -77,7 +77,7 @@ def _load_module(spec: str, where: str) -> ModuleType:
     path = Path(source).expanduser().resolve()
     if is_file and not path.is_file():
         raise ConfigError(f"{where}: no file {str(path)!r}")
-    # What lies beside the file, or in the current directory, can be imported, as it is under `python file.py`.
+    # Modules beside the file, or in the current directory, can be imported, as under `python file.py`.
     directory = str(path.parent if is_file else Path.cwd())
     if directory not in sys.path:
         sys.path.append(directory)
@@ -91,7 +91,7 @@ def _load_module(spec: str, where: str) -> ModuleType:
 
 def _run_file(path: Path) -> ModuleType:
     digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    # Two files of one name are two modules. Dataclasses look their module up by name while the file runs.
+    # Two files of the same name are two modules. Dataclasses look their module up by name while the file runs.
     name = f"rlhf_reward_{path.stem}_{digest}"
     loader = SourceFileLoader(name, str(path))
     module = importlib.util.module_from_spec(ModuleSpec(name, loader, origin=str(path)))

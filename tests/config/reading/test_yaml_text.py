@@ -45,11 +45,11 @@ def test_a_date_stays_text() -> None:
 
 
 def test_each_key_that_stands_twice_is_refused_with_its_lines() -> None:
-    with pytest.raises(ValueError, match="stands twice") as caught:
+    with pytest.raises(ValueError, match="appears twice") as caught:
         parse_yaml("a: 1\nb:\n  c: 1\n  c: 2\na: 2\n")
     assert set(str(caught.value).splitlines()) == {
-        'line 4: "c" stands twice, first in line 3',
-        'line 5: "a" stands twice, first in line 1',
+        'line 4: "c" appears twice, first in line 3',
+        'line 5: "a" appears twice, first in line 1',
     }
 
 
@@ -127,7 +127,7 @@ def test_a_file_may_start_with_a_byte_order_mark_and_may_be_empty(tmp_path: Path
     [
         (b"a: \xff", r"x\.yaml: not UTF-8 \(byte 3\)"),
         (b"- a\n", r"x\.yaml: must hold keys and values, found a list"),
-        (b"a: 1\na: 2\n", r'x\.yaml: line 2: "a" stands twice'),
+        (b"a: 1\na: 2\n", r'x\.yaml: line 2: "a" appears twice'),
     ],
 )
 def test_a_file_that_holds_no_mapping_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

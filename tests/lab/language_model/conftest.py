@@ -8,7 +8,7 @@ import torch
 from rlhf.lab.language_model.gradient_batch import QUICK, collect, warmed_up
 from rlhf.lab.section import Settings
 from rlhf.ppo.rollout import Collected
-from rlhf.ppo.run.assembly import Parts
+from rlhf.ppo.run.assembly import PPORun
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def policy(workshop: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def parts(policy: str, tmp_path_factory: pytest.TempPathFactory) -> Parts:
+def parts(policy: str, tmp_path_factory: pytest.TempPathFactory) -> PPORun:
     """The warmed-up run whose gradients are compared; no test may move it."""
     directory = tmp_path_factory.mktemp("noise")
     made = warmed_up(Settings(model=policy, quick=True), QUICK, directory)
@@ -28,6 +28,6 @@ def parts(policy: str, tmp_path_factory: pytest.TempPathFactory) -> Parts:
 
 
 @pytest.fixture(scope="session")
-def collected(parts: Parts) -> Collected:
+def collected(parts: PPORun) -> Collected:
     """The batch that it samples."""
     return collect(parts, QUICK, 0)

@@ -2,13 +2,13 @@
 
 import pytest
 
-from rlhf.ppo.run.step_warnings import Watch
+from rlhf.ppo.run.step_warnings import StepWarnings
 
 HEALTHY = {"val/share_ended": 0.5, "objective/scores": 0.3, "objective/scores_std": 1.0}
 
 
 def test_a_healthy_step_is_not_warned_about() -> None:
-    assert Watch().warnings(HEALTHY) == []
+    assert StepWarnings().warnings(HEALTHY) == []
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ def test_a_healthy_step_is_not_warned_about() -> None:
     ],
 )
 def test_each_sign_is_warned_about_once(change: dict[str, float], word: str) -> None:
-    watch = Watch()
-    (line,) = watch.warnings(HEALTHY | change)
+    step_warnings = StepWarnings()
+    (line,) = step_warnings.warnings(HEALTHY | change)
     assert line.startswith("warning: ")
     assert word in line
-    assert watch.warnings(HEALTHY | change) == []
+    assert step_warnings.warnings(HEALTHY | change) == []

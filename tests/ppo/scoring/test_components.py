@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rlhf.ppo.scoring.components import Part, component_metrics, opened, said
+from rlhf.ppo.scoring.components import Part, component_metrics, gate_is_open, reward_summary
 from rlhf.rewards.checks import Problem
 from rlhf.rewards.component import Answer, Component, Gate, Options
 from rlhf.rewards.protocol import Score
@@ -22,59 +22,59 @@ class Silent:
     def close(self) -> None: ...
 
 
-def weighed(
+def weighted(
     scores: list[Score], weight: float = 1.0, kept: Any = None, gate: Any = None, **options: Any
 ) -> list[Score]:
     neutral = frozenset(options.pop("neutral", ()))
     part = Part(Component(Silent(), weight, "r", Options(**options)))
-    return part.weighed(Answer(scores=scores, neutral=neutral), kept or [True] * len(scores), gate, ALONE)
+    return part.weighted(Answer(scores=scores, neutral=neutral), kept or [True] * len(scores), gate, ALONE)
 
 
 def test_a_score_is_multiplied_by_its_weight_and_nothing_else() -> None:
-    assert weighed([0.1, -3.0, None, [1.0, 2.0]], 0.5) == [0.05, -1.5, None, [0.5, 1.0]]
+    assert weighted([0.1, -3.0, None, [1.0, 2.0]], 0.5) == [0.05, -1.5, None, [0.5, 1.0]]
 
 
 def test_scores_are_normalised_then_clipped_then_weighed() -> None:
     # mean 3, deviation 2: normalised by the batch -1, -1, 1, 1; by all so far 0.5, 0.5, 2.5, 2.5
-    assert weighed([1.0, 1.0, 5.0, 5.0], 10.0, normalise="batch", clip=0.5) == [-5.0, -5.0, 5.0, 5.0]
-    assert weighed([1.0, 1.0, 5.0, 5.0], 10.0, normalise="running", clip=1.0) == [5.0, 5.0, 10.0, 10.0]
-    assert weighed([[4.0, -9.0], None], clip=5.0) == [[4.0, -5.0], None]
+    assert weighted([1.0, 1.0, 5.0, 5.0], 10.0, normalise="batch", clip=0.5) == [-5.0, -5.0, 5.0, 5.0]
+    assert weighted([1.0, 1.0, 5.0, 5.0], 10.0, normalise="running", clip=1.0) == [5.0, 5.0, 10.0, 10.0]
+    assert weighted([[4.0, -9.0], None], clip=5.0) == [[4.0, -5.0], None]
 
 
 def test_single_tokens_are_divided_by_the_deviation_of_whole_responses() -> None:
     # sums 4 and 8: mean 6, deviation 2
-    assert weighed([[1.0, 3.0], [8.0]], normalise="running") == [[0.5, 1.5], [4.0]]
+    assert weighted([[1.0, 3.0], [8.0]], normalise="running") == [[0.5, 1.5], [4.0]]
 
 
 def test_running_normalisation_remembers_earlier_batches() -> None:
     part = Part(Component(Silent(), 1.0, "r", Options(normalise="running")))
     for scores, expected in ([1.0, 3.0], [1.0, 3.0]), ([5.0, 7.0], [5 / math.sqrt(5), 7 / math.sqrt(5)]):
-        assert part.weighed(Answer(scores=list(scores)), [True, True], None, ALONE) == pytest.approx(expected)
+        assert part.weighted(Answer(scores=list(scores)), [True, True], None, ALONE) == pytest.approx(expected)
 
 
 def test_what_is_absent_or_dropped_enters_no_statistic() -> None:
-    assert weighed([1.0, 3.0, None, 900.0], kept=[True, True, True, False], normalise="batch")[:3] == [-1.0, 1.0, None]
-    assert weighed([None, None], normalise="batch") == [None, None]
-    assert weighed([None, 7.0], kept=[True, False], normalise="running")[0] is None
+    assert weighted([1.0, 3.0, None, 900.0], kept=[True, True, True, False], normalise="batch")[:3] == [-1.0, 1.0, None]
+    assert weighted([None, None], normalise="batch") == [None, None]
+    assert weighted([None, 7.0], kept=[True, False], normalise="running")[0] is None
 
 
 def test_neutral_is_the_mean_of_what_the_reward_gave_to_the_others() -> None:
-    assert weighed([1.0, None, 4.0, None], 2.0, neutral=[1], on_nan="neutral") == [2.0, 5.0, 8.0, None]
-    assert weighed([1.0, None, 99.0], neutral=[1], kept=[True, True, False], on_error="neutral")[1] == 1.0
+    assert weighted([1.0, None, 4.0, None], 2.0, neutral=[1], on_nan="neutral") == [2.0, 5.0, 8.0, None]
+    assert weighted([1.0, None, 99.0], neutral=[1], kept=[True, True, False], on_error="neutral")[1] == 1.0
     # after clipping: 0, 0, 3, 3, 3, 3
-    assert weighed([0.0, 0.0, None, 4.0, 4.0, 4.0, 4.0], neutral=[2], on_nan="neutral", clip=3.0)[2] == 2.0
-    assert weighed([None, None], neutral=[0, 1], on_error="neutral") == [0.0, 0.0]
+    assert weighted([0.0, 0.0, None, 4.0, 4.0, 4.0, 4.0], neutral=[2], on_nan="neutral", clip=3.0)[2] == 2.0
+    assert weighted([None, None], neutral=[0, 1], on_error="neutral") == [0.0, 0.0]
 
 
 def test_a_gate_lets_a_reward_count_for_some_episodes_only() -> None:
-    assert weighed([1.0, 2.0, [3.0]], gate=[True, False, False]) == [1.0, None, None]
+    assert weighted([1.0, 2.0, [3.0]], gate=[True, False, False]) == [1.0, None, None]
     other = Answer(scores=[0.5, 0.6, None, [0.3, 0.3]])
-    assert opened(Gate("other", 0.5), {"other": other}) == [False, True, False, True]
+    assert gate_is_open(Gate("other", 0.5), {"other": other}) == [False, True, False, True]
 
 
 def told(*answers: Answer, kept: list[bool] | None = None, lengths: list[int] | None = None) -> Any:
     num = len(answers[0].scores)
-    return said(
+    return reward_summary(
         [f"r{n}" for n in range(len(answers))], answers, kept or [True] * num, lengths or list(range(1, num + 1))
     )
 
@@ -131,6 +131,6 @@ def test_observations_are_averaged_over_all_processes() -> None:
 
 def test_a_reward_named_length_is_not_taken_for_the_length() -> None:
     answers = [Answer(scores=[1.0, 2.0, 3.0]), Answer(scores=[3.0, 2.0, 1.0])]
-    metrics = component_metrics([said(["style", "length"], answers, [True] * 3, [1, 2, 3])])
+    metrics = component_metrics([reward_summary(["style", "length"], answers, [True] * 3, [1, 2, 3])])
     assert metrics["reward/style/length_correlation"] == pytest.approx(1.0)
     assert metrics["reward/style/correlation/length"] == pytest.approx(-1.0)

@@ -225,7 +225,7 @@ def test_what_each_prompt_alone_gets_wrong_keeps_its_own_index(write, episode):
 
 def test_an_exception_that_no_prompt_alone_causes_concerns_all(write, episode):
     code = "def score(completions):\n    if len(completions) > 1: raise ValueError('two')\n    return [1.0]"
-    with pytest.raises(RewardError, match=r"ValueError: two \(each prompt alone is scored; .*line 2: ") as caught:
+    with pytest.raises(RewardError, match=r"ValueError: two \(no prompt raises on its own; .*line 2: ") as caught:
         FunctionReward(write(code)).score([episode(), episode()])
     assert not isinstance(caught.value, BadScores)
 

@@ -53,7 +53,7 @@ def test_with_the_policys_tokenizer_special_tokens_are_spelled_out(chaos, tiny_t
     body = server.requests[0][2]
     assert body["query"] == ["<bos>U:hi\nA:So<eos>", "<bos>U:hi\nA:So"]
     assert body["prompts"] == ["<bos>U:hi\nA:"] * 2
-    with pytest.raises(RewardError, match="prompts are messages, which only the policy's tokenizer makes a text of$"):
+    with pytest.raises(RewardError, match="prompts are messages, which only the policy's tokenizer can render$"):
         _reward(server.url).score([ended])
 
 
@@ -75,7 +75,7 @@ def test_no_episodes_are_no_request(chaos):
     [
         ((200, b"[1.5, -2]"), r'expected an answer {"rewards": \[...\]}, got \[1.5, -2\]$'),
         ((200, b'{"scores": [1.5, -2]}'), r"expected an answer .*, got {'scores': \[1.5, -2\]}$"),
-        (("rewards", b"[1.5, NaN]"), r"score 1 is nan for the prompt 'Why\?'; expected one finite float a response$"),
+        (("rewards", b"[1.5, NaN]"), r"score 1 is nan for the prompt 'Why\?'; expected one finite float per response$"),
         (("rewards", b"[Infinity, 0]"), "score 0 is inf"),
         (("rewards", b"[1e999, 0]"), "score 0 is inf"),
         (("rewards", b"[1.5]"), "expected 2 floats, got list of 1$"),
@@ -116,7 +116,7 @@ def test_the_token_comes_from_the_environment_and_is_not_shown(chaos, monkeypatc
     assert server.requests[0][1]["authorization"] == "Bearer s3cret-s3cret"
 
 
-@pytest.mark.parametrize(("value", "problem"), [("", "MY_TOKEN is not set"), ("a b", "other characters than visible")])
+@pytest.mark.parametrize(("value", "problem"), [("", "MY_TOKEN is not set"), ("a b", "characters other than visible")])
 def test_a_token_that_cannot_be_sent_is_refused_at_the_door(monkeypatch, value, problem):
     monkeypatch.setenv("MY_TOKEN", value)
     with pytest.raises(ConfigError, match=problem):

@@ -1,0 +1,87 @@
+"""Rows that a user gives from Python: a list of mappings, a data set, or the name of one."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from pathlib import Path
+from typing import Any
+
+from rlhf.config.shared import FittingSection
+from rlhf.data.reading.rows import read_rows
+from rlhf.data.records import Row
+from rlhf.errors import DataError
+from rlhf.fetch import resolve
+from rlhf.ppo.run.prompt_source import GivenPrompt, rows_of
+from rlhf.supervised_run import Source
+
+GivenRows = Iterable[Mapping[str, Any]] | str | Path
+"""A list of mappings or a `datasets.Dataset`; or a path, hub name or `fetch:NAME/file`, read as a YAML file's is."""
+
+
+def given_source(given: GivenRows, name: str, fitting: FittingSection) -> Source:
+    """Return rows with what happens to those that do not fit; `name` is that of the argument.
+
+    Raises:
+        DataError: nothing can be read, there are no rows, or they are no mappings; says which.
+    """
+    if isinstance(given, str | Path):
+        return Source(str(given), read_rows(resolve(str(given))), fitting)
+    rows = list(_rows(_several(given, name), name))
+    if not rows:
+        raise DataError(f"{name}: 0 rows")
+    return Source(name, rows, fitting)
+
+
+_NAME = re.compile(r"\S+/[\w.\-]+|\S+\.(jsonl?|ndjson|csv|parquet)")
+"""`owner/name`, a path, or a file whose ending says what it holds."""
+
+GivenPrompts = Iterable[GivenPrompt] | str | Path
+"""Texts, lists of messages, or mappings with `prompt`; or the name of a file or data set."""
+
+
+def given_prompts(given: GivenPrompts, fitting: FittingSection) -> Source:
+    """Return prompts with what happens to those that do not fit.
+
+    Raises:
+        DataError: nothing can be read, there are none, or one of them is something else; says which.
+    """
+    if isinstance(given, Path) or (isinstance(given, str) and _is_name(given)):
+        return given_source(given, "prompts", fitting)
+    rows = list(rows_of(given))  # refuses a text that names nothing: a prompt, forgotten outside of a list
+    if not rows:
+        raise DataError("prompts: 0 rows")
+    return Source("prompts", rows, fitting)
+
+
+def digest_of_items(items: Sequence[object]) -> str:
+    """Return a sha256 over records of token ids."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(repr(item).encode())
+    return digest.hexdigest()
+
+
+def _is_name(text: str) -> bool:
+    """Whether a text is meant as the name of a file or data set, and not as a prompt."""
+    return text.startswith("fetch:") or Path(text).exists() or bool(_NAME.fullmatch(text))
+
+
+def _several(given: object, name: str) -> Iterable[object]:
+    """Return what can be gone through row by row, more than once."""
+    if isinstance(given, Iterable) and isinstance(given, Sized):
+        if not isinstance(given, Mapping) and not hasattr(given, "iloc"):
+            return given
+        fix = "give one of its splits, a list of rows, or the rows of a table (to_dict('records'))"
+    else:
+        fix = "all rows must be known, as each epoch has them in another order: make a list of them"
+    raise DataError(f"{name}: expected a list of mappings, a data set or a name, found {type(given).__name__} - {fix}")
+
+
+def _rows(given: Iterable[object], name: str) -> Iterator[Row]:
+    for number, row in enumerate(given, start=1):
+        if not isinstance(row, Mapping):
+            raise DataError(
+                f'{name}:row {number}: expected a mapping such as {{"prompt": ..., "completion": ...}}, found '
+                f"{type(row).__name__}"
+            )
+        yield Row(dict(row), f"{name}:row {number}")

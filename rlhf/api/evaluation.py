@@ -1,0 +1,169 @@
+"""A comparison of policies from Python: `evaluate`. The stage of `rlhf evaluate` runs the same."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from rlhf.api.data import GivenPrompts, digest_of_items, given_prompts
+from rlhf.api.generation import answering
+from rlhf.api.models import GivenTokenizer, Model, check_kind, digest_of, name_or_model
+from rlhf.api.rewards import classifier_tokenizer
+from rlhf.api.trainer import checked_config
+from rlhf.config import EvaluateSettings
+from rlhf.config.evaluate import check_names
+from rlhf.config.reading.loader import save_config
+from rlhf.errors import ConfigError
+from rlhf.evaluation.assembly import Contest, compared
+from rlhf.evaluation.compare import Comparison
+from rlhf.evaluation.respond import Policy
+from rlhf.fetch import resolve
+from rlhf.models.pretrained.loading import scalar_head
+from rlhf.models.pretrained.tokenizer import load_tokenizer
+from rlhf.rewards.kinds.model import Loaded
+from rlhf.stage import fingerprint_with
+from rlhf.supervised_run import Source
+from rlhf.training.precision import compute_dtype
+from rlhf.training.processes import Processes
+from rlhf.training.storage.fingerprint import content_digest
+from rlhf.training.storage.run_directory import RunDirectory
+
+
+def evaluate(
+    policies: Mapping[str, Model | Path],
+    prompts: GivenPrompts,
+    tokenizer: GivenTokenizer = None,
+    config: EvaluateSettings | None = None,
+    *,
+    reference: Model | Path | None = None,
+    reward_model: PreTrainedModel | str | Path | None = None,
+    output_dir: str | Path | None = None,
+) -> Comparison:
+    """Let policies answer the same held-out prompts, and let every judge read the answers.
+
+    Models that are given stay as they are: copies of them answer. Under `accelerate launch` the first process does the
+    work, and all get the comparison.
+
+    Args:
+        policies: name: a causal language model or adapter (peft), or the name of one; win rates are against the first.
+        prompts: texts, lists of messages, or mappings with `prompt`; or the name of a file or data set.
+        tokenizer: of policies that are objects; None for the one beside each.
+        config: how they answer, and the gold judge; None takes the defaults.
+        reference: to which the KL is measured; None is the first policy.
+        reward_model: a sequence classifier with one label, or the name of one; None asks none.
+        output_dir: where comparison.json, summary.md and the responses go; None writes nothing.
+
+    Returns:
+        The numbers of each policy, `.policies["ppo"].gold_win_rate`, and tables of them: `.to_table()`.
+
+    Raises:
+        RlhfError: something cannot be loaded, does not fit together, or cannot be written.
+    """
+    settings = checked_config(config or EvaluateSettings(), EvaluateSettings, "policies, prompts, tokenizer, config")
+    given = _checked(policies, reference, reward_model)
+    source, processes = given_prompts(prompts, settings.prompts), Processes()
+    if not processes.is_main:
+        shared: list[Comparison] = processes.gathered([])
+        return shared[0]
+    directory = None if output_dir is None else Path(output_dir)
+    inputs = [] if directory is None else given.digests(source, settings)
+    contest = given.contest(source, tokenizer, compute_dtype(settings.precision, processes.device), processes.device)
+    comparison = _compared_in(directory, inputs, contest, settings, processes.device)
+    return processes.gathered([comparison])[0]  # type: ignore[no-any-return]  # of the first process
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """Models as the user gave them."""
+
+    policies: dict[str, Model]
+    reference: Model
+    reward_model: PreTrainedModel | str | None
+
+    def contest(self, source: Source, tokenizer: GivenTokenizer, dtype: torch.dtype, device: torch.device) -> Contest:
+        """Return copies of the objects, ready to answer, and what the names stand for."""
+        known: dict[int, Policy] = {}  # a model that is given twice is copied once
+
+        def ready(model: Model) -> Policy | str:
+            if isinstance(model, str):
+                return resolve(model)
+            if id(model) not in known:
+                known[id(model)] = answering(model, tokenizer, dtype, device)
+            return known[id(model)]
+
+        reference = ready(self.reference)
+        return Contest(
+            policies={name: ready(model) for name, model in self.policies.items()},
+            reference=reference,
+            prompts=source.rows,
+            prompts_name=source.name,
+            reward_model=_judge(self.reward_model, reference),
+        )
+
+    def digests(self, source: Source, settings: EvaluateSettings) -> list[str]:
+        """Return what decides the result besides the settings."""
+        models = [*self.policies.values(), self.reference, *([self.reward_model] if self.reward_model else [])]
+        files = [settings.gold.train, settings.gold.heldout] if settings.gold else []
+        rows = digest_of_items([row.values for row in source.rows])
+        return [*map(digest_of, models), rows, *(content_digest(resolve(path)) for path in files)]
+
+
+def _checked(policies: object, reference: object, reward_model: object) -> _Given:
+    if not isinstance(policies, Mapping) or not policies:
+        raise ConfigError(
+            f'policies: expected a mapping such as {{"sft": model, "ppo": "path/to/policy"}}, found '
+            f"{'an empty one' if isinstance(policies, Mapping) else type(policies).__name__}"
+        )
+    try:
+        check_names(map(str, policies))
+    except ValueError as problem:
+        raise ConfigError(str(problem)) from None
+    models = {str(name): name_or_model(model) for name, model in policies.items()}
+    for name, model in models.items():
+        check_kind(f"policies.{name}", model)
+    other = next(iter(models.values())) if reference is None else name_or_model(reference)
+    check_kind("reference", other)
+    return _Given(models, other, _checked_judge(name_or_model(reward_model)))
+
+
+def _checked_judge(model: Any) -> PreTrainedModel | str | None:
+    if model is None or isinstance(model, str):
+        return model
+    if not isinstance(model, PreTrainedModel):
+        fix = " - merge an adapter first (merge_and_unload)" if isinstance(model, PeftModel) else ""
+        raise ConfigError(
+            f"reward_model: expected a sequence classifier of transformers or a name, found {type(model).__name__}{fix}"
+        )
+    scalar_head(model)
+    if model.config.num_labels != 1:
+        raise ConfigError(f"reward_model: a reward model needs 1 label, found {model.config.num_labels}")
+    return model
+
+
+def _judge(model: PreTrainedModel | str | None, reference: Policy | str) -> Loaded | str | None:
+    if model is None or isinstance(model, str):
+        return model
+    policy_tokenizer = reference.tokenizer if isinstance(reference, Policy) else load_tokenizer(reference)
+    tokenizer = classifier_tokenizer(model, None, policy_tokenizer, "reward_model")
+    return Loaded(copy.deepcopy(model), tokenizer)
+
+
+def _compared_in(
+    directory: Path | None,
+    inputs: Sequence[str],
+    contest: Contest,
+    settings: EvaluateSettings,
+    device: torch.device,
+) -> Comparison:
+    if directory is None:
+        return compared(contest, settings, device)
+    with RunDirectory(directory, fingerprint=fingerprint_with(settings, inputs)) as run:
+        save_config(settings, directory / "config.yaml")
+        comparison = compared(contest, settings, device, directory)
+        run.mark_complete()
+    return comparison

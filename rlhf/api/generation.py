@@ -1,0 +1,108 @@
+"""Answers from Python: `generate`. The verb `rlhf generate` runs the same."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from rlhf.api.data import GivenPrompts, given_prompts
+from rlhf.api.models import GivenTokenizer, Model, check_kind, given_language, name_of_model, name_or_model, plain
+from rlhf.config import GenerateSettings
+from rlhf.config.reading.loader import validate
+from rlhf.data.tokenization import prepare_prompts
+from rlhf.errors import ConfigError
+from rlhf.evaluation.generate import answers
+from rlhf.evaluation.respond import Policy, load_policy
+from rlhf.fetch import resolve
+from rlhf.models.passes.anatomy import check_logits
+from rlhf.models.passes.attention import use_short_row_attention
+from rlhf.models.pretrained.loading import frozen_in
+from rlhf.models.pretrained.vocabulary import fit_vocabulary
+from rlhf.supervised_run import Source
+from rlhf.training.precision import compute_dtype
+from rlhf.training.processes import Processes
+
+
+def generate(
+    policy: Model | Path,
+    prompts: GivenPrompts,
+    tokenizer: GivenTokenizer = None,
+    *,
+    max_new_tokens: int = 48,
+    temperature: float = 1.0,
+    seed: int = 0,
+    **more: Any,
+) -> list[dict[str, Any]]:
+    """Let a policy answer prompts.
+
+    Under `accelerate launch` the first process answers, and all get the rows.
+
+    Args:
+        policy: a causal language model or adapter (peft), which stays as it is; or the name of one.
+        prompts: texts, lists of messages, or mappings with `prompt`; or the name of a file or data set.
+        tokenizer: of a policy that is an object; None for the one beside the policy.
+        max_new_tokens: longest response in tokens.
+        temperature: 0 takes the likeliest token.
+        seed: of the sampler.
+        more: the other keys of `GenerateSettings`: samples_per_prompt, stop_strings, batch_rows, precision, fitting.
+
+    Returns:
+        A row a response, in the order of the prompts: prompt, response, ended, tokens.
+
+    Raises:
+        RlhfError: something cannot be loaded, or does not fit together.
+    """
+    given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed, **more}
+    settings = validate(GenerateSettings, given, "generate")
+    start = name_or_model(policy)
+    check_kind("policy", start)
+    source = given_prompts(prompts, settings.fitting)
+    processes = Processes()
+    found = _answered(start, tokenizer, source, settings, processes.device) if processes.is_main else []
+    return processes.gathered(found)
+
+
+def answering(
+    model: PreTrainedModel | PeftModel, tokenizer: GivenTokenizer, dtype: torch.dtype, device: torch.device
+) -> Policy:
+    """Return a frozen copy of a model that can answer, as `load_policy` returns it from a directory.
+
+    Raises:
+        ConfigError: there is no tokenizer, or it does not fit the model.
+    """
+    language, name = given_language(tokenizer, model), name_of_model(model) or type(model).__name__
+    own = _merged(copy.deepcopy(model))
+    check_logits(own, name)
+    use_short_row_attention(own)
+    fit_vocabulary(own, language.tokenizer, name)
+    frozen = frozen_in(own, dtype).to(device)  # type: ignore[arg-type]  # decorated without types
+    return Policy(path=name, model=frozen, tokenizer=language.tokenizer, eos_ids=language.eos_ids)
+
+
+def _answered(
+    policy: Model, tokenizer: GivenTokenizer, source: Source, settings: GenerateSettings, device: torch.device
+) -> list[dict[str, Any]]:
+    dtype = compute_dtype(settings.precision, device)
+    if isinstance(policy, str):
+        ready = load_policy(resolve(policy), dtype, device)
+    else:
+        ready = answering(policy, tokenizer, dtype, device)
+    prompts = prepare_prompts(source.rows, ready.tokenizer, **source.fitting.fitting).items
+    return answers(
+        ready, prompts, settings.decoding, samples_per_prompt=settings.samples_per_prompt, seed=settings.seed
+    )
+
+
+def _merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """Return a float32 model without an adapter."""
+    if not isinstance(model, PeftModel):
+        return plain(model)
+    base = model.get_base_model()
+    if not isinstance(base, PreTrainedModel):
+        raise ConfigError("policy: of peft's adapters only those on a causal language model are known")
+    plain(base)
+    whole: PreTrainedModel = model.merge_and_unload()
+    return whole

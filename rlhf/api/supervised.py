@@ -1,0 +1,123 @@
+"""What `SFTTrainer` and `RewardTrainer` share: rows in, a trained model out."""
+
+import json
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from rlhf.api.data import GivenRows, digest_of_items, given_source
+from rlhf.api.trainer import StageTrainer, check_evaluation, check_untrained
+from rlhf.config import RewardSettings, SFTSettings
+from rlhf.config.shared import FittingSection
+from rlhf.models.pretrained.setup import Trainable
+from rlhf.supervised_run import Finishing, Learner, Lesson, Task, check_length, nothing_to_finish, taken
+from rlhf.training.supervised import switch_dropout
+
+T = TypeVar("T", bound=Hashable)
+
+Evaluation = Callable[[Any], Mapping[str, float]] | GivenRows
+"""A function of the trainer that returns metrics, or held-out rows."""
+
+NOTE = "training.json"
+"""Lies in what `save` wrote, and says by what: such a directory may be replaced."""
+
+
+class SupervisedTrainer(StageTrainer, Generic[T]):
+    """Trains a model on rows. A subclass makes the model (`_learner`) and says what it learns (`_task`)."""
+
+    config: SFTSettings | RewardSettings
+    _task: Task[T]
+    _learner: Learner
+    _digests: list[str]
+    """Of the model, where a run directory asks for it."""
+
+    def train(
+        self, data: GivenRows, *, evaluation: Evaluation | None = None, evaluate_every: int | None = None
+    ) -> list[dict[str, float]]:
+        """Do the `epochs` or `steps` of the config, with metrics, checkpoints and the model in `output_dir`.
+
+        A run in `output_dir` that was stopped goes on from its newest checkpoint.
+
+        Args:
+            data: mappings, a data set, or the name of one.
+            evaluation: held-out rows of the same kind; or a function of this trainer that returns metrics.
+            evaluate_every: steps between evaluations; None evaluates after the last step alone.
+
+        Returns:
+            The metrics of each step that was done, under the names of metrics.jsonl.
+
+        Raises:
+            RlhfError: bad data or checkpoint, or a guard or a signal stopped the run.
+        """
+        return self._train(data, evaluation, evaluate_every)
+
+    def evaluate(self, rows: GivenRows) -> dict[str, float]:
+        """Return the metrics of held-out rows; touches nothing of the training.
+
+        Raises:
+            RlhfError: a row cannot be used.
+        """
+        return self._measure(self._held_out(rows))
+
+    def _train(
+        self,
+        data: GivenRows,
+        evaluation: Evaluation | None,
+        evaluate_every: int | None,
+        finishing: Finishing = nothing_to_finish,
+        inputs: Sequence[str] = (),
+    ) -> list[dict[str, float]]:
+        """Train; `inputs` are digests of what `finishing` reads."""
+        check_untrained(len(self.history))
+        check_evaluation(evaluation, evaluate_every)
+        items = self._taken(data, "data", self.config.data)
+        lesson = Lesson(
+            task=self._task,
+            learner=self._learner,
+            items=items,
+            measure=self._measuring(evaluation, partial(self._measuring_rows, items)),
+        )
+        finish = finishing(self._learner, self._run)
+        with self._entered([*self._digests, digest_of_items(items), *inputs]) as run:
+            lesson.train(run, eval_every=evaluate_every, observer=self._announcer)
+            finish()
+            if self.output_dir is not None:
+                target = self.output_dir / self.result
+                self._save(target, partial(self._learner.save, target))
+        return self.history
+
+    def _measuring_rows(self, training: Sequence[T], rows: GivenRows) -> Callable[[], dict[str, float]]:
+        held_out = self._held_out(rows)
+        self._run.warn_of_shared(training, held_out)
+        return partial(self._measure, held_out)
+
+    def _measure(self, items: Sequence[T]) -> dict[str, float]:
+        switch_dropout(self._learner.weights.module, on=False)
+        return self._task.held_out(self._learner, items, self._run)
+
+    def _held_out(self, rows: GivenRows) -> list[T]:
+        return self._taken(rows, "evaluation", self.config.eval_data or self.config.data)
+
+    def _taken(self, rows: GivenRows, name: str, fitting: FittingSection) -> list[T]:
+        source = given_source(rows, name, fitting)
+        items = taken(self._task, source, self._learner.tokenizer, self._run)
+        check_length(self._learner.trained.model, self._task.longest(items), source)
+        return items
+
+    @property
+    def _trained(self) -> Trainable:
+        return self._learner.trained
+
+    def _holds_something_else(self, directory: Path) -> bool:
+        if not directory.is_dir():
+            return directory.exists()
+        return any(directory.iterdir()) and not (directory / NOTE).is_file()
+
+    def _write(self, directory: Path) -> None:
+        self._learner.save(directory, self._write_note)
+
+    def _write_note(self, directory: Path) -> None:
+        steps = int(self.history[-1]["step"]) if self.history else 0
+        note = {"trainer": type(self).__name__, "steps": steps, "settings": self.config.model_dump(mode="json")}
+        (directory / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,235 @@
+"""A supervised run around its task: rows become items, a model learns from them, the result is saved.
+
+SFT and the reward model are the two tasks; the stages of their YAML files and their trainers in Python run this code.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.config import RewardModelConfig, RewardSettings, SftConfig, SFTSettings
+from rlhf.config.shared import DataSection, FittingSection
+from rlhf.data.reading.dataset_type import detect_type
+from rlhf.data.records import Prepared, Row
+from rlhf.errors import ConfigError
+from rlhf.fetch import resolve
+from rlhf.models.pretrained.loading import context_length, limit_of
+from rlhf.models.pretrained.setup import Trainable
+from rlhf.models.pretrained.tokenizer import load_tokenizer
+from rlhf.stage import Frame, completed, export, fingerprint, frame, load_rows, optimizer_settings, trainable
+from rlhf.training.batch_plan import BatchPlan
+from rlhf.training.loop import Observer
+from rlhf.training.optimizer import MasterWeights, Optimizer, ParameterGroup
+from rlhf.training.supervised import Objective, SupervisedSteps
+
+T = TypeVar("T", bound=Hashable)
+"""A record that a task learns from: a demonstration, or a pair."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learner:
+    """A model in training."""
+
+    trained: Trainable
+    weights: MasterWeights
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def pad_id(self) -> int:
+        """What batches are padded with."""
+        return int(self.tokenizer.pad_token_id)
+
+    def save(self, directory: Path, extra: Callable[[Path], None] | None = None) -> None:
+        """Save the model in float32, whole or not at all; `extra` writes files beside it. On one process only."""
+        export(self.trained, self.weights, self.tokenizer, directory, extra)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rows that were read, and what happens to those that do not fit."""
+
+    name: str
+    """Where they come from, for messages."""
+    rows: Sequence[Row]
+    fitting: FittingSection
+
+    @classmethod
+    def of(cls, section: DataSection) -> "Source":
+        """Read the rows that a data section names."""
+        return cls(section.path, load_rows(section), section)
+
+
+class Task(Protocol[T]):
+    """What a model learns: to answer as in demonstrations, or to tell the better of two texts."""
+
+    @property
+    def settings(self) -> SFTSettings | RewardSettings:
+        """How it learns."""
+
+    @property
+    def result(self) -> str:
+        """The name of the trained weights in the logs, and of the directory in which a run leaves them."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Metrics that the progress bar shows."""
+
+    def load(self, path: str, *, random_init: bool = False, trust_remote_code: bool = False) -> PreTrainedModel:
+        """Load the model from which it starts."""
+
+    def kept_in_float32(self, model: PreTrainedModel) -> list[nn.Module]:
+        """Return the parts of the model that compute in float32 whatever the run computes in."""
+
+    def prepared(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> Prepared[T]:
+        """Turn rows into items."""
+
+    def longest(self, items: Sequence[T]) -> int:
+        """Return the tokens of the longest sequence."""
+
+    def objective(self, learner: Learner, items: Sequence[T]) -> Objective:
+        """Return the loss over training items."""
+
+    def held_out(self, learner: Learner, items: Sequence[T], run: Frame) -> dict[str, float]:
+        """Return the metrics of held-out items over all processes, without dropout."""
+
+
+Finishing = Callable[[Learner, Frame], Callable[[], None]]
+"""Called before the first step, when what it needs is refused early; what it returns is called after the last."""
+
+
+def nothing_to_finish(learner: Learner, run: Frame) -> Callable[[], None]:
+    """Finish nothing."""
+    return lambda: None
+
+
+def run_stage(
+    task: Task[T],
+    config: SftConfig | RewardModelConfig,
+    *,
+    finishing: Finishing = nothing_to_finish,
+    profile: bool = False,
+) -> Path:
+    """Do what a YAML file says, or nothing where its result is complete.
+
+    Returns:
+        The directory of the model.
+
+    Raises:
+        RlhfError: bad data, model, checkpoint or a non-finite loss.
+    """
+    target = Path(config.output_dir) / task.result
+    mark = fingerprint(config, [config.model.path, *(section.path for section in config.sources)])
+    if completed(config, mark):
+        return target
+    with frame(config, mark, profile=profile) as run:
+        lesson = _lesson(task, config, run)
+        finish = finishing(lesson.learner, run)
+        lesson.train(run, eval_every=config.eval_every)
+        finish()
+        if run.processes.is_main:
+            lesson.learner.save(target)
+    return target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson(Generic[T]):
+    """A supervised run that is ready to begin."""
+
+    task: Task[T]
+    learner: Learner
+    items: Sequence[T]
+    measure: Callable[[], dict[str, float]]
+    """Returns the metrics of held-out data, empty when there are none."""
+
+    def train(self, run: Frame, *, eval_every: int | None, observer: Observer | None = None) -> None:
+        """Minimise the objective over the trained weights for the epochs or steps of the settings.
+
+        Raises:
+            RlhfError: a checkpoint that does not fit, a non-finite loss, or a signal.
+        """
+        settings, weights = self.task.settings, self.learner.weights
+        objective = self.task.objective(self.learner, self.items)
+        run.measure_machine(self.learner.trained.model, settings.microbatch_tokens)
+        lengths = objective.lengths()
+        plan = BatchPlan(
+            lengths,
+            batch_size=settings.batch_size,
+            microbatch_tokens=settings.microbatch_tokens,
+            seed=settings.seed,
+        )
+        num_steps = settings.steps or (settings.epochs or 0) * plan.batches_per_epoch
+        run.compile_for(num_steps * settings.batch_size * sum(lengths) // len(lengths), weights.module)
+        optimizer = _optimizer(self.task, weights, num_steps, run)
+        steps = SupervisedSteps(objective, plan, optimizer, run.processes, self.measure, run.profile)
+        run.run(
+            steps,
+            num_steps=num_steps,
+            eval_every=eval_every,
+            description=run.directory.path.name,
+            shown=self.task.shown,
+            observer=observer,
+        )
+
+
+def taken(task: Task[T], source: Source, tokenizer: PreTrainedTokenizerBase, run: Frame) -> list[T]:
+    """Turn rows into items, and say how many were taken.
+
+    Raises:
+        DataError: a row cannot be used, or none is left.
+        ConfigError: the tokenizer lacks EOS or chat template.
+    """
+    return reported(task.prepared(source, tokenizer), source, run)
+
+
+def reported(prepared: Prepared[T], source: Source, run: Frame) -> list[T]:
+    """Say how many rows of a source were taken, and return what they became."""
+    run.report(f"{source.name} [{detect_type(source.rows)}]", prepared)
+    return prepared.items
+
+
+def made_learner(task: Task[Any], run: Frame, trained: Trainable, tokenizer: PreTrainedTokenizerBase) -> Learner:
+    """Bring a float32 model to its device, take its master weights, and let it compute as the run does."""
+    trained.model.to(run.device)  # type: ignore[arg-type]  # transformers wraps the method out of its type
+    if trained.model.can_generate():  # the rows of a scalar model stay below the limit: whoever asks it is not known
+        sections = (task.settings.data, task.settings.eval_data)
+        run.choose_factors(max(each.max_length for each in sections if each is not None), policy=trained.model)
+    weights = MasterWeights(trained.model, run.dtype, keep_float32=task.kept_in_float32(trained.model))
+    return Learner(trained=trained, weights=weights, tokenizer=tokenizer)
+
+
+def check_length(model: PreTrainedModel, longest: int, source: Source) -> None:
+    """Refuse sequences for which the model has no positions.
+
+    Raises:
+        ConfigError: with the longest sequence and the model's limit.
+    """
+    limit = context_length(model)
+    if limit is not None and longest > limit:
+        raise ConfigError(
+            f"{source.name}: the longest sequence has {longest} tokens, but the model has {limit_of(model)} - "
+            f"lower max_length ({source.fitting.max_length}) to {limit} or less"
+        )
+
+
+def _lesson(task: Task[T], config: SftConfig | RewardModelConfig, run: Frame) -> Lesson[T]:
+    """Read the data before the model: a bad row is told at once."""
+    tokenizer = load_tokenizer(resolve(config.model.path), trust_remote_code=config.model.trust_remote_code)
+    sources = [Source.of(section) for section in (config.data, config.eval_data) if section is not None]
+    parts = [taken(task, source, tokenizer, run) for source in sources]
+    items, held_out = parts[0], parts[1] if len(parts) > 1 else []
+    run.warn_of_shared(items, held_out)
+    learner = made_learner(task, run, trainable(config.model, task.load, tokenizer), tokenizer)
+    for source, part in zip(sources, parts, strict=True):
+        check_length(learner.trained.model, task.longest(part), source)
+    return Lesson(task=task, learner=learner, items=items, measure=partial(task.held_out, learner, held_out, run))
+
+
+def _optimizer(task: Task[Any], weights: MasterWeights, num_steps: int, run: Frame) -> Optimizer:
+    settings = optimizer_settings(task.settings.optimizer)
+    group = ParameterGroup(name=task.result, parameters=weights.parameters, settings=settings)
+    return Optimizer(weights, [group], num_steps, run.processes)

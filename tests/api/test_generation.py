@@ -1,0 +1,67 @@
+"""Tests of rlhf.api.generation: the rows of `rlhf generate`, from Python."""
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rlhf import GenerateSettings, generate
+from rlhf.config import GenerateConfig
+from rlhf.errors import ConfigError, DataError
+from rlhf.evaluation.generate import generate as verb
+
+PROMPTS = Path(__file__).parents[2] / "data" / "heldout_prompts.jsonl"
+
+
+def test_verb_and_function_give_the_same_rows_of_names_and_of_objects(workshop: Path, tmp_path: Path) -> None:
+    decoding = {"max_new_tokens": 6, "temperature": 0.8, "stop_strings": ["e"]}
+    shared = {"seed": 3, "samples_per_prompt": 2, "precision": "float32"}
+    verb(
+        GenerateConfig.model_validate(
+            {
+                **shared, "model": str(workshop / "policy"), "prompts": {"path": str(PROMPTS)},
+                "output": str(tmp_path / "rows.jsonl"), "decoding": decoding,
+            }
+        )
+    )  # fmt: skip
+    expected = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    model = AutoModelForCausalLM.from_pretrained(workshop / "policy", dtype=torch.float32)
+    texts = [json.loads(line)["prompt"] for line in PROMPTS.read_text().splitlines()]
+    assert generate(workshop / "policy", PROMPTS, **decoding, **shared) == expected
+    assert generate(model, texts, AutoTokenizer.from_pretrained(workshop / "policy"), **decoding, **shared) == expected
+    assert len(expected) == 32 and {row["ended"] for row in expected} == {True, False}
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_messages_are_answered_too(workshop: Path) -> None:
+    talk = [{"role": "user", "content": "Was it good?"}]
+    rows = generate(str(workshop / "policy"), [talk, {"prompt": "The film"}], max_new_tokens=3)
+    assert [row["prompt"] for row in rows] == [talk, "The film"] and all(1 <= row["tokens"] <= 3 for row in rows)
+
+
+def test_no_prompt_is_dropped_in_silence(workshop: Path) -> None:
+    with pytest.raises(ConfigError, match=r"longest prompt \(\d+ tokens\) \+ decoding.max_new_tokens \(48\) exceed"):
+        generate(workshop / "policy", ["the music " * 200, "A"])
+    with pytest.raises(DataError, match="prompt 2: empty"):
+        generate(workshop / "policy", ["A", ""])
+    rows = generate(workshop / "policy", ["the music " * 200, "A"], fitting={"max_length": 32}, max_new_tokens=2)
+    assert [row["prompt"] for row in rows] == ["A"]
+
+
+def test_what_makes_no_sense_is_one_clear_line(workshop: Path) -> None:
+    with pytest.raises(ConfigError, match=r"generate: max_new_token: .*max_new_tokens"):
+        generate(workshop / "policy", ["A"], max_new_token=3)
+    with pytest.raises(ConfigError, match="generate: temperature: must be at least 0"):
+        generate(workshop / "policy", ["A"], temperature=-1.0)
+    with pytest.raises(ConfigError, match="policy: expected a causal language model .* found int"):
+        generate(3, ["A"])  # type: ignore[arg-type]
+
+
+def test_the_defaults_are_those_of_the_verb() -> None:
+    shown = inspect.signature(generate).parameters
+    for name in ("max_new_tokens", "temperature", "seed"):
+        assert shown[name].default == GenerateSettings.model_fields[name].default, name
+    assert GenerateSettings().decoding == GenerateConfig(model="m").decoding
