@@ -1,7 +1,6 @@
 """Loading models, with clear errors, and choosing which weights are trained."""
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from rlhf.errors import ConfigError
 from rlhf.models.passes.anatomy import blocks, check_logits, final_norm, switch_off_dropout, trunk
 from rlhf.models.passes.rotary import steady_length, why_steady
-from rlhf.models.pretrained.adapters import trained_head
+from rlhf.models.pretrained.adapters import base_of, is_adapter, trained_head
 from rlhf.models.pretrained.quiet import quiet_transformers
 from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
@@ -36,7 +35,7 @@ def load_causal_lm(
     Raises:
         ConfigError: nothing can be loaded from `path`.
     """
-    if _is_adapter(path):
+    if is_adapter(path):
         model = _merged(path, trust_remote_code)
     elif random_init:
         model = _drawn(AutoModelForCausalLM, path, trust_remote_code, seed)
@@ -44,6 +43,21 @@ def load_causal_lm(
         model = _loaded(AutoModelForCausalLM, path, trust_remote_code)
     check_logits(switch_off_dropout(model), path)
     return model
+
+
+def load_adapter(path: str, *, trust_remote_code: bool = False, is_trainable: bool = False) -> PeftModel:
+    """Load an adapter of a causal language model on its base, both in float32; the base is frozen.
+
+    Raises:
+        ConfigError: the adapter, or its base, cannot be loaded.
+    """
+    model = switch_off_dropout(_loaded(AutoModelForCausalLM, base_of(path), trust_remote_code))
+    if (Path(path) / "tokenizer_config.json").is_file():
+        fit_vocabulary(model, load_tokenizer(path, trust_remote_code=trust_remote_code), path)
+    try:
+        return PeftModel.from_pretrained(model, path, is_trainable=is_trainable)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
+        raise _unloadable(path, problem) from None
 
 
 def load_scalar_lm(
@@ -63,7 +77,7 @@ def load_scalar_lm(
         ConfigError: nothing can be loaded, or the classifier has another number of labels.
     """
     kind = AutoModelForSequenceClassification
-    if new_head and _is_adapter(path):
+    if new_head and is_adapter(path):
         model = _classifier_of(_merged(path, trust_remote_code), trust_remote_code)
     elif random_init:
         model = _drawn(kind, path, trust_remote_code, seed, num_labels=1)
@@ -175,10 +189,6 @@ def check_positions(
         )
 
 
-def _is_adapter(path: str) -> bool:
-    return (Path(path) / "adapter_config.json").is_file()
-
-
 def _loaded(
     kind: Any, path: str, trust_remote_code: bool, *, may_lack: str | None = None, **options: Any
 ) -> PreTrainedModel:
@@ -219,14 +229,8 @@ def _drawn(kind: Any, path: str, trust_remote_code: bool, seed: int, **options: 
 
 def _merged(path: str, trust_remote_code: bool) -> PreTrainedModel:
     """Load an adapter of a causal language model and its base, and merge them."""
-    base = json.loads((Path(path) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    model = _loaded(AutoModelForCausalLM, base, trust_remote_code)
-    if (Path(path) / "tokenizer_config.json").is_file():
-        fit_vocabulary(model, load_tokenizer(path, trust_remote_code=trust_remote_code), path)
-    try:
-        return PeftModel.from_pretrained(model, path).merge_and_unload()  # type: ignore[no-any-return]
-    except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
-        raise _unloadable(path, problem) from None
+    merged: PreTrainedModel = load_adapter(path, trust_remote_code=trust_remote_code).merge_and_unload()
+    return merged.requires_grad_(True)  # peft freezes the base
 
 
 def _classifier_of(lm: PreTrainedModel, trust_remote_code: bool) -> PreTrainedModel:
@@ -242,7 +246,7 @@ def _classifier_of(lm: PreTrainedModel, trust_remote_code: bool) -> PreTrainedMo
 
 
 def _require_one_label(path: str, trust_remote_code: bool) -> None:
-    if _is_adapter(path):
+    if is_adapter(path):
         raise ConfigError(f"{path}: a reward model must be a whole model, found an adapter - merge it first")
     try:
         labels = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code).num_labels
