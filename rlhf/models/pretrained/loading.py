@@ -8,13 +8,20 @@ import torch
 from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
 from rlhf.errors import ConfigError
 from rlhf.models.passes.anatomy import blocks, check_logits, final_norm, switch_off_dropout, trunk
 from rlhf.models.passes.rotary import steady_length, why_steady
 from rlhf.models.pretrained.adapters import base_of, is_adapter, trained_head
 from rlhf.models.pretrained.quiet import quiet_transformers
+from rlhf.models.pretrained.refusals import unclassifiable, unloadable
 from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
 
@@ -57,7 +64,7 @@ def load_adapter(path: str, *, trust_remote_code: bool = False, is_trainable: bo
     try:
         return PeftModel.from_pretrained(model, path, is_trainable=is_trainable)
     except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
-        raise _unloadable(path, problem) from None
+        raise unloadable(PeftModel, path, problem) from None
 
 
 def load_scalar_lm(
@@ -205,7 +212,7 @@ def _loaded(
                 **options,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
-        raise _unloadable(path, problem) from None
+        raise unloadable(kind, path, problem) from None
     lacking = sorted(name for name in report["missing_keys"] if may_lack is None or not name.startswith(may_lack))
     if lacking:
         what = f"{len(lacking)} weights of {type(model).__name__}, such as {lacking[0]}"
@@ -219,11 +226,11 @@ def _loaded(
 def _drawn(kind: Any, path: str, trust_remote_code: bool, seed: int, **options: Any) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = kind.from_config(config, trust_remote_code=trust_remote_code, dtype=torch.float32)
     except (OSError, ValueError) as problem:
-        raise _unloadable(path, problem) from None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = kind.from_config(config, trust_remote_code=trust_remote_code, dtype=torch.float32)
+        raise unloadable(kind, path, problem) from None
     return model  # type: ignore[no-any-return]
 
 
@@ -237,6 +244,8 @@ def _classifier_of(lm: PreTrainedModel, trust_remote_code: bool) -> PreTrainedMo
     """Return a classifier with one label on the trunk of a language model."""
     config = copy.deepcopy(lm.config)
     config.num_labels = 1
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and "auto_map" not in vars(config):
+        raise unclassifiable(getattr(lm, "name_or_path", "") or type(lm).__name__)
     with torch.random.fork_rng(devices=[]):
         model = AutoModelForSequenceClassification.from_config(
             config, trust_remote_code=trust_remote_code, dtype=torch.float32
@@ -251,7 +260,7 @@ def _require_one_label(path: str, trust_remote_code: bool) -> None:
     try:
         labels = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code).num_labels
     except (OSError, ValueError) as problem:
-        raise _unloadable(path, problem) from None
+        raise unloadable(AutoModelForSequenceClassification, path, problem) from None
     if labels != 1:
         raise ConfigError(f"{path}: a reward model needs 1 label, found {labels} - train one with `rlhf reward-model`")
 
@@ -262,8 +271,3 @@ def _draw_head(head: nn.Linear, seed: int) -> None:
         head.weight.normal_(0.0, (head.in_features + 1) ** -0.5, generator=generator)
         if head.bias is not None:
             head.bias.zero_()
-
-
-def _unloadable(path: str, problem: Exception) -> ConfigError:
-    line = [*str(problem).strip().splitlines(), type(problem).__name__][0][:200]
-    return ConfigError(f"{path}: no model could be loaded ({line}) - give a local directory, fetch:NAME, or a hub name")
