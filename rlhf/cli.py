@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import io
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -52,7 +53,7 @@ class Stage:
         """The schema."""
         return SCHEMAS[self.config]
 
-    def run(self, path: Path, overrides: Sequence[str], **options: bool) -> object:
+    def run(self, path: Path | None, overrides: Sequence[str], **options: bool) -> object:
         """Check the configuration, then run the stage."""
         config = load_config(self.model, path, overrides)
         return getattr(importlib.import_module(self.module), self.function)(config, **options)
@@ -66,6 +67,7 @@ STAGES = {
     "ppo": Stage("ppo", "rlhf.ppo", "train_ppo", "optimise a policy with PPO against rewards", True),
     "doctor": Stage("ppo", "rlhf.doctor", "examine", "examine a PPO run before it starts; writes nothing"),
     "generate": Stage("generate", "rlhf.evaluation.generate", "generate", "answer prompts, as JSONL"),
+    "chat": Stage("generate", "rlhf.evaluation.chat", "chat", "talk to a model in the terminal"),
     "evaluate": Stage("evaluate", "rlhf.evaluation", "evaluate", "compare policies on the same held-out prompts"),
     "run": Stage("run", "rlhf.pipeline", "run", "run a whole recipe, skipping the stages that are complete", True),
 }
@@ -131,9 +133,12 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     summaries["validate"] = "check a configuration and print it with every default"
     verbs = {name: group.add_parser(name, help=text, add_help=False) for name, text in summaries.items()}
     for verb in verbs.values():
-        verb.usage = f"{verb.prog} --config FILE [path.to.key=value ...] [--debug]"
+        verb.usage = f"{verb.prog} [--config FILE] [path.to.key=value ...] [--debug]"
         verb.add_argument("--config", type=Path, metavar="FILE", help="the YAML file")
         verb.add_argument("-h", "--help", action="store_true", help="show this help and every key")
+    for name in ("generate", "chat"):
+        verbs[name].usage = f"{verbs[name].prog} [MODEL] [--config FILE] [path.to.key=value ...] [--debug]"
+        verbs[name].add_argument("model", nargs="?", metavar="MODEL", help="directory, fetch:NAME or hub name")
     verbs["validate"].usage = f"{verbs['validate'].prog} --config FILE [--verb VERB] [path.to.key=value ...] [--debug]"
     verbs["validate"].add_argument(
         "--verb", choices=STAGES, help="whose configuration it is (default: the file's name)"
@@ -159,6 +164,8 @@ def _dispatch(arguments: Sequence[str]) -> None:
     parser, verbs = _parser()
     options = parser.parse_args(rest)
     command: str = options.command
+    if getattr(options, "model", None) is not None and command in STAGES:
+        overrides.insert(0, f"model={json.dumps(options.model)}")
     if command == "fetch":
         _fetch([*options.names, *overrides])
     elif command == "serve-reward":
@@ -167,8 +174,10 @@ def _dispatch(arguments: Sequence[str]) -> None:
         _print_path(importlib.import_module("rlhf.lab").run(lab_options.LabOptions.of(options)))
     elif options.help:
         _show_help(command, verbs[command])
-    elif options.config is None:
-        verbs[command].error("--config FILE is required")
+    elif options.config is None and (command == "validate" or not overrides):
+        verbs[command].error(
+            "nothing to run: give --config FILE, or path.to.key=value for every key that has no default"
+        )
     elif command == "validate":
         stage = STAGES[options.verb or verb_of(options.config)]
         print(config_yaml(load_config(stage.model, options.config, overrides)), end="")

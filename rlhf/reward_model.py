@@ -38,7 +38,7 @@ def train_reward_model(config: RewardModelConfig, *, profile: bool = False) -> P
     Raises:
         RlhfError: bad data, model, checkpoint or a non-finite loss.
     """
-    task, section = Preferences(config), config.demonstrations
+    task, section = PreferenceTask(config), config.demonstrations
 
     def finishing(learner: Learner, run: Frame) -> Callable[[], None]:
         if section is None:
@@ -126,7 +126,7 @@ def centre(learner: Learner, demonstrations: Sequence[Example], microbatch_token
 
 
 @dataclass(frozen=True, slots=True)
-class Preferences:
+class PreferenceTask:
     """The task of the reward model: to score the preferred text of a pair higher than the other."""
 
     settings: RewardSettings

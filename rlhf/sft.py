@@ -34,7 +34,7 @@ def train_sft(config: SftConfig, *, profile: bool = False) -> Path:
     Raises:
         RlhfError: bad data, model, checkpoint or a non-finite loss.
     """
-    return run_stage(Cloning(config), config, profile=profile)
+    return run_stage(CloningTask(config), config, profile=profile)
 
 
 class NextTokenObjective:
@@ -82,7 +82,7 @@ def heldout_loss(objective: NextTokenObjective, microbatch_tokens: int, run: Fra
 
 
 @dataclass(frozen=True, slots=True)
-class Cloning:
+class CloningTask:
     """The task of SFT: to answer as in demonstrations."""
 
     settings: SFTSettings

@@ -127,17 +127,17 @@ def run_stage(
     if completed(config, mark):
         return target
     with frame(config, mark, profile=profile) as run:
-        lesson = _lesson(task, config, run)
-        finish = finishing(lesson.learner, run)
-        lesson.train(run, eval_every=config.eval_every)
+        ready = _assembled(task, config, run)
+        finish = finishing(ready.learner, run)
+        ready.train(run, eval_every=config.eval_every)
         finish()
         if run.processes.is_main:
-            lesson.learner.save(target)
+            ready.learner.save(target)
     return target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson(Generic[T]):
+class SupervisedRun(Generic[T]):
     """A supervised run that is ready to begin."""
 
     task: Task[T]
@@ -176,7 +176,7 @@ class Lesson(Generic[T]):
         )
 
 
-def taken(task: Task[T], source: Source, tokenizer: PreTrainedTokenizerBase, run: Frame) -> list[T]:
+def prepared_items(task: Task[T], source: Source, tokenizer: PreTrainedTokenizerBase, run: Frame) -> list[T]:
     """Turn rows into items, and say how many were taken.
 
     Raises:
@@ -192,7 +192,7 @@ def reported(prepared: Prepared[T], source: Source, run: Frame) -> list[T]:
     return prepared.items
 
 
-def made_learner(task: Task[Any], run: Frame, trained: Trainable, tokenizer: PreTrainedTokenizerBase) -> Learner:
+def make_learner(task: Task[Any], run: Frame, trained: Trainable, tokenizer: PreTrainedTokenizerBase) -> Learner:
     """Bring a float32 model to its device, take its master weights, and let it compute as the run does."""
     trained.model.to(run.device)  # type: ignore[arg-type]  # transformers wraps the method out of its type
     if trained.model.can_generate():  # the rows of a scalar model stay below the limit: whoever asks it is not known
@@ -216,17 +216,19 @@ def check_length(model: PreTrainedModel, longest: int, source: Source) -> None:
         )
 
 
-def _lesson(task: Task[T], config: SftConfig | RewardModelConfig, run: Frame) -> Lesson[T]:
+def _assembled(task: Task[T], config: SftConfig | RewardModelConfig, run: Frame) -> SupervisedRun[T]:
     """Read the data before the model: a bad row is told at once."""
     tokenizer = load_tokenizer(resolve(config.model.path), trust_remote_code=config.model.trust_remote_code)
     sources = [Source.of(section) for section in (config.data, config.eval_data) if section is not None]
-    parts = [taken(task, source, tokenizer, run) for source in sources]
+    parts = [prepared_items(task, source, tokenizer, run) for source in sources]
     items, held_out = parts[0], parts[1] if len(parts) > 1 else []
     run.warn_of_shared(items, held_out)
-    learner = made_learner(task, run, trainable(config.model, task.load, tokenizer), tokenizer)
+    learner = make_learner(task, run, trainable(config.model, task.load, tokenizer), tokenizer)
     for source, part in zip(sources, parts, strict=True):
         check_length(learner.trained.model, task.longest(part), source)
-    return Lesson(task=task, learner=learner, items=items, measure=partial(task.held_out, learner, held_out, run))
+    return SupervisedRun(
+        task=task, learner=learner, items=items, measure=partial(task.held_out, learner, held_out, run)
+    )
 
 
 def _optimizer(task: Task[Any], weights: MasterWeights, num_steps: int, run: Frame) -> Optimizer:

@@ -52,6 +52,24 @@ def test_a_stage_gets_its_configuration_and_the_place_of_its_results_is_printed(
     assert capsys.readouterr().out == "results: runs/x\n"
 
 
+def test_a_stage_runs_from_the_command_line_alone(stage) -> None:
+    seen = []
+    stage(lambda config: seen.append(config))
+    assert main(["sft", "output_dir=runs/x", "model.path=m", "data.path=d.jsonl", "steps=5"]) == 0
+    assert (seen[0].model.path, seen[0].data.path, seen[0].steps) == ("m", "d.jsonl", 5)
+
+
+@pytest.mark.parametrize("verb", ["generate", "chat"])
+def test_a_model_may_be_named_without_a_key(verb, monkeypatch) -> None:
+    seen = []
+    module = ModuleType(f"rlhf.evaluation.{verb}")
+    setattr(module, verb, lambda config: seen.append(config))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert main([verb, "runs/x: y", "decoding.temperature=0.5"]) == 0
+    assert (seen[0].model, seen[0].decoding.temperature) == ("runs/x: y", 0.5)
+    assert main([verb]) == 2
+
+
 def test_a_profile_is_asked_for_on_the_command_line(config, stage) -> None:
     seen = []
     stage(lambda config, **options: seen.append(options))
@@ -128,7 +146,9 @@ def test_an_error_that_one_process_alone_may_have_met_is_printed_with_its_proces
     ("arguments", "message"),
     [
         ([], "error: the following arguments are required: VERB"),
-        (["sft"], "error: --config FILE is required (see rlhf sft --help)"),
+        (["sft"], "error: nothing to run: give --config FILE, or path.to.key=value for every key that has no default"),
+        (["validate", "seed=1"], "error: nothing to run: give --config FILE"),
+        (["sft", "seed=1"], "config error: command line: output_dir: required, but missing"),
         (["stf"], "error: argument VERB: invalid choice: 'stf'"),
         (["sft", "--config"], "error: argument --config: expected one argument"),
         (["sft", "--config", "missing.yaml"], "config error: missing.yaml: cannot be read: no such file or directory"),

@@ -26,14 +26,18 @@ class Trainer(Protocol):
     def save(self, path: str | Path) -> None:
         """Save the model."""
 
+    def stop(self) -> None:
+        """End training after this step."""
+
 
 class Callback(Protocol):
     """Subclass it and override what you need; each method is called on every process.
 
-    What a method raises ends the run, as it is.
+    `on_step` may return True, or any method call `trainer.stop()`: the run then ends after this step as it ends after
+    its last one, with evaluation, result and history. An exception ends it too, and reaches your script unchanged.
     """
 
-    def on_step(self, trainer: Trainer, step: int, metrics: dict[str, float]) -> None:
+    def on_step(self, trainer: Trainer, step: int, metrics: dict[str, float]) -> bool | None:
         """Step `step`, counted from 1, is done; `metrics` is what is logged about it."""
 
     def on_save(self, trainer: Trainer, path: Path) -> None:
@@ -67,6 +71,7 @@ class Announcer:
     def __init__(self, trainer: Trainer, callbacks: Sequence[Callback]) -> None:
         """Start with an empty history."""
         self.history: list[dict[str, float]] = []
+        self.wants_stop = False
         self._trainer = trainer
         self._callbacks = callbacks
 
@@ -74,7 +79,8 @@ class Announcer:
         """Keep the metrics of a step."""
         self.history.append({"step": float(step), **metrics})
         for callback in self._callbacks:
-            callback.on_step(self._trainer, step, metrics)
+            if callback.on_step(self._trainer, step, metrics) is True:
+                self.wants_stop = True
 
     def evaluated(self, step: int, metrics: dict[str, float]) -> None:
         """Keep the metrics of an evaluation with those of its step."""

@@ -19,7 +19,7 @@ from rlhf.config import EvaluateSettings
 from rlhf.config.evaluate import check_names
 from rlhf.config.reading.loader import save_config
 from rlhf.errors import ConfigError
-from rlhf.evaluation.assembly import Contest, compared
+from rlhf.evaluation.assembly import ComparisonInputs, compare_policies
 from rlhf.evaluation.compare import Comparison
 from rlhf.evaluation.respond import Policy
 from rlhf.fetch import resolve
@@ -71,9 +71,9 @@ def evaluate(
         shared: list[Comparison] = processes.gathered([])
         return shared[0]
     directory = None if output_dir is None else Path(output_dir)
-    inputs = [] if directory is None else given.digests(source, settings)
-    contest = given.contest(source, tokenizer, compute_dtype(settings.precision, processes.device), processes.device)
-    comparison = _compared_in(directory, inputs, contest, settings, processes.device)
+    digests = [] if directory is None else given.digests(source, settings)
+    inputs = given.inputs(source, tokenizer, compute_dtype(settings.precision, processes.device), processes.device)
+    comparison = _compared_in(directory, digests, inputs, settings, processes.device)
     return processes.gathered([comparison])[0]  # type: ignore[no-any-return]  # of the first process
 
 
@@ -85,7 +85,9 @@ class _Given:
     reference: Model
     reward_model: PreTrainedModel | str | None
 
-    def contest(self, source: Source, tokenizer: GivenTokenizer, dtype: torch.dtype, device: torch.device) -> Contest:
+    def inputs(
+        self, source: Source, tokenizer: GivenTokenizer, dtype: torch.dtype, device: torch.device
+    ) -> ComparisonInputs:
         """Return copies of the objects, ready to answer, and what the names stand for."""
         known: dict[int, Policy] = {}  # a model that is given twice is copied once
 
@@ -97,7 +99,7 @@ class _Given:
             return known[id(model)]
 
         reference = ready(self.reference)
-        return Contest(
+        return ComparisonInputs(
             policies={name: ready(model) for name, model in self.policies.items()},
             reference=reference,
             prompts=source.rows,
@@ -155,15 +157,15 @@ def _judge(model: PreTrainedModel | str | None, reference: Policy | str) -> Load
 
 def _compared_in(
     directory: Path | None,
-    inputs: Sequence[str],
-    contest: Contest,
+    digests: Sequence[str],
+    inputs: ComparisonInputs,
     settings: EvaluateSettings,
     device: torch.device,
 ) -> Comparison:
     if directory is None:
-        return compared(contest, settings, device)
-    with RunDirectory(directory, fingerprint=fingerprint_with(settings, inputs)) as run:
+        return compare_policies(inputs, settings, device)
+    with RunDirectory(directory, fingerprint=fingerprint_with(settings, digests)) as run:
         save_config(settings, directory / "config.yaml")
-        comparison = compared(contest, settings, device, directory)
+        comparison = compare_policies(inputs, settings, device, directory)
         run.mark_complete()
     return comparison

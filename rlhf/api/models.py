@@ -20,6 +20,7 @@ from rlhf.models.pretrained.loading import frozen_in, load_causal_lm, load_scala
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language, all_eos_ids, eos_ids, load_tokenizer, with_pad
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
+from rlhf.models.reference import load_reference
 from rlhf.stage import going_on, tuned
 from rlhf.training.storage.fingerprint import content_digest
 
@@ -143,12 +144,13 @@ def given_reference(
             "reference: it has weights in common with the policy, which is trained - give None, which is the policy as "
             "it is now and the model below an adapter, or a model that was loaded apart"
         )
-    model = load_causal_lm(resolve(reference)) if isinstance(reference, str) else reference
-    name = reference if isinstance(reference, str) else name_of_model(reference)
-    check_logits(plain(model), name)
-    fit_vocabulary(model, language.tokenizer, name)
-    use_short_row_attention(model)
-    return frozen_in(model, dtype).to(device)  # type: ignore[arg-type,no-any-return]  # decorated without types
+    if isinstance(reference, str):
+        return load_reference(resolve(reference), language.tokenizer, dtype, device)
+    name = name_of_model(reference)
+    check_logits(plain(reference), name)
+    fit_vocabulary(reference, language.tokenizer, name)
+    use_short_row_attention(reference)
+    return frozen_in(reference, dtype).to(device)  # type: ignore[arg-type,no-any-return]  # decorated without types
 
 
 def weights_digest(model: torch.nn.Module) -> str:

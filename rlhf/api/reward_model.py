@@ -16,9 +16,9 @@ from rlhf.api.supervised import Evaluation, SupervisedTrainer
 from rlhf.api.trainer import checked_config
 from rlhf.config import RewardSettings
 from rlhf.data.records import Pair
-from rlhf.reward_model import Preferences
+from rlhf.reward_model import PreferenceTask
 from rlhf.stage import Frame
-from rlhf.supervised_run import Learner, made_learner
+from rlhf.supervised_run import Learner, make_learner
 
 
 class RewardTrainer(SupervisedTrainer[Pair]):
@@ -32,9 +32,9 @@ class RewardTrainer(SupervisedTrainer[Pair]):
     """
 
     stage: ClassVar[str] = "reward_model"
-    result: ClassVar[str] = Preferences.result
+    result: ClassVar[str] = PreferenceTask.result
     config: RewardSettings
-    _task: Preferences
+    _task: PreferenceTask
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class RewardTrainer(SupervisedTrainer[Pair]):
         start = name_or_model(model)
         own = given_language(tokenizer, start).tokenizer
         self._digests = [] if self.output_dir is None else [digest_of(start)]
-        self._task = Preferences(settings)
+        self._task = PreferenceTask(settings)
         trained = given_reward_model(start, settings, own)
-        self._learner = made_learner(self._task, self._run, trained, own)
+        self._learner = make_learner(self._task, self._run, trained, own)
 
     def train(
         self,

@@ -13,8 +13,8 @@ from rlhf.api.supervised import SupervisedTrainer
 from rlhf.api.trainer import checked_config
 from rlhf.config import SFTSettings
 from rlhf.data.records import Example
-from rlhf.sft import Cloning
-from rlhf.supervised_run import made_learner
+from rlhf.sft import CloningTask
+from rlhf.supervised_run import make_learner
 
 
 class SFTTrainer(SupervisedTrainer[Example]):
@@ -29,7 +29,7 @@ class SFTTrainer(SupervisedTrainer[Example]):
     """
 
     stage: ClassVar[str] = "sft"
-    result: ClassVar[str] = Cloning.result
+    result: ClassVar[str] = CloningTask.result
     config: SFTSettings
 
     def __init__(
@@ -60,5 +60,5 @@ class SFTTrainer(SupervisedTrainer[Example]):
         own = given_language(tokenizer, start).tokenizer
         self._digests = [] if self.output_dir is None else [digest_of(start)]
         trained = given_policy(start, settings.model, own)
-        self._task = Cloning(settings)
-        self._learner = made_learner(self._task, self._run, trained, own)
+        self._task = CloningTask(settings)
+        self._learner = make_learner(self._task, self._run, trained, own)

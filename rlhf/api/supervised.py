@@ -11,7 +11,7 @@ from rlhf.api.trainer import StageTrainer, check_evaluation, check_untrained
 from rlhf.config import RewardSettings, SFTSettings
 from rlhf.config.shared import FittingSection
 from rlhf.models.pretrained.setup import Trainable
-from rlhf.supervised_run import Finishing, Learner, Lesson, Task, check_length, nothing_to_finish, taken
+from rlhf.supervised_run import Finishing, Learner, SupervisedRun, Task, check_length, nothing_to_finish, prepared_items
 from rlhf.training.supervised import switch_dropout
 
 T = TypeVar("T", bound=Hashable)
@@ -71,8 +71,8 @@ class SupervisedTrainer(StageTrainer, Generic[T]):
         """Train; `inputs` are digests of what `finishing` reads."""
         check_untrained(len(self.history))
         check_evaluation(evaluation, evaluate_every)
-        items = self._taken(data, "data", self.config.data)
-        lesson = Lesson(
+        items = self._items(data, "data", self.config.data)
+        ready = SupervisedRun(
             task=self._task,
             learner=self._learner,
             items=items,
@@ -80,7 +80,7 @@ class SupervisedTrainer(StageTrainer, Generic[T]):
         )
         finish = finishing(self._learner, self._run)
         with self._entered([*self._digests, digest_of_items(items), *inputs]) as run:
-            lesson.train(run, eval_every=evaluate_every, observer=self._announcer)
+            ready.train(run, eval_every=evaluate_every, observer=self._announcer)
             finish()
             if self.output_dir is not None:
                 target = self.output_dir / self.result
@@ -97,11 +97,11 @@ class SupervisedTrainer(StageTrainer, Generic[T]):
         return self._task.held_out(self._learner, items, self._run)
 
     def _held_out(self, rows: GivenRows) -> list[T]:
-        return self._taken(rows, "evaluation", self.config.eval_data or self.config.data)
+        return self._items(rows, "evaluation", self.config.eval_data or self.config.data)
 
-    def _taken(self, rows: GivenRows, name: str, fitting: FittingSection) -> list[T]:
+    def _items(self, rows: GivenRows, name: str, fitting: FittingSection) -> list[T]:
         source = given_source(rows, name, fitting)
-        items = taken(self._task, source, self._learner.tokenizer, self._run)
+        items = prepared_items(self._task, source, self._learner.tokenizer, self._run)
         check_length(self._learner.trained.model, self._task.longest(items), source)
         return items
 

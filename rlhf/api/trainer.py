@@ -67,6 +67,10 @@ class StageTrainer:
             )
         self._save(directory, partial(self._write, directory))
 
+    def stop(self) -> None:
+        """End training after this step, as it ends after the last one: for callbacks and rewards to call."""
+        self._announcer.wants_stop = True
+
     def close(self) -> None:
         """Give back what the trainer holds open."""
 

@@ -56,7 +56,7 @@ class EvaluateSettings(Seeded):
     num_side_by_side: Count = Field(8, description="samples printed side by side in the summary")
 
 
-class Compared(Seeded, InRunDirectory):
+class EvaluateSources(Seeded, InRunDirectory):
     """What is compared, by name. Its keys stand before those of `EvaluateSettings` in a file."""
 
     policies: Annotated[dict[str, str], Field(min_length=1)] = Field(
@@ -72,7 +72,7 @@ class Compared(Seeded, InRunDirectory):
         return self
 
 
-class EvaluateConfig(EvaluateSettings, Compared):
+class EvaluateConfig(EvaluateSettings, EvaluateSources):
     """Compare policies on the same held-out prompts."""
 
     prompts: DataSection = Field(description="held-out prompts")

@@ -195,7 +195,12 @@ class PPOSettings(StageSettings):
 class PPOConfig(PPOSettings, StageConfig):
     """Proximal policy optimisation with a value head."""
 
-    model: ModelSection = Field(description="the policy to start from; the reference is the same model, frozen")
+    model: ModelSection = Field(description="the policy to start from")
+    reference: str | None = Field(
+        None,
+        description="model to which the KL is measured, a directory, `fetch:NAME` or hub name; null: the policy as it "
+        "is at the start, so a run that continues from a PPO policy should name the SFT policy",
+    )
     prompts: DataSection = Field(description="prompts: text or messages")
     rewards: list[RewardSection] = Field(
         min_length=1, description="what scores a response; the score is the weighted sum"

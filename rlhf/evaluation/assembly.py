@@ -30,7 +30,7 @@ from rlhf.training.storage.run_directory import RunDirectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contest:
+class ComparisonInputs:
     """Who is compared on which prompts, before which reward model; a path is loaded when its turn comes."""
 
     policies: Mapping[str, Policy | str]
@@ -59,22 +59,22 @@ def evaluate(config: EvaluateConfig) -> Path:
     if processes.is_main:
         with RunDirectory(output_dir, fingerprint=mark) as directory:
             save_config(config, output_dir / "config.yaml")
-            comparison = compared(_contest(config), config, processes.device, output_dir)
+            comparison = compare_policies(_comparison_inputs(config), config, processes.device, output_dir)
             print(printable(comparison.to_table()), flush=True)
             directory.mark_complete()
     processes.wait()
     return output_dir / "summary.md"
 
 
-def compared(
-    contest: Contest, settings: EvaluateSettings, device: torch.device, output_dir: Path | None = None
+def compare_policies(
+    inputs: ComparisonInputs, settings: EvaluateSettings, device: torch.device, output_dir: Path | None = None
 ) -> Comparison:
     """Let every policy answer and every judge read; write all of it where there is a directory.
 
     Raises:
         RlhfError: bad data or model, or policies that cannot be compared.
     """
-    generations = _generations(contest, settings, device, output_dir)
+    generations = _generations(inputs, settings, device, output_dir)
     try:
         comparison = summarise(generations, seed=settings.seed)
     except ValueError as problem:
@@ -96,27 +96,26 @@ def judged_text(prompt: Prompt, response: Response) -> str:
 
 
 def _generations(
-    contest: Contest, settings: EvaluateSettings, device: torch.device, output_dir: Path | None
+    inputs: ComparisonInputs, settings: EvaluateSettings, device: torch.device, output_dir: Path | None
 ) -> dict[str, PolicyGenerations]:
     gold = None if settings.gold is None else train_gold_judge(settings.gold)
     dtype = compute_dtype(settings.precision, device)
-    reference = _loaded(contest.reference, dtype, device)
+    reference = _loaded(inputs.reference, dtype, device)
     generations = {}
-    for name, given in contest.policies.items():
+    for name, given in inputs.policies.items():
         print(f"{name}: answering", flush=True)
-        policy = reference if given == contest.reference else _loaded(given, dtype, device)
+        policy = reference if given == inputs.reference else _loaded(given, dtype, device)
         _check_tokenizers(name, policy, reference)
-        prompts = _prompts(contest, settings, policy)
-        for each in (policy, reference):
-            fix_factors(each, prompts, settings.decoding)
+        prompts = _prompts(inputs, settings, policy)
+        fix_factors(reference, prompts, settings.decoding)
         # Every policy draws the same uniform numbers: a policy that meets itself says the same.
         responses = respond(policy, prompts, settings.decoding, generator(settings.seed, "evaluate"))
         if output_dir is not None:
             write_output(output_dir / f"{name}.jsonl", json_lines(response_rows(prompts, responses)))
         kl = _kl(settings, policy, reference, prompts, responses)
         scores = None
-        if contest.reward_model is not None:
-            scores = reward_scores(contest.reward_model, policy, prompts, responses, dtype)
+        if inputs.reward_model is not None:
+            scores = reward_scores(inputs.reward_model, policy, prompts, responses, dtype)
         generations[name] = _judged(prompts, responses, kl, scores, gold)
     return generations
 
@@ -169,16 +168,16 @@ def _check_tokenizers(name: str, policy: Policy, reference: Policy) -> None:
         )
 
 
-def _prompts(contest: Contest, settings: EvaluateSettings, policy: Policy) -> list[Prompt]:
-    prepared = prepare_prompts(contest.prompts, policy.tokenizer, **settings.prompts.fitting)
+def _prompts(inputs: ComparisonInputs, settings: EvaluateSettings, policy: Policy) -> list[Prompt]:
+    prepared = prepare_prompts(inputs.prompts, policy.tokenizer, **settings.prompts.fitting)
     counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items() if count)
-    print(f"{contest.prompts_name}: {counts}", flush=True)
+    print(f"{inputs.prompts_name}: {counts}", flush=True)
     return prepared.items
 
 
-def _contest(config: EvaluateConfig) -> Contest:
+def _comparison_inputs(config: EvaluateConfig) -> ComparisonInputs:
     policies = {name: resolve(path) for name, path in config.policies.items()}
-    return Contest(
+    return ComparisonInputs(
         policies=policies,
         reference=resolve(config.reference) if config.reference else next(iter(policies.values())),
         prompts=load_rows(config.prompts),

@@ -13,7 +13,7 @@ from rlhf.data.records import Prepared, Prompt, Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import DataError
 from rlhf.evaluation.output import json_lines, response_rows, write_output
-from rlhf.evaluation.respond import Policy, fix_factors, load_policy, respond
+from rlhf.evaluation.respond import Policy, load_policy, respond
 from rlhf.fetch import resolve
 from rlhf.stage import load_rows
 from rlhf.training.precision import compute_dtype
@@ -57,7 +57,6 @@ def answers(
         ConfigError: a prompt and its response do not fit into the model's positions.
     """
     asked = [prompt for prompt in prompts for _ in range(samples_per_prompt)]
-    fix_factors(policy, prompts, decoding)
     return response_rows(asked, respond(policy, asked, decoding, generator(seed, "generate")))
 
 

@@ -74,6 +74,7 @@ def respond(
         ConfigError: the longest prompt and a response do not fit into the model's positions.
         GuardStop: the model's logits are not finite.
     """
+    fix_factors(policy, prompts, decoding)
     check_positions(
         policy.model,
         policy.path,

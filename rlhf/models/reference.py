@@ -4,12 +4,17 @@ import copy
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.batches import Sequences
+from rlhf.errors import ConfigError
+from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.passes.frozen import last_hidden_states, num_frozen_blocks, split_trunk
 from rlhf.models.policy import sequence_logprobs
+from rlhf.models.pretrained.loading import frozen_in, load_causal_lm
 from rlhf.models.pretrained.setup import Trainable
+from rlhf.models.pretrained.tokenizer import load_tokenizer, tokenizer_fingerprint
+from rlhf.models.pretrained.vocabulary import fit_vocabulary
 
 
 class Reference:
@@ -42,6 +47,33 @@ class Reference:
             return sequence_logprobs(self.model, sequences, num_steps, temperature, hidden)
         with self._adapter.disable_adapter():
             return sequence_logprobs(self.model, sequences, num_steps, temperature)
+
+
+def load_reference(
+    source: str, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    """Load a model to which the KL is measured, frozen.
+
+    Args:
+        source: directory or hub name; an adapter is merged into its base.
+        tokenizer: the policy's.
+        dtype: what it computes in.
+        device: where.
+
+    Raises:
+        ConfigError: it cannot be loaded, or has another tokenizer.
+    """
+    own = load_tokenizer(source)
+    ours, theirs = tokenizer_fingerprint(tokenizer), tokenizer_fingerprint(own)
+    if ours != theirs:
+        raise ConfigError(
+            f"reference: {source} has another tokenizer ({len(own)} ids, {theirs[:8]}) than the policy "
+            f"({len(tokenizer)} ids, {ours[:8]}), so no KL is defined - take a model with the policy's tokenizer"
+        )
+    model = load_causal_lm(source)
+    fit_vocabulary(model, tokenizer, source)
+    use_short_row_attention(model)
+    return frozen_in(model, dtype).to(device)  # type: ignore[arg-type,no-any-return]  # decorated without types
 
 
 def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:

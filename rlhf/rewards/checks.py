@@ -56,7 +56,7 @@ def checked_scores(raw: object, num: int, where: str, prompts: Sequence[object] 
         `num` finite floats, each within the range of float32.
 
     Raises:
-        BadScores: scores that are not finite numbers. True, False, None and text are not numbers.
+        BadScores: scores that are not finite numbers, such as None and text. True is 1 and False 0.
         RewardError: another container or length.
     """
     return checked(raw, num, where, prompts, lambda score, index: number(score))
@@ -111,7 +111,7 @@ def number(score: object) -> float:
     """
     # A list may hold 0-D tensors or numpy scalars.
     found = score.tolist() if hasattr(score, "tolist") else score
-    if isinstance(found, bool) or not isinstance(found, int | float):  # bool is a subclass of int
+    if not isinstance(found, int | float):  # a truth value is an int: True is 1
         raise Unusable(f"is {_describe_score(found)}")
     if not abs(found) <= _LARGEST:  # a comparison with NaN is False
         raise Unusable(f"is {_describe_score(found)}", is_number=True)
@@ -144,7 +144,7 @@ def _describe(raw: object) -> str:
 
 
 def _describe_score(found: object) -> str:
-    if found is None or isinstance(found, bool | float):
+    if found is None or isinstance(found, float):
         return str(found)
     if isinstance(found, int):
         return "an int beyond the range of float32"

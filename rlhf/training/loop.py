@@ -45,6 +45,9 @@ class Steps(Protocol):
 class Observer(Protocol):
     """Gets called after each thing the loop does, on every process."""
 
+    wants_stop: bool
+    """Whether the run is to end after this step, as it ends after its last one; one process is enough."""
+
     def stepped(self, step: int, metrics: dict[str, float]) -> None:
         """Step `step` (1-based) is done."""
 
@@ -141,29 +144,34 @@ class Loop:
             with metrics_log, bar, StopFlag() as stop:
                 self.profile.start()
                 for index in range(start, self.settings.num_steps):
-                    if not self._one(index, metrics_log, trackers, bar):
+                    try:
+                        is_last = self._one(index, metrics_log, trackers, bar)
+                    except NothingLeft:
                         self._ended_early(index, metrics_log, trackers)
                         break
                     if self.processes.any(stop.requested):
                         self._stop(index + 1, stop)
+                    if is_last:
+                        break
         finally:
             trackers.close()
 
     def _one(self, index: int, metrics_log: MetricsLog, trackers: Trackers, bar: Progress) -> bool:
-        """Do one step and everything due after it; False when no step was left."""
+        """Do one step and everything due after it; True when it was the last.
+
+        Raises:
+            NothingLeft: there was no data for the step.
+        """
         started = time.perf_counter()
-        try:
-            metrics = self.steps.step(index)
-        except NothingLeft:
-            return False
+        metrics = self.steps.step(index)
         metrics["seconds"] = time.perf_counter() - started
         done = index + 1
-        if self._observer is not None:
-            self._observer.stepped(done, metrics)
-        is_last = done == self.settings.num_steps
+        self._tell(done, metrics, metrics_log)
+        is_last = done == self.settings.num_steps or self._is_stopped(done)
         is_evaluated = is_last or _is_due(done, self.settings.eval_every)
         if is_evaluated:
             metrics |= self._evaluated(done)
+            is_last = is_last or self._is_stopped(done)
         self._last = metrics
         if is_evaluated or _is_due(done, self.settings.log_every):
             metrics |= self.profile.row()
@@ -173,6 +181,22 @@ class Loop:
         if not is_last and _is_due(done, self.settings.checkpoint_every):
             with self.profile.phases("checkpoint"):
                 self._save(done)
+        return is_last
+
+    def _tell(self, done: int, metrics: dict[str, float], metrics_log: MetricsLog) -> None:
+        """Call the observer after a step."""
+        try:
+            if self._observer is not None:
+                self._observer.stepped(done, metrics)
+        except BaseException:
+            metrics_log.write(done, metrics)  # the step is done, whatever the observer makes of it
+            raise
+
+    def _is_stopped(self, done: int) -> bool:
+        """Whether the observer of any process wants to end the run after this step; says so."""
+        if self._observer is None or not self.processes.any(self._observer.wants_stop):
+            return False
+        self.processes.say(f"stopped by a callback after step {done} of {self.settings.num_steps}")
         return True
 
     def _ended_early(self, done: int, metrics_log: MetricsLog, trackers: Trackers) -> None:

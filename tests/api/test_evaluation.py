@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -107,6 +108,20 @@ def test_an_adapter_answers_as_its_merged_model_does(workshop: Path, tmp_path: P
     assert any("lora_A" in name for name, _ in adapter.named_parameters())
 
 
+@pytest.mark.parametrize("tuning", [{}, {"lora": {"r": 2}}], ids=["full", "lora"])
+def test_the_model_of_a_trainer_answers_as_what_the_trainer_saved(
+    tiny: ModuleType, workshop: Path, tmp_path: Path, tuning: dict[str, Any]
+) -> None:
+    made = tiny.ppo_trainer(workshop, model__lora=tuning.get("lora"))
+    made.train(tiny.prompt_rows(workshop))
+    made.save(tmp_path / "saved")
+    in_memory, saved = (
+        evaluate({"ppo": policy}, PROMPTS, config=EvaluateSettings(**SETTINGS), reference=workshop / "policy")
+        for policy in (made.model, tmp_path / "saved")
+    )
+    assert in_memory == saved and saved.policies["ppo"].kl.mean != 0.0
+
+
 def test_what_cannot_be_compared_is_one_clear_line(workshop: Path, tmp_path: Path) -> None:
     policy, config = {"a": workshop / "policy"}, EvaluateSettings(**SETTINGS)
     two = AutoModelForSequenceClassification.from_pretrained(workshop / "policy", num_labels=2, dtype=torch.float32)
@@ -145,10 +160,10 @@ print("FOUND", found.num_prompts, found.policies["a"].length.mean, len(generate(
 
 
 def test_every_process_gets_the_comparison(
-    workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], str]
+    workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], list[str]]
 ) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    output = in_two_processes([sys.executable, str(tmp_path / "script.py"), str(workshop / "policy")])
-    lines = [line for line in output.splitlines() if line.startswith("FOUND")]
-    assert len(lines) == 2 and lines[0] == lines[1] and lines[0].endswith(" 2")
-    assert output.count("a: answering") == 1
+    outputs = in_two_processes([sys.executable, str(tmp_path / "script.py"), str(workshop / "policy")])
+    found = [[line for line in output.splitlines() if line.startswith("FOUND")] for output in outputs]
+    assert found[0] == found[1] and len(found[0]) == 1 and found[0][0].endswith(" 2")
+    assert "".join(outputs).count("a: answering") == 1

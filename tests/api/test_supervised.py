@@ -260,7 +260,7 @@ torch.save(found, workshop / f"supervised-{made.processes.rank}.pt")
 
 
 def test_two_processes_run_the_same_script_and_stay_in_step(
-    tiny: ModuleType, sft: Any, workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], str]
+    tiny: ModuleType, sft: Any, workshop: Path, tmp_path: Path, in_two_processes: Callable[[list[str]], list[str]]
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

@@ -82,8 +82,6 @@ def test_one_response_needs_one_float():
         (NAN, "nan"),
         (INF, "inf"),
         (-INF, "-inf"),
-        (True, "True"),
-        (False, "False"),
         ("0.5", "str '0.5'"),
         ([1.0], r"list \[1.0\]"),
         (1j, "complex 1j"),
@@ -91,9 +89,7 @@ def test_one_response_needs_one_float():
         (10**400, "an int beyond the range of float32"),
         (torch.tensor(NAN), "nan"),
         (torch.tensor([1.0]), r"list \[1.0\]"),
-        (torch.tensor(True), "True"),
         (np.float64(NAN), "nan"),
-        (np.bool_(True), "True"),
         ("a\nb\x1b[31m", r"str 'a\\nb\\x1b\[31m'"),
     ],
 )
@@ -109,9 +105,14 @@ def test_a_bad_score_inside_a_vector_is_found(raw):
         checked_scores(raw, 2, "r")
 
 
-def test_a_vector_of_truth_values_is_refused():
-    with pytest.raises(RewardError, match="score 0 is True"):
-        checked_scores(torch.tensor([True, False]), 2, "r")
+@pytest.mark.parametrize(
+    "raw",
+    [[True, False], (np.bool_(True), np.bool_(False)), torch.tensor([True, False]), np.array([True, False]),
+     [torch.tensor(True), 0]],
+)  # fmt: skip
+def test_a_rule_may_answer_with_truth_values(raw):
+    scores = checked_scores(raw, 2, "r")
+    assert scores == [1.0, 0.0] and all(type(score) is float for score in scores)
 
 
 def test_the_largest_float32_is_accepted():

@@ -66,7 +66,7 @@ BAD = [
     (torch.tensor(1.0), "on_error", {0, 1, 2}, r"got Tensor of shape \[\]"),
     (np.zeros((1, 3)), "on_error", {0, 1, 2}, r"got ndarray of shape \[1, 3\]"),
     ([1.0, "2.0", 3.0], "on_error", {1}, "score 1 is str '2.0' for the prompt 'prompt b'"),
-    ([1.0, True, 3.0], "on_error", {1}, "score 1 is True"),
+    ([1.0, "high", 3.0], "on_error", {1}, "score 1 is str 'high'"),
     ([1.0, {"score": 2.0}, 3.0], "on_error", {1}, "score 1 is dict"),
     ([1.0, [2.0], 3.0], "on_error", {1}, "score 1 has 1 numbers for the 2 tokens of the response"),
     ([1.0, [2.0, NAN], 3.0], "on_nan", {1}, "score 1 is nan"),

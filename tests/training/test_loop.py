@@ -169,11 +169,14 @@ def test_a_profile_shares_out_the_whole_time_of_the_loop_and_counts_steps_that_a
 
 
 class Listener:
-    def __init__(self):
+    def __init__(self, stop_at=None):
         self.heard = []
+        self.wants_stop = False
+        self._stop_at = stop_at
 
     def stepped(self, step, metrics):
         self.heard.append(("step", step, metrics["number"]))
+        self.wants_stop = step == self._stop_at
 
     def evaluated(self, step, metrics):
         self.heard.append(("evaluated", step, metrics["eval/number"]))
@@ -190,6 +193,32 @@ def test_an_observer_hears_of_steps_evaluations_and_checkpoints_in_order(tmp_pat
         every = LoopSettings(**settings, description="test", shown=())
         Loop(Counting(), every, directory, Processes(), config={}, fingerprint={}).run(0, listener)
     assert listener.heard == [("step", 1, 0.0), ("saved", "step-000001"), ("step", 2, 1.0), ("evaluated", 2, -1.0)]
+
+
+def listened(path, listener, **changes):
+    settings = {"num_steps": 4, "log_every": 2, "checkpoint_every": 3, "checkpoints_kept": 2, "eval_every": None}
+    with RunDirectory(path, fingerprint="x") as directory:
+        every = LoopSettings(**(settings | changes), description="test", shown=())
+        Loop(Counting(), every, directory, Processes(), config={}, fingerprint={}).run(0, listener)
+
+
+def test_an_observer_that_wants_to_stop_ends_the_run_as_its_last_step_does(tmp_path, on_disk, capsys):
+    listener = Listener(stop_at=3)
+    listened(tmp_path / "run", listener)
+    assert [each[:2] for each in listener.heard] == [("step", 1), ("step", 2), ("step", 3), ("evaluated", 3)]
+    assert [row["step"] for row in on_disk.timeless(tmp_path / "run")] == [2, 3]
+    assert "stopped by a callback after step 3 of 4" in capsys.readouterr().out
+
+
+def test_the_row_of_a_step_is_kept_when_its_observer_raises(tmp_path, on_disk):
+    class Raising(Listener):
+        def stepped(self, step, metrics):
+            if step == 3:
+                raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        listened(tmp_path / "run", Raising())
+    assert [row["step"] for row in on_disk.timeless(tmp_path / "run")] == [2, 3]
 
 
 def test_a_stage_with_nothing_left_ends_before_its_last_step(tmp_path, on_disk):

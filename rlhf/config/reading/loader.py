@@ -20,7 +20,7 @@ from rlhf.errors import CheckpointError, ConfigError
 M = TypeVar("M", bound=BaseModel)
 
 
-def load_config(model: type[M], path: Path, overrides: Sequence[str] = ()) -> M:
+def load_config(model: type[M], path: Path | None, overrides: Sequence[str] = ()) -> M:
     """Read a YAML file, apply the overrides, and check everything against the schema.
 
     A section at the top may be the path of a YAML file, relative to the file that names it (in an override, relative
@@ -28,21 +28,24 @@ def load_config(model: type[M], path: Path, overrides: Sequence[str] = ()) -> M:
 
     Args:
         model: the schema.
-        path: the YAML file.
+        path: the YAML file; None takes everything from the overrides.
         overrides: `a.b=c`, where c is YAML; list items by index.
 
     Raises:
         ConfigError: everything that is wrong, one line each.
     """
     mapping = load_mapping(path, overrides, sections=section_keys(model))
-    return validate(model, mapping, str(path), overridden=[".".join(o.path) for o in parse_overrides(overrides)])
+    source = "command line" if path is None else str(path)
+    return validate(model, mapping, source, overridden=[".".join(o.path) for o in parse_overrides(overrides)])
 
 
-def load_mapping(path: Path, overrides: Sequence[str] = (), *, sections: Sequence[str] = ()) -> dict[str, object]:
+def load_mapping(
+    path: Path | None, overrides: Sequence[str] = (), *, sections: Sequence[str] = ()
+) -> dict[str, object]:
     """Read a YAML file and apply the overrides, without a schema.
 
     Args:
-        path: the YAML file.
+        path: the YAML file; None starts with nothing.
         overrides: `a.b=c`, where c is YAML.
         sections: keys at the top whose value may be the path of a YAML file.
 
@@ -50,7 +53,8 @@ def load_mapping(path: Path, overrides: Sequence[str] = (), *, sections: Sequenc
         ConfigError: the file or an override cannot be read.
     """
     parsed = [_with_file(override, sections) for override in parse_overrides(overrides)]
-    return apply_overrides(inline_references(read_mapping(path), sections, path.parent), parsed)
+    given = {} if path is None else inline_references(read_mapping(path), sections, path.parent)
+    return apply_overrides(given, parsed)
 
 
 def validate(model: type[M], mapping: Mapping[str, object], source: str, *, overridden: Collection[str] = ()) -> M:

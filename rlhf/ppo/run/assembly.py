@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import PPOSettings
@@ -80,12 +81,40 @@ def put_together(
         longest, policy=trained.model, critic=None if critic is None else critic.model, reference=reference
     )
     policy = PolicyWithValueHead(trained.model, None if critic is None else critic.model).to(run.device)
+    if config.has_critic and load_value_head(policy, trained.source):
+        run.processes.say(f"value head: continued from {trained.source}")
+        if reference is None:
+            run.processes.say("reference: this policy, which PPO has trained, so the KL starts at 0 - see `reference`")
     optimizer = _optimizer(config, run, policy)
     scorer = Scorer(rewards, config.score, run.processes)
     frozen = Reference(trained, reference)
     collector = Collector(policy, frozen, scorer, language, config, run.processes, run.profile.phases)
     trainer = PPO(policy, collector, optimizer, config, run.processes, _generators(config, run))
     return PPORun(trainer=trainer, prompts=[], trained=trained, critic=critic)
+
+
+def load_value_head(policy: PolicyWithValueHead, source: str) -> bool:
+    """Load the value head that PPO saved with a policy into `policy`; False where there is none.
+
+    Raises:
+        ConfigError: it is damaged, or belongs to a critic of another width.
+    """
+    file = Path(source) / VALUE_HEAD
+    if not source or not file.is_file():  # a model that was built in memory has no source
+        return False
+    try:
+        saved = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}) - save the policy again, or remove the file") from None
+    shapes = {name: tuple(tensor.shape) for name, tensor in saved.items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in policy.value_head.state_dict().items()}
+    if shapes != expected:
+        raise ConfigError(
+            f"{file}: expected {expected}, found {shapes} - give the critic it was trained with, or remove the file to "
+            "start a new value head"
+        )
+    policy.value_head.load_state_dict(saved)
+    return True
 
 
 def check_context(parts: PPORun, prompts: Sequence[Prompt]) -> None:

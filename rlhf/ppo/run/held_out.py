@@ -1,6 +1,6 @@
 """Evaluates the policy on held-out prompts during PPO: mean score, KL to the reference, how responses end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -56,26 +56,3 @@ def held_out_metrics(trainer: PPO, prompts: Sequence[Prompt]) -> dict[str, float
         "evaluation/share_ended": ended / episodes,
         "evaluation/response_length": tokens / episodes,
     }
-
-
-def measured_by_user(found: object) -> dict[str, float]:
-    """Return what the user's function measured.
-
-    Raises:
-        ConfigError: it is not a mapping of names to numbers.
-    """
-    if not isinstance(found, Mapping) or not all(isinstance(value, int | float) for value in found.values()):
-        raise ConfigError(f"evaluation: expected a mapping of names to numbers, the function returned {found!r:.100}")
-    return {str(name): float(value) for name, value in found.items()}
-
-
-def check_evaluation(evaluation: object, every: int | None) -> None:
-    """Refuse an `evaluate_every` without an evaluation, or below 1.
-
-    Raises:
-        ConfigError: says what was found.
-    """
-    if every is not None and evaluation is None:
-        raise ConfigError("evaluate_every: there is no evaluation - give held-out prompts or a function")
-    if every is not None and every < 1:
-        raise ConfigError(f"evaluate_every: expected at least 1, found {every}")

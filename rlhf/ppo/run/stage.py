@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import PPOConfig
 from rlhf.data.records import Prompt
@@ -13,6 +13,7 @@ from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.pretrained.loading import load_causal_lm
 from rlhf.models.pretrained.tokenizer import Language, eos_ids, load_tokenizer
+from rlhf.models.reference import load_reference
 from rlhf.ppo.run.assembly import PPORun, check_context, check_shares, compile_parts, put_together, save_parts
 from rlhf.ppo.run.prompt_source import ListedPrompts
 from rlhf.ppo.run.steps import SHOWN, PPOSteps
@@ -58,7 +59,7 @@ def assemble(config: PPOConfig, run: Frame) -> PPORun:
     resets = make_resets(config, run, tokenizer, prompts, language.eos_ids)
     trained = trainable(config.model, partial(load_causal_lm, seed=config.seed), tokenizer)
     rewards = components(config.rewards, tokenizer, dtype=run.dtype, device=run.device)
-    parts = put_together(config, run, trained, language, rewards)
+    parts = put_together(config, run, trained, language, rewards, _reference(config, run, tokenizer))
     parts.trainer.resets = resets
     begun = prompts if resets is None else [*prompts, *(each.prompt for each in resets.pool())]
     check_context(parts, begun)
@@ -100,6 +101,13 @@ def _train(config: PPOConfig, run: Frame, directory: Path) -> None:
         save_parts(parts, directory, directory.with_name("critic"))
 
 
+def _reference(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel | None:
+    """Load the reference that the config names; None where it is the policy at the start."""
+    if config.reference is None or config.reference == config.model.path:
+        return None
+    return load_reference(resolve(config.reference), tokenizer, run.dtype, run.device)
+
+
 def _prompts(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
     section = config.prompts
     rows = load_rows(section)
@@ -109,5 +117,6 @@ def _prompts(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase) 
 
 
 def _inputs(config: PPOConfig) -> list[str]:
-    models = [config.model.path, *([config.critic_model.path] if config.critic_model else [])]
-    return [*models, config.prompts.path, *reward_inputs(config.rewards), *reset_inputs(config)]
+    critic = config.critic_model.path if config.critic_model else None
+    models = [path for path in (config.reference, critic) if path is not None]
+    return [config.model.path, *models, config.prompts.path, *reward_inputs(config.rewards), *reset_inputs(config)]

@@ -119,7 +119,8 @@ class FunctionReward:
             is_named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
             if is_named and parameter.default is parameter.empty and name not in arguments:
                 raise RewardError(
-                    f"{self._where} needs the column {name!r}; the columns that every prompt has are {columns}"
+                    f"{self._where} needs the column {name!r}; the columns that every prompt has are {columns} - name "
+                    "parameters as in f(prompts, completions, **columns): they are passed by name"
                 )
         return arguments
 

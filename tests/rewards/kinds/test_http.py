@@ -82,7 +82,7 @@ def test_no_episodes_are_no_request(chaos):
         (("rewards", b"[1.5, 2, 3]"), "expected 2 floats, got list of 3$"),
         (("rewards", b'["1.5", "2"]'), "score 0 is str '1.5'"),
         (("rewards", b"[1.5, null]"), "score 1 is None"),
-        (("rewards", b"[true, false]"), "score 0 is True"),
+        (("rewards", b'["true", 0]'), "score 0 is str 'true'"),
         (("rewards", b"[[1.5], [2]]"), r"score 0 is list \[1.5\]"),
         (("rewards", b"null"), "expected 2 floats, got None$"),
         (("rewards", b'"ab"'), "expected 2 floats, got str of 2$"),

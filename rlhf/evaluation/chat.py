@@ -1,0 +1,60 @@
+"""Verb: talk to a model in the terminal, one line a turn."""
+
+import sys
+from collections.abc import Callable, Iterable
+
+import torch
+
+from rlhf.config import GenerateConfig
+from rlhf.data.records import Row
+from rlhf.data.tokenization import prepare_prompts
+from rlhf.errors import ConfigError
+from rlhf.evaluation.respond import Policy, load_policy, respond
+from rlhf.fetch import resolve
+from rlhf.printable import printable
+from rlhf.training.precision import compute_dtype
+from rlhf.training.randomness import generator
+
+NO_LIMIT = 10**9
+"""Tokens of a conversation; the model's positions are the limit."""
+COMMANDS = "an empty line starts a new conversation, Ctrl-D ends"
+
+
+def chat(config: GenerateConfig) -> None:
+    """Answer each line of standard input, with the conversation so far as its prompt.
+
+    A model without a chat template continues each line on its own.
+
+    Raises:
+        RlhfError: bad config or model, or the conversation exceeds the model's positions.
+    """
+    if config.prompts is not None or config.output is not None or config.samples_per_prompt != 1:
+        raise ConfigError("chat: prompts, output and samples_per_prompt have no effect here - use rlhf generate")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    policy = load_policy(resolve(config.model), compute_dtype(config.precision, device), device)
+    print(f"{config.model}: {COMMANDS}", file=sys.stderr, flush=True)
+    converse(policy, config, sys.stdin, lambda text: print(printable(text), flush=True))
+
+
+def converse(policy: Policy, config: GenerateConfig, lines: Iterable[str], show: Callable[[str], None]) -> None:
+    """Answer the lines one after the other.
+
+    Args:
+        policy: answers.
+        config: how responses are drawn.
+        lines: of the user; an empty one starts a new conversation.
+        show: gets each response.
+    """
+    numbers = generator(config.seed, "chat")
+    has_template = policy.tokenizer.chat_template is not None
+    messages: list[dict[str, object]] = []
+    for line in lines:
+        said = line.strip()
+        messages = [*messages, {"role": "user", "content": said}] if said else []
+        if not said:
+            continue
+        row = Row({"prompt": messages if has_template else said}, "this line")
+        prompts = prepare_prompts([row], policy.tokenizer, max_length=NO_LIMIT, over_long="error").items
+        (answer,) = respond(policy, prompts, config.decoding, numbers)
+        messages.append({"role": "assistant", "content": answer.text})
+        show(answer.text)
