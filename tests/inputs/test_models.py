@@ -9,10 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForSequenceClassification, CodeGenConfig, Cohere2Config, GraniteConfig, OPTConfig
+from transformers import (
+    AutoModelForSequenceClassification,
+    CodeGenConfig,
+    Cohere2Config,
+    Gemma3Config,
+    GraniteConfig,
+    OPTConfig,
+)
 
+from rlhf import generate
+from rlhf.config import EvaluateConfig
+from rlhf.config.reading.loader import validate
 from rlhf.doctor.examination import assembled, checked
 from rlhf.errors import ConfigError
+from rlhf.evaluation.assembly import evaluate as evaluate_stage
 from rlhf.models.pretrained.loading import load_causal_lm, load_scalar_lm
 
 
@@ -145,3 +156,91 @@ def _pickle(state, directory: Path, num_files: int) -> None:
         torch.save({name: state[name] for name in state if names[name] == file}, directory / file)
     index = {"metadata": {"total_size": 1}, "weight_map": names}
     (directory / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+
+
+@pytest.fixture
+def instruct(workshop, tmp_path):
+    """A policy that ships settings of its own, as most instruct models do."""
+    path = tmp_path / "instruct"
+    shutil.copytree(workshop / "policy", path)
+    settings = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05}
+    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, "pad_token_id": 0, **settings}))
+    return path
+
+
+def test_rollouts_ignore_generation_config_and_say_so_once(tiny, workshop, instruct, capsys) -> None:
+    rollouts = []
+    for path in (instruct, workshop / "policy"):
+        made = tiny.parts(tiny.ppo_config(workshop, model__path=str(path)))
+        rollouts.append(tiny.collected(made).rollout)
+    assert torch.equal(rollouts[0].response_ids, rollouts[1].response_ids)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "generation_config.json" in line]
+    assert len(lines) == 1
+    assert (
+        "sets temperature 0.7, top_k 20, top_p 0.8, repetition_penalty 1.05; rollouts draw from the whole" in lines[0]
+    )
+
+
+def test_the_doctor_says_it_too(tiny, workshop, instruct) -> None:
+    findings = {each.name: each for each in checked(assembled(tiny.ppo_config(workshop, model__path=str(instruct))))}
+    assert findings["decoding"].state == "ok" and "top_p 0.8" in findings["decoding"].line
+    assert findings["sampler"].state == "ok"
+    assert "decoding" not in {each.name for each in checked(assembled(tiny.ppo_config(workshop)))}
+
+
+def test_answers_take_it_where_that_is_asked_for(instruct, workshop, tmp_path) -> None:
+    prompts = ["The film", "At last"] * 10
+
+    def texts(path, **options):
+        rows = generate(str(path), prompts, max_new_tokens=8, precision="float32", **options)
+        return [row["response"] for row in rows]
+
+    plain, own = texts(workshop / "policy"), texts(instruct, filters="model")
+    assert texts(instruct) == plain != own
+    assert texts(workshop / "policy", filters="model") == plain  # it ships nothing
+    settings = json.loads((instruct / "generation_config.json").read_text())
+    (instruct / "generation_config.json").write_text(json.dumps({**settings, "top_k": 1}))
+    assert texts(instruct, filters="model") == texts(instruct, filters="model", seed=5)
+
+
+@pytest.mark.parametrize("decoding", ["model", {"filters": "model", "max_new_tokens": 48}])
+def test_evaluation_takes_decoding_model(workshop, instruct, tmp_path, decoding) -> None:
+    given = {"output_dir": str(tmp_path / "run"), "policies": {"a": str(instruct), "b": str(workshop / "policy")}}
+    given |= {"prompts": {"path": str(workshop / "prompts.jsonl")}, "precision": "float32", "decoding": decoding}
+    config = validate(EvaluateConfig, given, "file")
+    assert (config.decoding.filters, config.decoding.max_new_tokens) == ("model", 48)
+    assert evaluate_stage(config).is_file()
+
+
+def test_a_setting_that_the_sampler_lacks_is_refused(instruct) -> None:
+    file = instruct / "generation_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({**settings, "no_repeat_ngram_size": 3}))
+    with pytest.raises(ConfigError, match=r"sets no_repeat_ngram_size, .* - take it out there, or set decoding"):
+        generate(str(instruct), ["So"], filters="model")
+    assert generate(str(instruct), ["So"], filters="none")
+    file.write_text(json.dumps(settings))
+    assert generate(str(instruct), ["So"], filters="model")
+
+
+def test_a_model_whose_sizes_lie_in_a_text_config_has_a_value_head(small, tiny, workshop, tmp_path) -> None:
+    # huggingface/trl#3828: Gemma 3's hidden_size was looked for beside text_config, and not found.
+    text = {**small.SIZES, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 8}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 28, "patch_size": 14}
+    tokens = {"boi_token_index": 5, "eoi_token_index": 6, "image_token_index": 7, "mm_tokens_per_image": 4}
+    model = small.of_config(Gemma3Config(text_config=text, vision_config=vision, **tokens))
+    path = small.save(model, tmp_path / "gemma3", tiny)
+    made = tiny.parts(tiny.ppo_config(workshop, model__path=path))
+    assert made.trainer.policy.value_head.linear.in_features == 32
+    assert made.trainer.step([made.prompts[i] for i in range(8)]).updates
+
+
+def test_a_critic_with_two_labels_is_refused_before_the_first_step(tiny, workshop, tmp_path) -> None:
+    # huggingface/trl#3269: "The size of tensor a (53) must match the size of tensor b (2)" in the middle of a step.
+    path = tmp_path / "two"
+    AutoModelForSequenceClassification.from_pretrained(workshop / "policy", num_labels=2).save_pretrained(path)
+    tiny.give_tokenizer(path)
+    separate = {"critic": "separate", "critic_model": {"path": str(path)}}
+    with pytest.raises(ConfigError, match="needs 1 label, found 2 - train one with `rlhf reward-model`"):
+        tiny.parts(tiny.ppo_config(workshop, **separate))

@@ -1,9 +1,10 @@
-"""Check of rotary factors that depend on the length of a sequence; models without such factors have none."""
+"""Checks of what only some models have: rotary factors that depend on the length, and settings of their own."""
 
 from collections.abc import Iterator
 
 from rlhf.doctor.finding import Finding, graded
 from rlhf.models.passes.rotary import chosen_factors, steady_length
+from rlhf.models.pretrained.generation import ignored_settings
 from rlhf.ppo.run.assembly import PPORun
 
 
@@ -21,3 +22,10 @@ def factors_are_steady(parts: PPORun) -> Iterator[Finding]:
         if chosen is not None
         else "",
     )
+
+
+def decoding_is_plain(parts: PPORun) -> Iterator[Finding]:
+    """Rollouts draw from the policy as it is; a finding where the model asks for something else."""
+    ignored = ignored_settings(parts.trained.model)
+    if ignored is not None:
+        yield Finding("decoding", "ok", ignored)
