@@ -135,7 +135,13 @@ def joined(config: StageSettings, path: Path, fingerprint: str, *, profile: bool
         trackers=config.logging.trackers, expected=config.expected_processes, project_dir=str(path / "events")
     )
     seed_everything(config.seed)
-    directory = RunDirectory(path, fingerprint=fingerprint, resume=config.checkpoints.resume, is_main=processes.is_main)
+    directory = RunDirectory(
+        path,
+        fingerprint=fingerprint,
+        settings=flattened(_what_counts(config)),
+        resume=config.checkpoints.resume,
+        is_main=processes.is_main,
+    )
     dtype = compute_dtype(config.model.precision, processes.device)
     if processes.any(dtype == torch.float32):  # one that measured otherwise must not compute otherwise
         dtype = torch.float32
