@@ -18,7 +18,7 @@ from rlhf.data.intake import common_type
 from rlhf.data.records import Prepared, Row
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
-from rlhf.models.pretrained.loading import context_length
+from rlhf.models.pretrained.loading import context_length, limit_of
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.stage import Frame, completed, export, fingerprint, frame, load_rows, optimizer_settings, trainable
@@ -195,6 +195,9 @@ def reported(prepared: Prepared[T], source: Source, run: Frame) -> list[T]:
 def make_learner(task: Task[Any], run: Frame, trained: Trainable, tokenizer: PreTrainedTokenizerBase) -> Learner:
     """Bring a float32 model to its device, take its master weights, and let it compute as the run does."""
     trained.model.to(run.device)  # type: ignore[arg-type]  # transformers wraps the method out of its type
+    if trained.model.can_generate():  # the rows of a scalar model stay below the limit: whoever asks it is not known
+        sections = (task.settings.data, task.settings.eval_data)
+        run.choose_factors(max(each.max_length for each in sections if each is not None), policy=trained.model)
     weights = MasterWeights(trained.model, run.dtype, keep_float32=task.kept_in_float32(trained.model))
     return Learner(trained=trained, weights=weights, tokenizer=tokenizer)
 
@@ -208,7 +211,7 @@ def check_length(model: PreTrainedModel, longest: int, source: Source) -> None:
     limit = context_length(model)
     if limit is not None and longest > limit:
         raise ConfigError(
-            f"{source.name}: the longest sequence has {longest} tokens, but the model has {limit} positions - "
+            f"{source.name}: the longest sequence has {longest} tokens, but the model has {limit_of(model)} - "
             f"lower max_length ({source.fitting.max_length}) to {limit} or less"
         )
 

@@ -22,7 +22,7 @@ from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language, all_eos_ids, eos_ids, load_tokenizer, with_pad
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
 from rlhf.models.reference import load_reference
-from rlhf.stage import tuned
+from rlhf.stage import going_on, tuned
 from rlhf.training.storage.fingerprint import content_digest
 
 Model = PreTrainedModel | PeftModel | str
@@ -85,13 +85,15 @@ def given_policy(policy: Model, section: TuningSection, tokenizer: PreTrainedTok
     """
     if isinstance(policy, str):
         source = resolve(policy)
+        if section.lora == "continue":
+            return going_on(source, tokenizer)
         return tuned(load_causal_lm(source), section, tokenizer, source)
     name = name_of_model(policy)
     _check_trainable("policy", policy)
     if not isinstance(policy, PeftModel):
         check_logits(plain(policy), name)
         return tuned(policy, section, tokenizer, name)
-    if section.lora is not None or section.trainable_layers is not None:
+    if section.lora not in (None, "continue") or section.trainable_layers is not None:
         raise ConfigError("model.lora, model.trainable_layers: the policy has an adapter already - leave them out")
     model = policy.get_base_model()
     is_prompt = policy.active_peft_config.is_prompt_learning
@@ -100,7 +102,7 @@ def given_policy(policy: Model, section: TuningSection, tokenizer: PreTrainedTok
     check_logits(plain(model), name)
     fit_vocabulary(model, tokenizer, name)
     use_short_row_attention(model)
-    return Trainable(model=model, adapter=policy, source=name)
+    return Trainable(model=model, adapter=policy, source=name, continues=section.lora == "continue")
 
 
 def given_reward_model(model: Model, config: RewardSettings, tokenizer: PreTrainedTokenizerBase) -> Trainable:

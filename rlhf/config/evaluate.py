@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from rlhf.config.shared import (
     ChatSection,
@@ -30,6 +30,20 @@ class DecodingSection(Section):
     temperature: NonNegative = Field(1.0, description="0 takes the likeliest token, and the KL is then that at 1")
     stop_strings: list[str] = Field([], description="a response ends when one of them has appeared")
     batch_rows: Count = Field(64, description="prompts decoded together")
+    filters: Literal["none", "model"] = Field(
+        "none",
+        description="model: temperature, top_k, top_p, min_p and repetition_penalty as the model's "
+        "generation_config.json sets them; `decoding: model` is short for it",
+    )
+
+
+Decoding = Annotated[
+    DecodingSection,
+    BeforeValidator(
+        lambda value: {"filters": "model"} if value == "model" else value,
+        json_schema_input_type=DecodingSection | Literal["model"],
+    ),
+]
 
 
 class GoldSection(Section):
@@ -59,7 +73,7 @@ class EvaluateSettings(ChatSection, Seeded):
 
     prompts: FittingSection = Field(FittingSection(), description="what happens to prompts that do not fit")
     gold: GoldSection | None = Field(None, description="the gold judge, when there is one")
-    decoding: DecodingSection = DecodingSection()
+    decoding: Decoding = DecodingSection()
     precision: Precision = Field("auto", description="compute type")
     microbatch_tokens: Count = Field(2048, description="padded tokens in one forward pass")
     num_side_by_side: Count = Field(8, description="samples printed side by side in the summary")
@@ -109,7 +123,7 @@ class GenerateConfig(ChatSection):
     output: str | None = Field(None, description="JSONL file; null prints to standard output")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler")
     samples_per_prompt: Count = Field(1, description="responses for each prompt")
-    decoding: DecodingSection = DecodingSection()
+    decoding: Decoding = DecodingSection()
     precision: Precision = Field("auto", description="compute type")
 
 

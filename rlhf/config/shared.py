@@ -3,7 +3,7 @@
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 
 def _on_or_off(value: Any) -> Any:
@@ -53,11 +53,25 @@ class ChatSection(Section):
         return {"chat_template": self.chat_template, "chat_template_kwargs": self.chat_template_kwargs}
 
 
+def _lora_form(value: Any) -> str:
+    """Tell which of its two forms `lora` has, so that a refusal speaks of that one alone."""
+    return "continue" if isinstance(value, str) else "settings"
+
+
+Lora = Annotated[
+    Annotated[LoraSection, Tag("settings")] | Annotated[Literal["continue"], Tag("continue")],
+    Discriminator(_lora_form),
+]
+
+
 class TuningSection(ChatSection):
     """Which weights of a model are trained, and what it computes in."""
 
     precision: Precision = Field("auto", description="compute type; `auto` takes bfloat16 where the hardware has it")
-    lora: LoraSection | None = Field(None, description="train low-rank adapters and keep the model frozen")
+    lora: Lora | None = Field(
+        None,
+        description="train new low-rank adapters and keep the model frozen; continue: go on with the adapter in `path`",
+    )
     trainable_layers: Count | None = Field(
         None, description="train only this many of the last blocks and the final norm; embeddings stay frozen"
     )

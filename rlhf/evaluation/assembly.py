@@ -17,7 +17,7 @@ from rlhf.evaluation.compare import Comparison, PolicyGenerations, side_by_side,
 from rlhf.evaluation.gold import GoldJudge
 from rlhf.evaluation.judges import reward_scores, train_gold_judge
 from rlhf.evaluation.output import json_lines, response_rows, write_output
-from rlhf.evaluation.respond import Policy, Response, load_policy, respond, sequence_kl
+from rlhf.evaluation.respond import Policy, Response, fix_factors, load_policy, respond, sequence_kl, temperature_of
 from rlhf.fetch import resolve
 from rlhf.models.pretrained.tokenizer import tokenizer_fingerprint
 from rlhf.printable import printable
@@ -107,8 +107,11 @@ def _generations(
         policy = reference if given == inputs.reference else _loaded(given, settings, device)
         _check_tokenizers(name, policy, reference)
         prompts = _prompts(inputs, settings, policy)
+        fix_factors(reference, prompts, settings.decoding)
         # Every policy draws the same uniform numbers: a policy that meets itself says the same.
         responses = respond(policy, prompts, settings.decoding, generator(settings.seed, "evaluate"))
+        if settings.decoding.filters == "model":
+            print(f"{name}: answers with its own settings; the KL is that on such answers", flush=True)
         if output_dir is not None:
             write_output(output_dir / f"{name}.jsonl", json_lines(response_rows(prompts, responses)))
         kl = _kl(settings, policy, reference, prompts, responses)
@@ -134,7 +137,7 @@ def _kl(
 ) -> list[float]:
     if policy is reference:
         return [0.0] * len(prompts)
-    temperature = settings.decoding.temperature or 1.0
+    temperature = temperature_of(policy, settings.decoding) or 1.0
     return sequence_kl(
         policy, reference, prompts, responses, temperature=temperature, max_tokens=settings.microbatch_tokens
     )

@@ -16,7 +16,7 @@ from rlhf.errors import RewardError
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.passes.anatomy import switch_off_dropout
 from rlhf.models.passes.attention import use_short_row_attention
-from rlhf.models.pretrained.loading import context_length, frozen_in, load_scalar_lm
+from rlhf.models.pretrained.loading import context_length, frozen_in, limit_of, load_scalar_lm
 from rlhf.models.pretrained.tokenizer import load_tokenizer, tokenizer_fingerprint, with_pad
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
 from rlhf.models.scalar import ScalarModel
@@ -88,7 +88,8 @@ class ModelReward:
         limit, longest = context_length(self.model.classifier), max(map(len, rows), default=0)
         if limit is not None and longest > limit:
             raise RewardError(
-                f"reward model {self.path}: prompt and response have {longest} tokens, the model {limit} positions"
+                f"reward model {self.path}: prompt and response have {longest} tokens, the model "
+                f"{limit_of(self.model.classifier)}"
             )
         scores = torch.zeros(len(rows))
         for items in token_budget_batches([len(row) for row in rows], self._max_tokens):
