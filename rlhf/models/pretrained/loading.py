@@ -20,6 +20,7 @@ from rlhf.errors import ConfigError
 from rlhf.models.passes.anatomy import blocks, check_logits, final_norm, switch_off_dropout, trunk
 from rlhf.models.passes.rotary import steady_length, why_steady
 from rlhf.models.pretrained.adapters import base_of, is_adapter, trained_head
+from rlhf.models.pretrained.place import check_exists
 from rlhf.models.pretrained.quiet import quiet_transformers
 from rlhf.models.pretrained.refusals import unclassifiable, unloadable
 from rlhf.models.pretrained.tokenizer import load_tokenizer
@@ -200,6 +201,7 @@ def _loaded(
     kind: Any, path: str, trust_remote_code: bool, *, may_lack: str | None = None, **options: Any
 ) -> PreTrainedModel:
     """Load weights, and refuse files that lack some: transformers would silently draw those at random."""
+    check_exists(path)
     try:
         # transformers draws missing weights from the global generator, whose state belongs to the run.
         with quiet_transformers(), torch.random.fork_rng(devices=[]):

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rlhf.errors import ConfigError
 from rlhf.models.pretrained.chat_template import use_chat_template
+from rlhf.models.pretrained.place import check_exists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +53,9 @@ def read_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     """Load a tokenizer as it is, with or without EOS and pad.
 
     Raises:
-        ConfigError: the directory holds no tokenizer.
+        ConfigError: the directory holds no tokenizer, or does not exist.
     """
+    check_exists(path)
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as problem:
