@@ -150,7 +150,7 @@ def test_generate_reads_the_template_that_it_is_given(
         return []
 
     monkeypatch.setattr("rlhf.evaluation.generate.respond", noted)
-    monkeypatch.setattr("rlhf.evaluation.generate.response_lines", lambda *given, **options: "")
+    monkeypatch.setattr("rlhf.evaluation.generate.response_rows", lambda *given: [])
     (tmp_path / "generate.yaml").write_text(
         f"model: data/tiny_model\nprompts: {{path: {asked}}}\nchat_template: {template}\n"
         "chat_template_kwargs: {mood: 'sad '}\n"
