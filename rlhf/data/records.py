@@ -17,6 +17,8 @@ class Row:
     """Cells by column name, after `column_map`."""
     location: str
     """Where the row is, as in `train.jsonl:12` or `train.parquet:row 12`, counted from 1."""
+    is_mapped: bool = False
+    """Whether `column_map` said which columns are ours: nothing is guessed then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +75,5 @@ class Prepared(Generic[T]):
     """In the order of the rows."""
     counts: dict[str, int]
     """read = kept + dropped_long + dropped_empty + dropped_equal; `cut` of the kept were cut on the left."""
+    description: str = ""
+    """What the rows held, as it is printed."""
