@@ -1,6 +1,6 @@
 """Rows to demonstrations: a prompt as sampling sees it, and a whole response to it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from transformers import PreTrainedTokenizerBase
 
@@ -8,7 +8,8 @@ from rlhf.data import cells
 from rlhf.data.encoder import Encoder
 from rlhf.data.intake import OnEmpty, Outcome, dropped_as_empty, prepared, refused_as_empty
 from rlhf.data.over_long import OverLong, fate_of, fitted
-from rlhf.data.reading.dataset_type import DatasetType, detect_type, missing_columns
+from rlhf.data.reading.dataset_type import DatasetType, missing_columns
+from rlhf.data.reading.typed_rows import typed
 from rlhf.data.records import Demonstration, Prepared, Row
 from rlhf.data.sequences import prompt_ids_of, prompt_of, token_sequence
 
@@ -17,7 +18,7 @@ _RESPONSES = {DatasetType.PROMPT_COMPLETION: "completion", DatasetType.PREFERENC
 
 
 def prepare_demonstrations(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
@@ -37,15 +38,13 @@ def prepare_demonstrations(
         DataError: a row cannot be used, or none is left.
         ConfigError: the tokenizer lacks EOS or chat template.
     """
-    column = _RESPONSES.get(detect_type(rows))
-    if column is None or "prompt" not in rows[0].values:
-        why = " of a demonstration (or {prompt, chosen, rejected})"
-        raise missing_columns(rows[0], ("prompt", "completion"), why)
+    known = typed(rows, _RESPONSES)
+    column = _RESPONSES[known.kind]
     encoder = Encoder(tokenizer, append_eos=True)
 
     def make(row: Row) -> Outcome[Demonstration]:
         if "prompt" not in row.values:
-            raise missing_columns(row, ("prompt", column))
+            raise missing_columns(row, ("prompt", column), " of a demonstration")
         raw, response = cells.text_or_messages(row, "prompt"), cells.text_or_messages(row, column)
         if refused_as_empty([raw, response], row, on_empty):
             return Outcome(None, "dropped_empty")
@@ -59,4 +58,4 @@ def prepare_demonstrations(
         demonstration = Demonstration(prompt_of(row, raw, text, kept), tuple(response_ids))
         return Outcome(demonstration, fate_of(kept, prompt_ids))
 
-    return prepared(rows, make)
+    return prepared(known.rows, make, known.description)

@@ -1,7 +1,7 @@
 """What becomes of each row on its way in: kept, cut, or dropped and counted."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -37,20 +37,26 @@ def dropped_as_empty(row: Row, on_empty: OnEmpty) -> Outcome[T]:
     return Outcome(None, "dropped_empty")
 
 
-def prepared(rows: Sequence[Row], make: Callable[[Row], Outcome[T]]) -> Prepared[T]:
-    """Turn each row into a record, and count what became of the rows.
+def prepared(rows: Iterable[Row], make: Callable[[Row], Outcome[T]], description: str = "") -> Prepared[T]:
+    """Turn each row into a record as it comes, and count what became of the rows; no row stays in memory.
 
     Raises:
         DataError: no row is left.
     """
-    outcomes = [make(row) for row in rows]
-    items = [outcome.item for outcome in outcomes if outcome.item is not None]
-    fates = Counter(outcome.fate for outcome in outcomes)
-    counts = {"read": len(rows), "kept": len(items), "cut": fates["cut"], **{name: fates[name] for name in _DROPS}}
+    items: list[T] = []
+    fates: Counter[str] = Counter()
+    first = ""
+    for row in rows:
+        outcome = make(row)
+        first = first or f" from {row.location} on"
+        fates[outcome.fate] += 1
+        if outcome.item is not None:
+            items.append(outcome.item)
+    num_read = sum(fates.values())
+    counts = {"read": num_read, "kept": len(items), "cut": fates["cut"], **{name: fates[name] for name in _DROPS}}
     if not items:
         drops = ", ".join(f"{name} {counts[name]}" for name in _DROPS)
-        first = f" from {rows[0].location} on" if rows else ""
         raise DataError(
-            f"0 rows left: all {len(rows)} rows{first} were dropped ({drops}) - see max_length and over_long"
+            f"0 rows left: all {num_read} rows{first} were dropped ({drops}) - see max_length and over_long"
         )
-    return Prepared(items, counts)
+    return Prepared(items, counts, description)

@@ -4,7 +4,7 @@ Plain prompts and responses are tokenized separately and joined, so the ids of a
 its response. For conversations see `encoder.Encoder.conversation`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
@@ -13,16 +13,18 @@ from rlhf.data import cells
 from rlhf.data.encoder import Encoder
 from rlhf.data.intake import OnEmpty, Outcome, dropped_as_empty, prepared, refused_as_empty
 from rlhf.data.over_long import OverLong, fate_of, fitted
-from rlhf.data.reading.dataset_type import DatasetType, detect_type, missing_columns
+from rlhf.data.reading.dataset_type import DatasetType, untyped
+from rlhf.data.reading.typed_rows import in_our_columns, typed
 from rlhf.data.records import Example, Pair, Prepared, Prompt, Row
 from rlhf.data.sequences import TokenSequence, prompt_ids_of, prompt_of, token_sequence
 from rlhf.errors import ConfigError
 
+_EXAMPLES = (DatasetType.PROMPT_COMPLETION, DatasetType.MESSAGES, DatasetType.TEXT)
 LossOn = Literal["completion", "assistant", "all"]
 
 
 def prepare_examples(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
@@ -34,7 +36,7 @@ def prepare_examples(
     """Turn rows of text, messages, or prompt and completion into examples.
 
     Args:
-        rows: all of one type.
+        rows: all of one type, in any known format; read one by one.
         tokenizer: of the model.
         max_length: tokens of an example.
         over_long: what to do with longer ones; only prompts are ever cut.
@@ -47,9 +49,8 @@ def prepare_examples(
         DataError: a row cannot be used, or none is left.
         ConfigError: the tokenizer lacks EOS or chat template, or `loss_on` is "assistant" for plain text.
     """
-    kind = detect_type(rows)
-    if kind not in (DatasetType.TEXT, DatasetType.MESSAGES, DatasetType.PROMPT_COMPLETION):
-        raise missing_columns(rows[0], ("prompt", "completion"), " (or {messages}, or {text})")
+    known = typed(rows, _EXAMPLES)
+    kind = known.kind
     encoder = Encoder(tokenizer, append_eos=append_eos)
 
     def make(row: Row) -> Outcome[Example]:
@@ -63,11 +64,11 @@ def prepare_examples(
             return dropped_as_empty(row, on_empty)
         return _example(sequence, encoder, row, max_length=max_length, over_long=over_long, loss_on=loss_on)
 
-    return prepared(rows, make)
+    return prepared(known.rows, make, known.description)
 
 
 def prepare_pairs(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
@@ -84,9 +85,7 @@ def prepare_pairs(
         DataError: a row cannot be used, or none is left.
         ConfigError: the tokenizer lacks EOS or chat template.
     """
-    kind = detect_type(rows)
-    if kind is not DatasetType.PREFERENCE:
-        raise missing_columns(rows[0], ("chosen", "rejected"))
+    known = typed(rows, [DatasetType.PREFERENCE])
     encoder = Encoder(tokenizer, append_eos=append_eos)
 
     def make(row: Row) -> Outcome[Pair]:
@@ -107,11 +106,11 @@ def prepare_pairs(
         pair = Pair(tuple(kept + chosen.response_ids), tuple(kept + rejected.response_ids), margin)
         return Outcome(pair, fate_of(kept, chosen.prompt_ids))
 
-    return prepared(rows, make)
+    return prepared(known.rows, make, known.description)
 
 
 def prepare_prompts(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
@@ -126,7 +125,9 @@ def prepare_prompts(
         DataError: a row cannot be used, or none is left.
         ConfigError: the tokenizer lacks a chat template for messages.
     """
-    return prepared(rows, prompt_maker(tokenizer, max_length=max_length, over_long=over_long, on_empty=on_empty))
+    known = typed(rows, [DatasetType.PROMPT])
+    make = prompt_maker(tokenizer, max_length=max_length, over_long=over_long, on_empty=on_empty)
+    return prepared(known.rows, make, known.description)
 
 
 def prompt_maker(
@@ -135,9 +136,10 @@ def prompt_maker(
     """Return what `prepare_prompts` does to each row."""
     encoder = Encoder(tokenizer, append_eos=False)
 
-    def make(row: Row) -> Outcome[Prompt]:
+    def make(given: Row) -> Outcome[Prompt]:
+        row = in_our_columns(given, [DatasetType.PROMPT]).row
         if "prompt" not in row.values:
-            raise missing_columns(row, ("prompt",))
+            raise untyped(row, [DatasetType.PROMPT])
         raw = cells.text_or_messages(row, "prompt")
         if refused_as_empty([raw], row, on_empty):
             return Outcome(None, "dropped_empty")

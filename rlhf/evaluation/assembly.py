@@ -170,7 +170,7 @@ def _check_tokenizers(name: str, policy: Policy, reference: Policy) -> None:
 def _prompts(inputs: ComparisonInputs, settings: EvaluateSettings, policy: Policy) -> list[Prompt]:
     prepared = prepare_prompts(inputs.prompts, policy.tokenizer, **settings.prompts.fitting)
     counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items() if count)
-    print(f"{inputs.prompts_name}: {counts}", flush=True)
+    print(f"{inputs.prompts_name} [{prepared.description}]: {counts}", flush=True)
     return prepared.items
 
 
@@ -179,7 +179,7 @@ def _comparison_inputs(config: EvaluateConfig) -> ComparisonInputs:
     return ComparisonInputs(
         policies=policies,
         reference=resolve(config.reference) if config.reference else next(iter(policies.values())),
-        prompts=load_rows(config.prompts),
+        prompts=list(load_rows(config.prompts)),
         prompts_name=config.prompts.path,
         reward_model=config.reward_model,
     )

@@ -33,7 +33,7 @@ def generate(config: GenerateConfig) -> Path | None:
     policy = load_policy(resolve(config.model), compute_dtype(config.precision, device), device)
     prepared = _prompts(config, policy)
     counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items() if count)
-    print(f"prompts: {counts}", file=sys.stderr, flush=True)
+    print(f"prompts [{prepared.description}]: {counts}", file=sys.stderr, flush=True)
     rows = answers(
         policy, prepared.items, config.decoding, samples_per_prompt=config.samples_per_prompt, seed=config.seed
     )
