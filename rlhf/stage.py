@@ -21,8 +21,7 @@ from rlhf.config.shared import (
     StageSettings,
     TuningSection,
 )
-from rlhf.data.intake import common_type
-from rlhf.data.reading.rows import read_rows
+from rlhf.data.reading.rows import stream_rows
 from rlhf.data.records import Prepared, Row
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
@@ -107,8 +106,8 @@ class Frame:
             self.profile.measure_machine(largest_matrix(model), microbatch_tokens, self.dtype)
 
     def report(self, what: str, prepared: Prepared[Any]) -> None:
-        """Print how many rows were taken and what happened to the others."""
-        self.processes.say(f"{what}: {prepared.summary()}")
+        """Print what was detected in the rows, how many were taken and what happened to the others."""
+        self.processes.say(f"{what} [{prepared.description}]: {prepared.summary()}")
 
     def warn_of_shared(self, training: Sequence[Hashable], heldout: Sequence[Hashable]) -> None:
         """Say how many held-out records are in the training data too: they make a held-out number look too good."""
@@ -199,14 +198,9 @@ def fingerprint_with(config: StageSettings | EvaluateSettings, content: Sequence
     return f"{json_digest(_what_counts(config))}-{json_digest([*content, *files])}"
 
 
-def load_rows(section: DataSection) -> list[Row]:
-    """Read the rows that a data section names."""
-    return read_rows(resolve(section.path), split=section.split, column_map=section.column_map, limit=section.limit)
-
-
-def describe_rows(section: DataSection, rows: Sequence[Row]) -> str:
-    """Return where rows come from and which type was detected."""
-    return f"{section.path} [{common_type(rows, section.on_bad_row)[0]}]"
+def load_rows(section: DataSection) -> Iterator[Row]:
+    """Yield the rows that a data section names, as they are read."""
+    return stream_rows(resolve(section.path), split=section.split, limit=section.limit, **section.naming)
 
 
 def trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTrainedTokenizerBase) -> Trainable:

@@ -3,7 +3,7 @@
 SFT and the reward model are the two tasks; the stages of their YAML files and their trainers in Python run this code.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import RewardModelConfig, RewardSettings, SftConfig, SFTSettings
 from rlhf.config.shared import DataSection, FittingSection
-from rlhf.data.intake import common_type
 from rlhf.data.records import Prepared, Row
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
@@ -51,17 +50,28 @@ class Learner:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Rows that were read, and what happens to those that do not fit."""
+    """Rows, and what happens to those that do not fit."""
 
     name: str
     """Where they come from, for messages."""
-    rows: Sequence[Row]
+    rows: Iterable[Row]
+    """Those of a file or a hub name are read while they are gone through, once."""
     fitting: FittingSection
 
     @classmethod
     def of(cls, section: DataSection) -> "Source":
-        """Read the rows that a data section names."""
+        """Take the rows that a data section names."""
         return cls(section.path, load_rows(section), section)
+
+    @property
+    def known_rows(self) -> list[Row]:
+        """The rows, in memory: for a source that was made with a list, which can be gone through twice."""
+        assert isinstance(self.rows, list)
+        return self.rows
+
+    def in_memory(self) -> "Source":
+        """Return the source with its rows in memory, so that they can be gone through twice."""
+        return Source(self.name, list(self.rows), self.fitting)
 
 
 class Task(Protocol[T]):
@@ -188,7 +198,7 @@ def prepared_items(task: Task[T], source: Source, tokenizer: PreTrainedTokenizer
 
 def reported(prepared: Prepared[T], source: Source, run: Frame) -> list[T]:
     """Say how many rows of a source were taken, and return what they became."""
-    run.report(f"{source.name} [{common_type(source.rows, source.fitting.on_bad_row)[0]}]", prepared)
+    run.report(source.name, prepared)
     return prepared.items
 
 

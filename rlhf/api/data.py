@@ -2,12 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from rlhf.config.shared import FittingSection
-from rlhf.data.reading.rows import read_rows
+from rlhf.data.reading.column_names import in_our_names
+from rlhf.data.reading.rows import stream_rows
 from rlhf.data.records import Row
 from rlhf.errors import DataError
 from rlhf.fetch import resolve
@@ -15,7 +17,7 @@ from rlhf.ppo.run.prompt_source import GivenPrompt, rows_of
 from rlhf.supervised_run import Source
 
 GivenRows = Iterable[Mapping[str, Any]] | str | Path
-"""A list of mappings or a `datasets.Dataset`; or a path, hub name or `fetch:NAME/file`, read as a YAML file's is."""
+"""A list of mappings, a `Dataset` or `IterableDataset`; or what `path` may be in a YAML file, and is read like it."""
 
 
 def given_source(given: GivenRows, name: str, fitting: FittingSection) -> Source:
@@ -25,14 +27,16 @@ def given_source(given: GivenRows, name: str, fitting: FittingSection) -> Source
         DataError: nothing can be read, there are no rows, or they are no mappings; says which.
     """
     if isinstance(given, str | Path):
-        return Source(str(given), read_rows(resolve(str(given))), fitting)
-    rows = list(_rows(_several(given, name), name))
-    if not rows:
+        return Source(str(given), stream_rows(resolve(str(given)), **fitting.naming), fitting)
+    rows = in_our_names(_rows(_several(given, name), name), **fitting.naming)
+    first = next(rows, None)
+    if first is None:
         raise DataError(f"{name}: 0 rows")
-    return Source(name, rows, fitting)
+    source = Source(name, chain([first], rows), fitting)
+    return source.in_memory() if isinstance(given, Sequence) else source
 
 
-_NAME = re.compile(r"\S+/[\w.\-]+|\S+\.(jsonl?|ndjson|csv|parquet)")
+_NAME = re.compile(r"\S+/[\w.\-]+|\S+\.(jsonl?|ndjson|csv|parquet)(\.(gz|bz2|xz|zst))?")
 """`owner/name`, a path, or a file whose ending says what it holds."""
 
 GivenPrompts = Iterable[GivenPrompt] | str | Path
@@ -47,7 +51,7 @@ def given_prompts(given: GivenPrompts, fitting: FittingSection) -> Source:
     """
     if isinstance(given, Path) or (isinstance(given, str) and _is_name(given)):
         return given_source(given, "prompts", fitting)
-    rows = list(rows_of(given))  # refuses a text that names nothing: a prompt, forgotten outside of a list
+    rows = list(rows_of(given, fitting))  # refuses a text that names nothing: a prompt, forgotten outside of a list
     if not rows:
         raise DataError("prompts: 0 rows")
     return Source("prompts", rows, fitting)
@@ -68,7 +72,7 @@ def _is_name(text: str) -> bool:
 
 def _several(given: object, name: str) -> Iterable[object]:
     """Return what can be gone through row by row, more than once."""
-    if isinstance(given, Iterable) and isinstance(given, Sized):
+    if isinstance(given, Iterable) and not isinstance(given, Iterator | str):
         if not isinstance(given, Mapping) and not hasattr(given, "iloc"):
             return given
         fix = "give one of its splits, a list of rows, or the rows of a table (to_dict('records'))"

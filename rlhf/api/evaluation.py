@@ -66,7 +66,7 @@ def evaluate(
     """
     settings = checked_config(config or EvaluateSettings(), EvaluateSettings, "policies, prompts, tokenizer, config")
     given = _checked(policies, reference, reward_model)
-    source, processes = given_prompts(prompts, settings.prompts), Processes()
+    source, processes = given_prompts(prompts, settings.prompts).in_memory(), Processes()
     if not processes.is_main:
         shared: list[Comparison] = processes.gathered([])
         return shared[0]
@@ -103,7 +103,7 @@ class _Given:
         return ComparisonInputs(
             policies={name: ready(model) for name, model in self.policies.items()},
             reference=reference,
-            prompts=source.rows,
+            prompts=source.known_rows,
             prompts_name=source.name,
             reward_model=_judge(self.reward_model, reference),
         )
@@ -112,7 +112,7 @@ class _Given:
         """Return what decides the result besides the settings."""
         models = [*self.policies.values(), self.reference, *([self.reward_model] if self.reward_model else [])]
         files = [settings.gold.train, settings.gold.heldout] if settings.gold else []
-        rows = digest_of_items([row.values for row in source.rows])
+        rows = digest_of_items([row.values for row in source.known_rows])
         return [*map(digest_of, models), rows, *(content_digest(resolve(path)) for path in files)]
 
 

@@ -15,6 +15,7 @@ from rlhf.api.models import GivenTokenizer, digest_of, given_language, given_rew
 from rlhf.api.supervised import Evaluation, SupervisedTrainer
 from rlhf.api.trainer import checked_config
 from rlhf.config import RewardSettings
+from rlhf.config.shared import FittingSection
 from rlhf.data.records import Pair
 from rlhf.reward_model import PreferenceTask
 from rlhf.stage import Frame
@@ -93,9 +94,10 @@ class RewardTrainer(SupervisedTrainer[Pair]):
         """
         if demonstrations is None:
             return self._train(data, evaluation, evaluate_every)
-        source = given_source(demonstrations, "demonstrations", self.config.demonstrations or self.config.data)
+        fitting = self.config.demonstrations or FittingSection(**self.config.data.fitting)
+        source = given_source(demonstrations, "demonstrations", fitting).in_memory()
 
         def centring(learner: Learner, run: Frame) -> Callable[[], None]:
             return self._task.centring(learner, source, run)
 
-        return self._train(data, evaluation, evaluate_every, centring, [digest_of_items(source.rows)])
+        return self._train(data, evaluation, evaluate_every, centring, [digest_of_items(source.known_rows)])

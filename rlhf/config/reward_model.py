@@ -11,6 +11,8 @@ from rlhf.config.shared import (
     Fraction,
     ModelSection,
     NonNegative,
+    PairFittingSection,
+    PairSection,
     StageConfig,
     StageSettings,
     check_one_length,
@@ -20,8 +22,8 @@ from rlhf.config.shared import (
 class RewardSettings(StageSettings):
     """How a reward model learns: everything but where model and data come from."""
 
-    data: FittingSection = Field(FittingSection(), description="what happens to pairs that do not fit")
-    eval_data: FittingSection | None = Field(None, description="the same for held-out ones; null: as data")
+    data: PairFittingSection = Field(PairFittingSection(), description="what happens to pairs that do not fit")
+    eval_data: PairFittingSection | None = Field(None, description="the same for held-out ones; null: as data")
     demonstrations: FittingSection | None = Field(None, description="the same for demonstrations; null: as data")
     append_eos: bool = Field(True, description="end each text with EOS; the score is read at the last token")
     unfinished_fraction: Fraction = Field(
@@ -49,8 +51,8 @@ class RewardModelConfig(RewardSettings, StageConfig):
     """A scalar model trained on preference pairs."""
 
     model: ModelSection
-    data: DataSection = Field(description="pairs: chosen and rejected, with or without prompt, optional margin")
-    eval_data: DataSection | None = Field(None, description="held-out pairs for accuracy, calibration and margin")
+    data: PairSection = Field(description="pairs: chosen and rejected, with or without prompt, optional margin")
+    eval_data: PairSection | None = Field(None, description="held-out pairs for accuracy, calibration and margin")
     demonstrations: DataSection | None = Field(
         None, description="demonstrations on which the mean score is set to 0 after training"
     )

@@ -96,8 +96,9 @@ class ModelSection(TuningSection, ModelSource):
 
 
 class FittingSection(Section):
-    """What happens to rows that do not fit."""
+    """How the columns of rows are named, and what happens to rows that do not fit."""
 
+    column_map: dict[str, str] = Field({}, description="our column name: name in the data")
     max_length: Count = Field(512, description="longest sequence in tokens")
     over_long: OverLong = Field(
         "drop", description="what happens to longer rows: drop, cut the prompt at the left, or stop"
@@ -106,7 +107,6 @@ class FittingSection(Section):
     on_bad_row: OnBadRow = Field(
         "stop", description="what happens to rows that cannot be used: stop, or drop them and count them by reason"
     )
-
     system: Literal["keep", "merge_into_user", "drop"] = Field(
         "keep", description="what becomes of system messages, for templates that refuse them"
     )
@@ -114,22 +114,44 @@ class FittingSection(Section):
     @property
     def fitting(self) -> dict[str, Any]:
         """These settings alone, as the functions of `rlhf.data` take them."""
-        return {name: getattr(self, name) for name in FittingSection.model_fields}
+        return {name: getattr(self, name) for name in FittingSection.model_fields if name != "column_map"}
+
+    @property
+    def naming(self) -> dict[str, Any]:
+        """The columns that these settings name, as `in_our_names` takes them."""
+        return {"column_map": self.column_map}
+
+
+class PairFittingSection(FittingSection):
+    """The same for preference pairs."""
+
+    margin_from: tuple[str, str] | None = Field(
+        None, description="columns of the chosen and the rejected answer's score: the margin is their difference"
+    )
+
+    @property
+    def naming(self) -> dict[str, Any]:
+        """The columns that these settings name, as `in_our_names` takes them."""
+        return {**super().naming, "margin_from": self.margin_from}
 
 
 class DataSource(Section):
     """Where rows come from."""
 
     path: str = Field(
-        description="a .jsonl, .csv or .parquet file, a `datasets` directory, `fetch:NAME/file`, or a hub name"
+        description="a .jsonl, .json, .csv (each also .gz, .zst) or .parquet file, a `datasets` directory, "
+        "`fetch:NAME/file`, or a hub name"
     )
     split: str | None = Field(None, description="split of a `datasets` directory or hub data set")
-    column_map: dict[str, str] = Field({}, description="our column name: name in the file")
     limit: Count | None = Field(None, description="rows to take from the front")
 
 
 class DataSection(FittingSection, DataSource):
     """Where rows come from and what happens to the ones that do not fit."""
+
+
+class PairSection(PairFittingSection, DataSection):
+    """Where preference pairs come from and what happens to the ones that do not fit."""
 
 
 class OptimizerSection(Section):

@@ -1,8 +1,9 @@
 """Rows from files or the hub, as typed records of token ids, and batches of them."""
 
 from rlhf.data.batching import collate_examples, collate_pairs, collate_prompts
-from rlhf.data.reading.dataset_type import DatasetType, detect_type
-from rlhf.data.reading.rows import read_rows
+from rlhf.data.reading.dataset_type import DatasetType
+from rlhf.data.reading.rows import read_rows, stream_rows
+from rlhf.data.reading.typed_rows import detect_type
 from rlhf.data.records import Example, Message, Pair, Prepared, Prompt, Row
 from rlhf.data.tokenization import prepare_examples, prepare_pairs, prepare_prompts
 
@@ -22,4 +23,5 @@ __all__ = [
     "prepare_pairs",
     "prepare_prompts",
     "read_rows",
+    "stream_rows",
 ]

@@ -53,15 +53,24 @@ def tools(row: Row) -> Tools:
 
 def margin(row: Row) -> float:
     """Return the `margin` column as a finite number, 0 where the row has none."""
-    cell = row.values.get("margin", 0.0)
+    return number(row, "margin") if "margin" in row.values else 0.0
+
+
+def number(row: Row, column: str) -> float:
+    """Return a cell as a finite number.
+
+    Raises:
+        DataError: the cell is null, text that is no number, or anything else.
+    """
+    cell = row.values[column]
     if isinstance(cell, (int, float, str)) and not isinstance(cell, bool):
         try:
-            number = float(cell)  # a CSV file writes numbers as text
+            value = float(cell)  # a CSV file writes numbers as text
         except (ValueError, OverflowError):
-            number = math.nan
-        if math.isfinite(number):
-            return number
-    raise unexpected(row.location, "margin", "a finite number", cell)
+            value = math.nan
+        if math.isfinite(value):
+            return value
+    raise unexpected(row.location, column, "a finite number", cell)
 
 
 def is_empty(value: str | list[Message]) -> bool:

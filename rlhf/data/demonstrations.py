@@ -1,24 +1,16 @@
 """Rows to demonstrations: a prompt as sampling sees it, and a whole response to it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Unpack
 
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.data.encoder import Encoder
 from rlhf.data.fitting import Fitting, FittingKeys
-from rlhf.data.intake import (
-    Outcome,
-    common_type,
-    dropped_as_empty,
-    of_type,
-    prepared,
-    refused_as_empty,
-    tolerant,
-    with_trailing,
-)
+from rlhf.data.intake import Outcome, alike, dropped_as_empty, refused_as_empty, with_trailing
 from rlhf.data.over_long import fate_of, fitted
 from rlhf.data.reading.dataset_type import DatasetType, missing_columns
+from rlhf.data.reading.typed_rows import typed
 from rlhf.data.records import Demonstration, Prepared, Row
 from rlhf.data.sequences import prompt_ids_of, prompt_of, token_sequence
 
@@ -27,7 +19,7 @@ _RESPONSES = {DatasetType.PROMPT_COMPLETION: "completion", DatasetType.PREFERENC
 
 
 def prepare_demonstrations(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     tokenizer: PreTrainedTokenizerBase,
     **fitting: Unpack[FittingKeys],
 ) -> Prepared[Demonstration]:
@@ -43,16 +35,13 @@ def prepare_demonstrations(
         ConfigError: the tokenizer lacks EOS or chat template.
     """
     fit = Fitting(**fitting)
-    kind, typical = common_type(rows, fit.on_bad_row)
-    column = _RESPONSES.get(kind)
-    if column is None or "prompt" not in typical.values:
-        why = " of a demonstration (or {prompt, chosen, rejected})"
-        raise missing_columns(typical, ("prompt", "completion"), why)
+    known = typed(rows, _RESPONSES, fit.on_bad_row)
+    column = _RESPONSES[known.kind]
     encoder = Encoder(tokenizer, append_eos=True)
 
     def make(row: Row) -> Outcome[Demonstration]:
         if "prompt" not in row.values:
-            raise missing_columns(row, ("prompt", column))
+            raise missing_columns(row, ("prompt", column), " of a demonstration")
         raw, response = fit.field(row, "prompt"), fit.field(row, column)
         if refused_as_empty([raw, response], row, fit.on_empty):
             return Outcome(None, "dropped_empty")
@@ -66,4 +55,4 @@ def prepare_demonstrations(
         demonstration = Demonstration(prompt_of(row, raw, text, kept), tuple(response_ids))
         return with_trailing(Outcome(demonstration, fate_of(kept, prompt_ids)), [response])
 
-    return prepared(rows, tolerant(of_type(typical, make), fit.on_bad_row))
+    return alike(known, make, fit.on_bad_row)

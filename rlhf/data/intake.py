@@ -7,7 +7,7 @@ from typing import Generic, Literal, TypeVar
 
 from rlhf.data import cells
 from rlhf.data.bad_rows import BadRow, OnBadRow, reason_of
-from rlhf.data.reading.dataset_type import DatasetType, detect_type
+from rlhf.data.reading.typed_rows import TypedRows
 from rlhf.data.records import Message, Prepared, Row
 from rlhf.errors import DataError
 
@@ -45,33 +45,6 @@ def dropped_as_empty(row: Row, on_empty: OnEmpty) -> Outcome[T]:
     return Outcome(None, "dropped_empty")
 
 
-def common_type(rows: Sequence[Row], on_bad_row: OnBadRow) -> tuple[DatasetType, Row]:
-    """Return the type of all rows, and the row that shows it: the first, or with "drop" the first that has a type.
-
-    Raises:
-        DataError: no row has a known type; with "stop" also where rows are of several types.
-    """
-    if on_bad_row == "stop" or not rows:
-        return detect_type(rows), rows[0]
-    problems: list[DataError] = []
-    for row in rows:
-        try:
-            return detect_type([row]), row
-        except DataError as error:
-            problems.append(error)
-    raise problems[0]
-
-
-def of_type(typical: Row, make: Callable[[Row], Outcome[T]]) -> Callable[[Row], Outcome[T]]:
-    """Return `make`, which refuses a row of another type than `typical` has."""
-
-    def checked(row: Row) -> Outcome[T]:
-        detect_type([typical, row])
-        return make(row)
-
-    return checked
-
-
 def tolerant(make: Callable[[Row], Outcome[T]], on_bad_row: OnBadRow) -> Callable[[Row], Outcome[T]]:
     """Return `make`, which with "drop" gives back a row that cannot be used as one that was dropped, and why."""
 
@@ -103,33 +76,42 @@ def joined(parts: Sequence[Outcome[T]]) -> Outcome[list[T]]:
 
 def flattened(many: Prepared[list[T]]) -> Prepared[T]:
     """Return the records of all rows in one list; the counts stay those of the rows."""
-    return Prepared([item for items in many.items for item in items], many.counts, many.notes)
+    return Prepared([item for items in many.items for item in items], many.counts, many.description, many.notes)
 
 
-def prepared(rows: Sequence[Row], make: Callable[[Row], Outcome[T]]) -> Prepared[T]:
-    """Turn each row into a record, and count what became of the rows.
+def alike(known: TypedRows, make: Callable[[Row], Outcome[T]], on_bad_row: OnBadRow) -> Prepared[T]:
+    """Turn rows of one type into records; with "drop" a row of another type is dropped like any other bad row."""
+    return prepared(known.rows, tolerant(lambda row: make(known.as_ours(row)), on_bad_row), known.description)
+
+
+def prepared(rows: Iterable[Row], make: Callable[[Row], Outcome[T]], description: str = "") -> Prepared[T]:
+    """Turn each row into a record as it comes, and count what became of the rows; no row stays in memory.
 
     Raises:
         DataError: no row is left.
     """
-    outcomes = [make(row) for row in rows]
-    items = [outcome.item for outcome in outcomes if outcome.item is not None]
-    fates = Counter(outcome.fate for outcome in outcomes)
-    counts = {"read": len(rows), "kept": len(items), "cut": fates["cut"], **{name: fates[name] for name in _DROPS}}
+    items: list[T] = []
+    fates: Counter[str] = Counter()
+    happened: list[tuple[str, str]] = []
+    first = ""
+    for row in rows:
+        outcome = make(row)
+        first = first or f" from {row.location} on"
+        fates[outcome.fate] += 1
+        happened += [(row.location, note) for note in outcome.notes]
+        if outcome.item is not None:
+            items.append(outcome.item)
+    num_read = sum(fates.values())
+    counts = {"read": num_read, "kept": len(items), "cut": fates["cut"], **{name: fates[name] for name in _DROPS}}
     counts |= {BAD: fates[BAD]} if fates[BAD] else {}
-    notes = noted((row.location, note) for row, outcome in zip(rows, outcomes, strict=True) for note in outcome.notes)
+    notes = noted(happened)
     if not items:
-        raise _nothing_left(rows, counts, notes)
-    return Prepared(items, counts, notes)
-
-
-def _nothing_left(rows: Sequence[Row], counts: dict[str, int], notes: Sequence[str]) -> DataError:
-    drops = ", ".join(f"{name} {counts[name]}" for name in (*_DROPS, BAD) if name in counts)
-    first = f" from {rows[0].location} on" if rows else ""
-    why = f"; {'; '.join(notes)}" if notes else ""
-    return DataError(
-        f"0 rows left: all {len(rows)} rows{first} were dropped ({drops}) - see max_length and over_long{why}"
-    )
+        drops = ", ".join(f"{name} {counts[name]}" for name in (*_DROPS, BAD) if name in counts)
+        why = f"; {'; '.join(notes)}" if notes else ""
+        raise DataError(
+            f"0 rows left: all {num_read} rows{first} were dropped ({drops}) - see max_length and over_long{why}"
+        )
+    return Prepared(items, counts, description, notes)
 
 
 def noted(pairs: Iterable[tuple[str, str]]) -> list[str]:

@@ -20,6 +20,8 @@ class Row:
     """Cells by column name, after `column_map`."""
     location: str
     """Where the row is, as in `train.jsonl:12` or `train.parquet:row 12`, counted from 1."""
+    is_mapped: bool = False
+    """Whether `column_map` said which columns are ours: nothing is guessed then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class Prepared(Generic[T]):
     """In the order of the rows."""
     counts: dict[str, int]
     """read = kept + dropped_long + dropped_empty + dropped_equal; `cut` of the kept were cut on the left."""
+    description: str = ""
+    """What the rows held, as it is printed."""
     notes: list[str] = field(default_factory=list)
     """What else happened to rows, a sentence each: how many, what, and where the first one is."""
 

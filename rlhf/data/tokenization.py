@@ -4,7 +4,7 @@ Plain prompts and responses are tokenized separately and joined, so the ids of a
 its response. For conversations see `conversation.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Literal, Unpack
 
@@ -16,27 +16,27 @@ from rlhf.data.encoder import Encoder
 from rlhf.data.fitting import Fitting, FittingKeys
 from rlhf.data.intake import (
     Outcome,
-    common_type,
+    alike,
     dropped_as_empty,
     flattened,
     joined,
-    of_type,
-    prepared,
     refused_as_empty,
     tolerant,
     with_trailing,
 )
 from rlhf.data.over_long import fate_of, fitted
-from rlhf.data.reading.dataset_type import DatasetType, missing_columns
+from rlhf.data.reading.dataset_type import DatasetType, untyped
+from rlhf.data.reading.typed_rows import in_our_columns, typed
 from rlhf.data.records import Example, Pair, Prepared, Prompt, Row
 from rlhf.data.sequences import learnt_sequences, prompt_ids_of, prompt_of, token_sequence
 from rlhf.errors import ConfigError
 
+_EXAMPLES = (DatasetType.PROMPT_COMPLETION, DatasetType.MESSAGES, DatasetType.TEXT)
 LossOn = Literal["completion", "assistant", "all"]
 
 
 def prepare_examples(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     tokenizer: PreTrainedTokenizerBase,
     *,
     loss_on: LossOn = "completion",
@@ -46,7 +46,7 @@ def prepare_examples(
     """Turn rows of text, messages, or prompt and completion into examples.
 
     Args:
-        rows: all of one type.
+        rows: all of one type, in any known format; read one by one.
         tokenizer: of the model.
         loss_on: "completion" (for messages, the last answer; for text, all of it), "assistant" (every answer of a
             conversation; one example an answer, with a count, where the template rewrites earlier turns) or "all"
@@ -59,9 +59,8 @@ def prepare_examples(
         ConfigError: the tokenizer lacks EOS or chat template, or `loss_on` is "assistant" for plain text.
     """
     fit = Fitting(**fitting)
-    kind, typical = common_type(rows, fit.on_bad_row)
-    if kind not in (DatasetType.TEXT, DatasetType.MESSAGES, DatasetType.PROMPT_COMPLETION):
-        raise missing_columns(typical, ("prompt", "completion"), " (or {messages}, or {text})")
+    known = typed(rows, _EXAMPLES, fit.on_bad_row)
+    kind = known.kind
     encoder = Encoder(tokenizer, append_eos=append_eos)
 
     def make(row: Row) -> Outcome[list[Example]]:
@@ -80,11 +79,11 @@ def prepare_examples(
         outcome = joined([_example(sequence, cut, learns_all=loss_on == "all") for sequence in made])
         return with_trailing(outcome, fields[-1:])
 
-    return flattened(prepared(rows, tolerant(of_type(typical, make), fit.on_bad_row)))
+    return flattened(alike(known, make, fit.on_bad_row))
 
 
 def prepare_pairs(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     tokenizer: PreTrainedTokenizerBase,
     *,
     append_eos: bool = True,
@@ -100,9 +99,7 @@ def prepare_pairs(
         ConfigError: the tokenizer lacks EOS or chat template.
     """
     fit = Fitting(**fitting)
-    kind, typical = common_type(rows, fit.on_bad_row)
-    if kind is not DatasetType.PREFERENCE:
-        raise missing_columns(typical, ("chosen", "rejected"))
+    known = typed(rows, [DatasetType.PREFERENCE], fit.on_bad_row)
     encoder = Encoder(tokenizer, append_eos=append_eos)
 
     def make(row: Row) -> Outcome[Pair]:
@@ -123,11 +120,11 @@ def prepare_pairs(
         pair = Pair(tuple(kept + chosen.response_ids), tuple(kept + rejected.response_ids), margin)
         return with_trailing(Outcome(pair, fate_of(kept, chosen.prompt_ids)), answers)
 
-    return prepared(rows, tolerant(of_type(typical, make), fit.on_bad_row))
+    return alike(known, make, fit.on_bad_row)
 
 
 def prepare_prompts(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     tokenizer: PreTrainedTokenizerBase,
     **fitting: Unpack[FittingKeys],
 ) -> Prepared[Prompt]:
@@ -139,7 +136,8 @@ def prepare_prompts(
         DataError: a row cannot be used, or none is left.
         ConfigError: the tokenizer lacks a chat template for messages.
     """
-    return prepared(rows, prompt_maker(tokenizer, **fitting))
+    known = typed(rows, [DatasetType.PROMPT], Fitting(**fitting).on_bad_row)
+    return alike(known, prompt_maker(tokenizer, **fitting), Fitting(**fitting).on_bad_row)
 
 
 def prompt_maker(
@@ -150,9 +148,10 @@ def prompt_maker(
     fit = Fitting(**fitting)
     encoder = Encoder(tokenizer, append_eos=False)
 
-    def make(row: Row) -> Outcome[Prompt]:
+    def make(given: Row) -> Outcome[Prompt]:
+        row = in_our_columns(given, [DatasetType.PROMPT]).row
         if "prompt" not in row.values:
-            raise missing_columns(row, ("prompt",))
+            raise untyped(row, [DatasetType.PROMPT])
         raw = fit.field(row, "prompt")
         if refused_as_empty([raw], row, fit.on_empty):
             return Outcome(None, "dropped_empty")

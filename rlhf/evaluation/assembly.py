@@ -174,7 +174,7 @@ def _check_tokenizers(name: str, policy: Policy, reference: Policy) -> None:
 
 def _prompts(inputs: ComparisonInputs, settings: EvaluateSettings, policy: Policy) -> list[Prompt]:
     prepared = prepare_prompts(inputs.prompts, policy.tokenizer, **settings.prompts.fitting)
-    print(f"{inputs.prompts_name}: {prepared.summary()}", flush=True)
+    print(f"{inputs.prompts_name} [{prepared.description}]: {prepared.summary()}", flush=True)
     return prepared.items
 
 
@@ -183,7 +183,7 @@ def _comparison_inputs(config: EvaluateConfig) -> ComparisonInputs:
     return ComparisonInputs(
         policies=policies,
         reference=resolve(config.reference) if config.reference else next(iter(policies.values())),
-        prompts=load_rows(config.prompts),
+        prompts=list(load_rows(config.prompts)),
         prompts_name=config.prompts.path,
         reward_model=config.reward_model,
     )

@@ -32,7 +32,7 @@ def generate(config: GenerateConfig) -> Path | None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     policy = load_policy(resolve(config.model), compute_dtype(config.precision, device), device, config.chat)
     prepared = _prompts(config, policy)
-    print(f"prompts: {prepared.summary()}", file=sys.stderr, flush=True)
+    print(f"prompts [{prepared.description}]: {prepared.summary()}", file=sys.stderr, flush=True)
     rows = answers(
         policy, prepared.items, config.decoding, samples_per_prompt=config.samples_per_prompt, seed=config.seed
     )

@@ -59,7 +59,7 @@ def reward_scores(
 
 
 def _labelled(path: str, limit: int | None) -> tuple[list[str], list[int]]:
-    rows = load_rows(DataSection(path=path, limit=limit))
+    rows = list(load_rows(DataSection(path=path, limit=limit)))
     for row in rows:
         if not isinstance(row.values.get("text"), str) or row.values.get("label") not in (0, 1):
             raise DataError(f"{row.location}: a row of the gold judge needs text (a string) and label (0 or 1)")

@@ -66,3 +66,16 @@ def test_items_are_told_apart_by_what_is_learned_of_them() -> None:
     one, other = Example((1, 2), (False, True)), Example((1, 2), (False, False))
     assert digest_of_items([one]) == digest_of_items([Example((1, 2), (False, True))])
     assert len({digest_of_items(items) for items in ([one], [other], [one, other], [other, one])}) == 4
+
+
+def test_a_streaming_data_set_is_gone_through_once_and_never_kept() -> None:
+    datasets = pytest.importorskip("datasets")
+    source = given_source(datasets.Dataset.from_list(ROWS).to_iterable_dataset(), "data", FITTING)
+    assert not isinstance(source.rows, list) and [row.values for row in source.rows] == ROWS
+
+
+def test_columns_are_named_as_the_settings_say(tmp_path: Path) -> None:
+    named = FittingSection(column_map={"prompt": "question"})
+    (tmp_path / "rows.jsonl").write_text('{"question": "A"}\n')
+    for given in ([{"question": "A"}], tmp_path / "rows.jsonl"):
+        assert [row.values for row in given_source(given, "data", named).rows] == [{"prompt": "A"}]

@@ -1,3 +1,5 @@
+import gc
+
 import pytest
 
 from rlhf.data.intake import Outcome, dropped_as_empty, prepared, refused_as_empty
@@ -20,6 +22,18 @@ def test_every_row_is_counted_once_and_cut_rows_are_among_the_kept():
     assert result.counts == {
         "read": 4, "kept": 2, "cut": 1, "dropped_long": 1, "dropped_empty": 0, "dropped_equal": 1,
     }  # fmt: skip
+
+
+def test_rows_are_let_go_as_soon_as_they_are_records():
+    numbers = []
+
+    def rows():
+        for number in range(50):
+            numbers.append(sum(isinstance(each, Row) and each.location.startswith("big") for each in gc.get_objects()))
+            yield Row({"text": "x" * number}, f"big:{number}")
+
+    assert prepared(rows(), lambda row: Outcome(len(row.values["text"]), "kept")).items == list(range(50))
+    assert max(numbers) <= 2
 
 
 def test_no_row_left_is_an_error_with_the_counts():

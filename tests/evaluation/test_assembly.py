@@ -112,7 +112,7 @@ def test_prompts_that_are_too_long_are_dropped_and_counted(policy_directory, tmp
         tmp_path / "evaluate", {"a": policy_directory(0)}, prompts={"path": str(prompts), "max_length": 32}
     )
     assert "| on 1 prompts |" in evaluate(settings).read_text()
-    assert f"{prompts}: read 2, kept 1, dropped_long 1\n" in capsys.readouterr().out
+    assert f"{prompts} [prompt]: read 2, kept 1, dropped_long 1\n" in capsys.readouterr().out
 
 
 def test_a_gold_judge_whose_two_files_share_a_text_is_refused(policy_directory, labelled, tmp_path):

@@ -37,7 +37,7 @@ def test_a_file_of_prompts_becomes_a_file_of_responses_and_a_seed_the_same_bytes
     assert all(1 <= row["tokens"] <= 6 and isinstance(row["response"], str) for row in rows)
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "prompts: read 16, kept 16" in printed.err
+    assert "prompts [prompt]: read 16, kept 16" in printed.err
     assert [path.name for path in sorted(outputs[0].parent.iterdir())] == ["first.jsonl", "other.jsonl", "second.jsonl"]
 
 

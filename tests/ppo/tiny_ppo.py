@@ -227,8 +227,7 @@ def settings(workshop: Path, **changes: Any) -> PPOSettings:
     given = ppo_config(workshop, **changes).model_dump(exclude={"output_dir", "rewards", "reference"})
     for section, paths in {"model": ("path", "random_init", "trust_remote_code"), "prompts": ("path", "split")}.items():
         given[section] = {name: value for name, value in given[section].items() if name not in paths}
-    for name in ("column_map", "limit"):
-        given["prompts"].pop(name)
+    given["prompts"].pop("limit")
     return PPOSettings.model_validate(given)
 
 

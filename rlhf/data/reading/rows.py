@@ -1,16 +1,18 @@
-"""Where rows come from: JSONL, CSV and parquet files, a directory saved by `datasets`, or a data set on the hub."""
+"""Where rows come from: JSON, CSV and parquet files, a directory saved by `datasets`, or a data set on the hub."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from rlhf.data.reading.near_names import hint
+from rlhf.data.reading.column_names import in_our_names
+from rlhf.data.reading.compression import PACKINGS, kind_of_file, packing_of
+from rlhf.data.reading.json_array import read_json
 from rlhf.data.reading.text_files import read_csv, read_jsonl
 from rlhf.data.records import Row
 from rlhf.errors import DataError
 
-_READERS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+_READERS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 _SAVED_MARKS = ("dataset_info.json", "dataset_dict.json")
 
@@ -20,31 +22,52 @@ def read_rows(
     *,
     split: str | None = None,
     column_map: Mapping[str, str] | None = None,
+    margin_from: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> list[Row]:
-    """Read the rows of a source.
+    """Return `stream_rows` as a list."""
+    return list(stream_rows(path, split=split, column_map=column_map, margin_from=margin_from, limit=limit))
+
+
+def stream_rows(
+    path: str | Path,
+    *,
+    split: str | None = None,
+    column_map: Mapping[str, str] | None = None,
+    margin_from: Sequence[str] | None = None,
+    limit: int | None = None,
+) -> Iterator[Row]:
+    """Open a source, and yield its rows one by one, so that it may be larger than memory.
 
     Args:
-        path: a file (.jsonl, .ndjson, .json with one object per line, .csv, .parquet), a directory written by
-            `Dataset.save_to_disk`, or the name of a data set on the hub.
+        path: a file (.jsonl, .ndjson, .json with one array or one object per line, .csv, .parquet; all but the last may
+            be compressed: .jsonl.gz, .bz2, .xz, .zst), a directory written by `Dataset.save_to_disk`, or the name of a
+            data set on the hub.
         split: for a saved DatasetDict or the hub (there "train" when None); an error for files.
         column_map: our column name -> the source's, as in {"prompt": "question"}.
+        margin_from: the columns of the chosen and the rejected answer's score, whose difference becomes `margin`.
         limit: read at most this many rows.
 
     Raises:
         DataError: nothing there, no rows, or a row that cannot be read; the message names file and line.
     """
-    rows = list(islice(_mapped(_open(path, split), column_map or {}), limit))
-    if not rows:
+    named = in_our_names(_open(path, split), column_map=column_map or {}, margin_from=margin_from)
+    return _some(islice(named, limit), path)
+
+
+def _some(rows: Iterator[Row], path: str | Path) -> Iterator[Row]:
+    first = next(rows, None)
+    if first is None:
         raise DataError(f"{path}: 0 rows")
-    return rows
+    yield first
+    yield from rows
 
 
 def _open(path: str | Path, split: str | None) -> Iterable[Row]:
     local = Path(path)
     if local.is_dir():
         return _read_saved(local, split)
-    kind = _READERS.get(local.suffix.lower())
+    kind = _READERS.get(kind_of_file(local))
     if local.exists() or kind is not None or not _HUB_NAME.fullmatch(str(path)):
         return _read_file(local, kind, split)
     return _read_hub(str(path), split or "train")
@@ -54,10 +77,15 @@ def _read_file(path: Path, kind: str | None, split: str | None) -> Iterable[Row]
     if not path.exists():
         raise DataError(f"{path}: no such file")
     if kind is None:
-        raise DataError(f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(_READERS)}")
+        raise DataError(
+            f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(_READERS)}, all but the last of "
+            f"them also with {', '.join(PACKINGS)} behind"
+        )
+    if kind == "parquet" and packing_of(path):
+        raise DataError(f"{path}: parquet files are compressed inside - unpack this one, and name it .parquet")
     if split is not None:
         raise DataError(f"{path}: a file has no splits, found split={split!r} - name the file of that split instead")
-    return {"jsonl": read_jsonl, "csv": read_csv, "parquet": _read_parquet}[kind](path)
+    return {"jsonl": read_jsonl, "json": read_json, "csv": read_csv, "parquet": _read_parquet}[kind](path)
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -112,18 +140,6 @@ def _read_hub(name: str, split: str) -> Iterator[Row]:
 
 def _located(values: Iterable[dict[str, object]], name: str) -> Iterator[Row]:
     return (Row(dict(cells), f"{name}:row {number}") for number, cells in enumerate(values, start=1))
-
-
-def _mapped(rows: Iterable[Row], column_map: Mapping[str, str]) -> Iterator[Row]:
-    for row in rows:
-        for ours, theirs in column_map.items():
-            if theirs not in row.values:
-                raise DataError(
-                    f"{row.location}: column_map names {theirs!r} for {ours!r}, found columns {sorted(row.values)}"
-                    f"{hint([theirs], row.values)}"
-                )
-        others = {name: cell for name, cell in row.values.items() if name not in column_map.values()}
-        yield Row({**others, **{ours: row.values[theirs] for ours, theirs in column_map.items()}}, row.location)
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from rlhf.data.reading.compression import opened
+from rlhf.data.reading.turns import is_conversation
 from rlhf.data.records import Row
 from rlhf.errors import DataError
 
 MAX_LINE_BYTES = 10_000_000
 """A longer line is refused: it is not a row, and reading on could exhaust memory."""
+_ONE_A_LINE = " - a JSONL file holds one object per line; name the file .json if it holds one array"
 BYTE_ORDER_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
 
 
@@ -27,13 +30,24 @@ def read_jsonl(path: Path) -> Iterator[Row]:
         try:
             values = json.loads(line)
         except json.JSONDecodeError as error:
-            hint = " - a JSONL file holds one object per line" if number == 1 and line.strip() in ("[", "{") else ""
+            hint = _ONE_A_LINE if number == 1 and line.strip() in ("[", "{") else ""
             raise DataError(f"{location}: malformed JSON at column {error.colno}: {error.msg}{hint}") from None
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, or nesting without end
             raise DataError(f"{location}: JSON that cannot be read: {error}") from None
-        if not isinstance(values, dict):
-            raise DataError(f"{location}: expected a JSON object, found {type(values).__name__}")
-        yield Row(values, location)
+        yield row_of(values, location, _ONE_A_LINE if number == 1 else "")
+
+
+def row_of(values: object, location: str, fix: str = "") -> Row:
+    """Return one JSON value as a row; a list of turns stands for a row that holds them.
+
+    Raises:
+        DataError: it is no object, said with `fix`.
+    """
+    if is_conversation(values):
+        return Row({"conversations": values}, location)
+    if not isinstance(values, dict):
+        raise DataError(f"{location}: expected a JSON object, found {type(values).__name__}{fix}")
+    return Row(values, location)
 
 
 def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -79,11 +93,8 @@ def _checked_header(cells: list[str], location: str) -> list[str]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (number, text) of each line; drop a byte order mark at the start."""
-    try:
-        with path.open("rb") as file:
-            yield from _decoded_lines(path, file)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    with opened(path) as file:
+        yield from _decoded_lines(path, file)
 
 
 def _decoded_lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str]]:
@@ -95,9 +106,14 @@ def _decoded_lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str]]:
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}:{number}: byte {offset + error.start} (0x{line[error.start]:02x}) is not UTF-8 - convert the "
-                "file, for instance with iconv -f latin1 -t utf-8"
-            ) from None
+            raise not_utf8(f"{path}:{number}", offset + error.start, line[error.start]) from None
         offset += len(line)
         yield number, text.removeprefix(BYTE_ORDER_MARK) if number == 1 else text
+
+
+def not_utf8(where: str, offset: int, byte: int) -> DataError:
+    """Return the refusal of a byte that no text in UTF-8 has there."""
+    return DataError(
+        f"{where}: byte {offset} (0x{byte:02x}) is not UTF-8 - convert the file, for instance with iconv -f latin1 -t "
+        "utf-8"
+    )

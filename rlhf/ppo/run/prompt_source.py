@@ -6,7 +6,9 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from rlhf.config import PPOSettings
+from rlhf.config.shared import FittingSection
 from rlhf.data.intake import Outcome
+from rlhf.data.reading.column_names import in_our_names
 from rlhf.data.records import Message, Prompt, Row
 from rlhf.errors import DataError
 from rlhf.training.storage.fingerprint import json_digest
@@ -64,7 +66,7 @@ class StreamedPrompts:
 
         The iterable begins with the prompts of step `num_given`.
         """
-        self._rows = rows_of(given)
+        self._rows = rows_of(given, config.prompts)
         self._make = make
         self._check = check
         self._size = config.prompts_per_step
@@ -100,13 +102,17 @@ class StreamedPrompts:
         return kept
 
 
-def rows_of(given: Iterable[GivenPrompt]) -> Iterator[Row]:
-    """Yield prompts as rows.
+def rows_of(given: Iterable[GivenPrompt], fitting: FittingSection) -> Iterator[Row]:
+    """Yield prompts as rows, with their columns named as `fitting` says.
 
     Raises:
         DataError: a single prompt or a table was given, or an item is not a prompt; says which.
     """
-    for number, prompt in enumerate(several(given), start=1):
+    return in_our_names(_rows(several(given)), **fitting.naming)
+
+
+def _rows(given: Iterable[object]) -> Iterator[Row]:
+    for number, prompt in enumerate(given, start=1):
         location = f"prompt {number}"
         if isinstance(prompt, Mapping):
             yield Row(dict(prompt), location)

@@ -19,7 +19,7 @@ from rlhf.ppo.run.prompt_source import ListedPrompts
 from rlhf.ppo.run.steps import SHOWN, PPOSteps
 from rlhf.ppo.scoring.assembly import components, reward_inputs
 from rlhf.ppo.starts.assembly import make_resets, reset_inputs
-from rlhf.stage import Frame, completed, describe_rows, fingerprint, frame, load_rows, trainable
+from rlhf.stage import Frame, completed, fingerprint, frame, load_rows, trainable
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
 from rlhf.training.randomness import seed_everything
@@ -110,9 +110,8 @@ def _reference(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase
 
 def _prompts(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
     section = config.prompts
-    rows = load_rows(section)
-    prepared = prepare_prompts(rows, tokenizer, **section.fitting)
-    run.report(describe_rows(section, rows), prepared)
+    prepared = prepare_prompts(load_rows(section), tokenizer, **section.fitting)
+    run.report(section.path, prepared)
     return prepared.items
 
 

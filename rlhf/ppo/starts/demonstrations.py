@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from rlhf.config.resets import DataDemonstrations
 from rlhf.data.demonstrations import prepare_demonstrations
 from rlhf.data.records import Demonstration
-from rlhf.stage import Frame, describe_rows, load_rows
+from rlhf.stage import Frame, load_rows
 
 
 class Ends:
@@ -40,7 +40,6 @@ def read_demonstrations(
     Raises:
         DataError: a row cannot be used, or none is left.
     """
-    rows = load_rows(section)
-    prepared = prepare_demonstrations(rows, tokenizer, **section.fitting)
-    run.report(f"demonstrations: {describe_rows(section, rows)}", prepared)
+    prepared = prepare_demonstrations(load_rows(section), tokenizer, **section.fitting)
+    run.report(f"demonstrations: {section.path}", prepared)
     return prepared.items

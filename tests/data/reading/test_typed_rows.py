@@ -1,6 +1,7 @@
 import pytest
 
-from rlhf.data.reading.dataset_type import DatasetType, detect_type
+from rlhf.data.reading.dataset_type import DatasetType
+from rlhf.data.reading.typed_rows import detect_type
 from rlhf.data.records import Row
 from rlhf.errors import DataError
 
