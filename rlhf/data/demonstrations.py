@@ -12,7 +12,7 @@ from rlhf.data.over_long import fate_of, fitted
 from rlhf.data.reading.dataset_type import DatasetType, missing_columns
 from rlhf.data.reading.typed_rows import typed
 from rlhf.data.records import Demonstration, Prepared, Row
-from rlhf.data.sequences import prompt_ids_of, prompt_of, token_sequence
+from rlhf.data.sequences import learnt_sequences, prompt_ids_of, prompt_of, token_sequence
 
 _RESPONSES = {DatasetType.PROMPT_COMPLETION: "completion", DatasetType.PREFERENCE: "chosen"}
 """The column that holds the response, by the type of the rows."""
@@ -46,7 +46,10 @@ def prepare_demonstrations(
         if refused_as_empty([raw, response], row, fit.on_empty):
             return Outcome(None, "dropped_empty")
         text, prompt_ids = prompt_ids_of(raw, encoder, row)
-        response_ids = token_sequence([raw, response], encoder, row).response_ids
+        shown = token_sequence([raw, response], encoder, row)
+        if shown.prompt_ids != prompt_ids:  # the template rewrites the first of several answers when others follow
+            shown = learnt_sequences([raw, response], encoder, row, every_answer=False)[0]
+        response_ids = shown.response_ids
         if not (prompt_ids and response_ids):
             return dropped_as_empty(row, fit.on_empty)
         kept = fitted(prompt_ids, len(response_ids), encoder, row, max_length=fit.max_length, over_long=fit.over_long)

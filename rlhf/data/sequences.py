@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from rlhf.data import cells
+from rlhf.data.answers import sequences, whole
 from rlhf.data.bad_rows import BadRow
-from rlhf.data.conversation import Conversation, TokenSequence, sequences, up_to, whole
+from rlhf.data.conversation import Conversation, TokenSequence, up_to
 from rlhf.data.encoder import Encoder
 from rlhf.data.messages import goes_on, with_continuation
 from rlhf.data.records import Message, Prompt, Row
@@ -33,9 +34,19 @@ def token_sequence(fields: Sequence[str | list[Message]], encoder: Encoder, row:
         return _plain(fields, encoder, row)
     conversation, num_prompt = _joined(fields, row)
     sequence = whole(conversation, num_prompt, encoder)
-    if len(fields) == 1:
-        return TokenSequence([], sequence.prompt_ids + sequence.response_ids, sequence.emitted)
-    return sequence
+    return without_prompt(sequence) if len(fields) == 1 else sequence
+
+
+def with_one_prompt(chosen: TokenSequence, rejected: TokenSequence) -> tuple[TokenSequence, TokenSequence]:
+    """Return two sequences with the same prompt: with none, where a template writes it otherwise before one of them."""
+    if chosen.prompt_ids == rejected.prompt_ids:
+        return chosen, rejected
+    return without_prompt(chosen), without_prompt(rejected)
+
+
+def without_prompt(sequence: TokenSequence) -> TokenSequence:
+    """Return the same ids as a response throughout, of which nothing may be cut."""
+    return TokenSequence([], sequence.prompt_ids + sequence.response_ids, sequence.emitted)
 
 
 def learnt_sequences(

@@ -1,7 +1,7 @@
 """Rows to token ids: examples for the supervised loss, preference pairs, and prompts to sample from.
 
 Plain prompts and responses are tokenized separately and joined, so the ids of a prompt are the same with and without
-its response. For conversations see `conversation.py`.
+its response. For conversations see `answers.py`.
 """
 
 from collections.abc import Callable, Iterable
@@ -28,7 +28,7 @@ from rlhf.data.over_long import fate_of, fitted
 from rlhf.data.reading.dataset_type import DatasetType, untyped
 from rlhf.data.reading.typed_rows import in_our_columns, typed
 from rlhf.data.records import Example, Pair, Prepared, Prompt, Row
-from rlhf.data.sequences import learnt_sequences, prompt_ids_of, prompt_of, token_sequence
+from rlhf.data.sequences import learnt_sequences, prompt_ids_of, prompt_of, token_sequence, with_one_prompt
 from rlhf.errors import ConfigError
 
 _EXAMPLES = (DatasetType.PROMPT_COMPLETION, DatasetType.MESSAGES, DatasetType.TEXT)
@@ -108,7 +108,7 @@ def prepare_pairs(
         margin = cells.margin(row)
         if refused_as_empty([*prompt, *answers], row, fit.on_empty):
             return Outcome(None, "dropped_empty")
-        chosen, rejected = (token_sequence([*prompt, answer], encoder, row) for answer in answers)
+        chosen, rejected = with_one_prompt(*(token_sequence([*prompt, answer], encoder, row) for answer in answers))
         if not (chosen.response_ids and rejected.response_ids):
             return dropped_as_empty(row, fit.on_empty)
         if chosen == rejected:

@@ -1,7 +1,8 @@
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from rlhf.data.conversation import Conversation, sequences
+from rlhf.data.answers import sequences
+from rlhf.data.conversation import Conversation
 from rlhf.data.encoder import Encoder
 from rlhf.errors import ConfigError, DataError
 

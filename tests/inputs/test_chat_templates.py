@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from rlhf import PPOSettings, PPOTrainer
+from rlhf import EvaluateSettings, PPOSettings, PPOTrainer, evaluate, generate
 from rlhf.cli import main
 from rlhf.config import PPOConfig
 from rlhf.errors import ConfigError
@@ -192,3 +192,15 @@ def test_a_critic_has_no_template_of_its_own() -> None:
     }  # fmt: skip
     with pytest.raises(ValueError, match="critic_model: a chat template has no effect, .* - leave it out"):
         PPOConfig.model_validate(given)
+
+
+def test_generate_and_evaluate_in_python_take_them_too(workshop: Path, template: str, tmp_path: Path) -> None:
+    policy, asked = str(workshop / "policy"), [{"prompt": TALK[:1]}]
+    wrong = {"chat_template": template, "chat_template_kwargs": {"moood": "glad "}}
+    right = {"chat_template": template, "chat_template_kwargs": {"mood": "glad "}, "precision": "float32"}
+    with pytest.raises(ConfigError, match="did you mean mood"):
+        generate(policy, asked, max_new_tokens=2, **wrong)
+    assert len(generate(policy, asked, max_new_tokens=2, **right)) == 1
+    with pytest.raises(ConfigError, match="did you mean mood"):
+        evaluate({"a": policy}, asked, None, EvaluateSettings(**wrong))
+    evaluate({"a": policy}, asked, None, EvaluateSettings(**right, decoding={"max_new_tokens": 2}))

@@ -11,6 +11,7 @@ from rlhf.data.demonstrations import prepare_demonstrations
 from rlhf.data.records import Row
 from rlhf.data.tokenization import prepare_pairs
 from rlhf.errors import DataError
+from rlhf.models.pretrained.chat_template import use_chat_template
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 QUESTION = {"role": "user", "content": "How are you?"}
@@ -185,3 +186,38 @@ def test_an_answer_without_the_thought_that_was_opened_is_refused_and_the_hint_w
     )
     (example,) = examples(tokenizer, messages=TALK).items
     assert learnt(tokenizer, example) == "Sure.<|end_of_sentence|>"
+
+
+def test_a_pair_of_one_answer_and_of_several_reads_the_prompt_once_on_each_side(public: ModuleType) -> None:
+    tokenizer = public.byte_level(public.QWEN_3, "<|im_end|>")
+    use_chat_template(tokenizer, chat_template_kwargs={"enable_thinking": False})
+    rows = row(prompt=[QUESTION], chosen=[ANSWER], rejected=[FIRST, AGAIN, OTHER])
+    (pair,) = prepare_pairs(rows, tokenizer, max_length=500).items
+    for ids, last in ((pair.chosen_ids, "Sure."), (pair.rejected_ids, "No.")):
+        text = tokenizer.decode(ids)
+        assert text.count("How are you?") == text.count(last) == 1
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_sampling_reads_what_transformers_renders(
+    tokenizer_of: Callable[[str], PreTrainedTokenizerBase],
+    public: ModuleType,
+    name: str,
+    sampled: Made,
+) -> None:
+    tokenizer, talk = tokenizer_of(name), talk_in(public, name)
+    expected = tokenizer.apply_chat_template(talk[:-1], add_generation_prompt=True, return_dict=True)
+    assert sampled(tokenizer, prompt=talk[:-1]) == tuple(expected["input_ids"])
+
+
+@pytest.mark.parametrize("thinks", [True, False])
+def test_of_several_answers_a_demonstration_shows_the_one_that_sampling_would_give(
+    public: ModuleType, sampled: Made, thinks: bool
+) -> None:
+    tokenizer = public.byte_level(public.QWEN_3, "<|im_end|>")
+    use_chat_template(tokenizer, chat_template_kwargs={"enable_thinking": thinks})
+    rows = row(prompt=[QUESTION], completion=[FIRST, AGAIN, ANSWER])
+    (shown,) = prepare_demonstrations(rows, tokenizer, max_length=500).items
+    assert shown.prompt.ids == sampled(tokenizer, prompt=[QUESTION])
+    said = tokenizer.decode(shown.response_ids)
+    assert "How are you?" not in said and said.count("I am fine.<|im_end|>") == 1
