@@ -1,6 +1,6 @@
 """A supervised run around its task: rows become items, a model learns from them, the result is saved.
 
-SFT and the reward model are the two tasks; the stages of their YAML files and their trainers in Python run this code.
+SFT and the reward model are the two tasks; their YAML stages and their Python trainers run this code.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -41,17 +41,17 @@ class Learner:
 
     @property
     def pad_id(self) -> int:
-        """What batches are padded with."""
+        """The token id that pads batches."""
         return int(self.tokenizer.pad_token_id)
 
     def save(self, directory: Path, extra: Callable[[Path], None] | None = None) -> None:
-        """Save the model in float32, whole or not at all; `extra` writes files beside it. On one process only."""
+        """Save the model in float32, whole or not at all; `extra` adds files. Call it on one process only."""
         export(self.trained, self.weights, self.tokenizer, directory, extra)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Rows that were read, and what happens to those that do not fit."""
+    """Rows, and what to do with those that do not fit."""
 
     name: str
     """Where they come from, for messages."""
@@ -65,25 +65,25 @@ class Source:
 
 
 class Task(Protocol[T]):
-    """What a model learns: to answer as in demonstrations, or to tell the better of two texts."""
+    """What a model learns: to answer as in demonstrations, or to tell which of two texts is better."""
 
     @property
     def settings(self) -> SFTSettings | RewardSettings:
-        """How it learns."""
+        """The settings of the run."""
 
     @property
     def result(self) -> str:
-        """The name of the trained weights in the logs, and of the directory in which a run leaves them."""
+        """The name of the trained weights in the logs, and of the directory that receives them."""
 
     @property
     def shown(self) -> tuple[str, ...]:
         """Metrics that the progress bar shows."""
 
     def load(self, path: str, *, random_init: bool = False, trust_remote_code: bool = False) -> PreTrainedModel:
-        """Load the model from which it starts."""
+        """Load the initial model."""
 
     def kept_in_float32(self, model: PreTrainedModel) -> list[nn.Module]:
-        """Return the parts of the model that compute in float32 whatever the run computes in."""
+        """Return the modules that compute in float32 whatever the run's compute type."""
 
     def prepared(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> Prepared[T]:
         """Turn rows into items."""
@@ -99,7 +99,7 @@ class Task(Protocol[T]):
 
 
 Finishing = Callable[[Learner, Frame], Callable[[], None]]
-"""Called before the first step, when what it needs is refused early; what it returns is called after the last."""
+"""Called before the first step, so that bad inputs fail early; the function it returns is called after the last."""
 
 
 def nothing_to_finish(learner: Learner, run: Frame) -> Callable[[], None]:
@@ -114,7 +114,7 @@ def run_stage(
     finishing: Finishing = nothing_to_finish,
     profile: bool = False,
 ) -> Path:
-    """Do what a YAML file says, or nothing where its result is complete.
+    """Run what a YAML file describes; do nothing if its result is complete.
 
     Returns:
         The directory of the model.
@@ -177,7 +177,7 @@ class SupervisedRun(Generic[T]):
 
 
 def prepared_items(task: Task[T], source: Source, tokenizer: PreTrainedTokenizerBase, run: Frame) -> list[T]:
-    """Turn rows into items, and say how many were taken.
+    """Turn rows into items, and print how many were kept.
 
     Raises:
         DataError: a row cannot be used, or none is left.
@@ -187,20 +187,20 @@ def prepared_items(task: Task[T], source: Source, tokenizer: PreTrainedTokenizer
 
 
 def reported(prepared: Prepared[T], source: Source, run: Frame) -> list[T]:
-    """Say how many rows of a source were taken, and return what they became."""
+    """Print how many rows of a source were kept, and return their items."""
     run.report(f"{source.name} [{detect_type(source.rows)}]", prepared)
     return prepared.items
 
 
 def make_learner(task: Task[Any], run: Frame, trained: Trainable, tokenizer: PreTrainedTokenizerBase) -> Learner:
-    """Bring a float32 model to its device, take its master weights, and let it compute as the run does."""
+    """Move a float32 model to its device, keep its master weights, and cast it to the run's compute type."""
     trained.model.to(run.device)  # type: ignore[arg-type]  # transformers wraps the method out of its type
     weights = MasterWeights(trained.model, run.dtype, keep_float32=task.kept_in_float32(trained.model))
     return Learner(trained=trained, weights=weights, tokenizer=tokenizer)
 
 
 def check_length(model: PreTrainedModel, longest: int, source: Source) -> None:
-    """Refuse sequences for which the model has no positions.
+    """Refuse sequences longer than the model's positions.
 
     Raises:
         ConfigError: with the longest sequence and the model's limit.
@@ -214,7 +214,7 @@ def check_length(model: PreTrainedModel, longest: int, source: Source) -> None:
 
 
 def _assembled(task: Task[T], config: SftConfig | RewardModelConfig, run: Frame) -> SupervisedRun[T]:
-    """Read the data before the model: a bad row is told at once."""
+    """Assemble the run; the data is read before the model, so that a bad row fails at once."""
     tokenizer = load_tokenizer(resolve(config.model.path), trust_remote_code=config.model.trust_remote_code)
     sources = [Source.of(section) for section in (config.data, config.eval_data) if section is not None]
     parts = [prepared_items(task, source, tokenizer, run) for source in sources]
