@@ -1,4 +1,4 @@
-"""A policy answers prompts: load, sample, and the KL of what it said to a reference."""
+"""A policy answers prompts: load it, sample, and measure the KL of its responses to a reference."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Response:
     text: str
     """Without special tokens."""
     ids: tuple[int, ...]
-    """The EOS included."""
+    """Including EOS."""
     ended: bool
     """True when it ended by EOS or a stop string."""
 
@@ -46,7 +46,7 @@ def load_policy(path: str, dtype: torch.dtype, device: torch.device) -> Policy:
     """Load a policy, frozen, with its tokenizer; an adapter is merged into its base.
 
     Raises:
-        ConfigError: no model or no tokenizer there, or they do not belong together.
+        ConfigError: there is no model or no tokenizer, or they do not fit together.
     """
     tokenizer = load_tokenizer(path)
     model = load_causal_lm(path)
@@ -59,7 +59,7 @@ def load_policy(path: str, dtype: torch.dtype, device: torch.device) -> Policy:
 def respond(
     policy: Policy, prompts: Sequence[Prompt], decoding: DecodingSection, generator: torch.Generator
 ) -> list[Response]:
-    """Sample one response a prompt, `decoding.batch_rows` prompts at a time.
+    """Sample one response per prompt, `decoding.batch_rows` prompts at a time.
 
     Raises:
         ConfigError: the longest prompt and a response do not fit into the model's positions.
@@ -94,11 +94,11 @@ def sequence_kl(
     """Return log p(response) - log p_reference(response) in nats for each response: its mean estimates the KL (k1).
 
     Args:
-        policy: what the responses were sampled from.
-        reference: of the same tokenizer.
-        prompts: one a response.
+        policy: the policy that gave the responses.
+        reference: a model with the same tokenizer.
+        prompts: one per response.
         responses: of the policy.
-        temperature: logits of both are divided by it; above 0.
+        temperature: divides the logits of both; above 0.
         max_tokens: padded tokens of one forward pass.
     """
     lengths = [len(prompt.ids) + len(response.ids) for prompt, response in zip(prompts, responses, strict=True)]
