@@ -33,7 +33,7 @@ class LoraSection(Section):
     r: Count = Field(16, description="rank of the adapter matrices")
     alpha: Positive = Field(32.0, description="scale of the adapter; the update is multiplied by alpha / r")
     dropout: Fraction = Field(0.0, description="dropout on the adapter's input; 0 in PPO, where dropout is off")
-    target_modules: str | list[str] = Field("all-linear", description="module names as peft takes them")
+    target_modules: str | list[str] = Field("all-linear", description="module names, as in peft")
 
 
 class TuningSection(Section):
@@ -103,7 +103,7 @@ class OptimizerSection(Section):
     weight_decay: NonNegative = Field(0.0, description="decoupled weight decay on matrices, none on norms and biases")
     betas: tuple[Fraction, Fraction] = Field((0.9, 0.95), description="decay rates of Adam's two moments")
     eps: Positive = Field(1e-8, description="Adam's epsilon, outside the square root")
-    max_grad_norm: Positive = Field(1.0, description="gradients are scaled down to this global L2 norm")
+    max_grad_norm: Positive = Field(1.0, description="gradients are clipped to this global L2 norm")
 
 
 class LoggingSection(Section):
@@ -118,20 +118,20 @@ class LoggingSection(Section):
 
 
 class CheckpointSection(Section):
-    """When a run is saved and how it goes on."""
+    """When a run is saved and how it resumes."""
 
     every: Count | None = Field(None, description="steps between checkpoints; null saves none before the end")
-    keep: Count = Field(2, description="newest checkpoints that are kept")
+    keep: Count = Field(2, description="number of newest checkpoints to keep")
     resume: Literal["auto", "never"] = Field(
-        "auto", description="go on from the newest checkpoint that verifies, or refuse"
+        "auto", description="`auto` resumes from the newest intact checkpoint, `never` refuses a directory with a run"
     )
 
 
 class InRunDirectory(Section):
-    """A stage whose strings may say `{run_dir}`: the directory that holds its output directory, and other stages'."""
+    """A stage whose strings may hold `{run_dir}`: the parent of its output directory, which other stages share."""
 
     output_dir: str = Field(
-        min_length=1, description="directory of this stage; {run_dir} elsewhere stands for its parent"
+        min_length=1, description="directory of this stage; {run_dir} in other keys stands for its parent"
     )
 
     @classmethod
@@ -164,7 +164,7 @@ class StageConfig(StageSettings, InRunDirectory):
 
 
 def check_one_length(epochs: int | None, steps: int | None) -> None:
-    """Refuse a stage whose length is said twice, or not at all.
+    """Refuse a stage with both epochs and steps, or with neither.
 
     Raises:
         ValueError: says so.
