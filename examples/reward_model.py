@@ -1,4 +1,4 @@
-"""A reward model from pairs: teach a model which of two answers people prefer, and let it judge a new one.
+"""A reward model from pairs: teach a model which of two answers people prefer, and let it judge new pairs.
 
 python examples/reward_model.py
 """
@@ -26,11 +26,11 @@ def main() -> None:
         steps=options.steps, batch_size=6, model={"lora": {"r": 8}}, optimizer={"learning_rate": 1e-4}
     )
     trainer = RewardTrainer(options.model, config=settings)
-    # Its scores have mean 0 on these texts: a policy that speaks like them gets about 0.
+    # Its scores get mean 0 on these texts: a policy that writes like them scores about 0.
     texts = [{"text": f"{pair['prompt']}{pair['chosen']}"} for pair in PAIRS]
     for row in trainer.train(PAIRS[:6], evaluation=PAIRS[6:], demonstrations=texts):
-        print(f"step {row['step']:.0f}: loss {row['loss']:.2f} nats a pair, {row['accuracy']:.0%} ranked as people do")
-    print(f"held out: {trainer.evaluate(PAIRS[6:])['eval/accuracy']:.0%} ranked as people do")
+        print(f"step {row['step']:.0f}: loss {row['loss']:.2f} nats per pair, {row['accuracy']:.0%} ranked like people")
+    print(f"held out: {trainer.evaluate(PAIRS[6:])['eval/accuracy']:.0%} ranked like people")
     trainer.save(options.output)
 
 
