@@ -15,7 +15,7 @@ PAIRS = [
 
 
 def main() -> None:
-    """Train, print how many pairs are ranked as people rank them, and save the reward model."""
+    """Train, print loss and accuracy, and save the reward model."""
     parser = argparse.ArgumentParser(description="a reward model from a list of pairs")
     parser.add_argument("--model", default="fetch:smollm2-135m-instruct", help="directory or hub name of the model")
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps")
@@ -29,8 +29,8 @@ def main() -> None:
     # Its scores get mean 0 on these texts: a policy that writes like them scores about 0.
     texts = [{"text": f"{pair['prompt']}{pair['chosen']}"} for pair in PAIRS]
     for row in trainer.train(PAIRS[:6], evaluation=PAIRS[6:], demonstrations=texts):
-        print(f"step {row['step']:.0f}: loss {row['loss']:.2f} nats per pair, {row['accuracy']:.0%} ranked like people")
-    print(f"held out: {trainer.evaluate(PAIRS[6:])['eval/accuracy']:.0%} ranked like people")
+        print(f"step {row['step']:.0f}: loss {row['loss']:.2f} nats per pair, accuracy {row['accuracy']:.0%}")
+    print(f"held-out accuracy: {trainer.evaluate(PAIRS[6:])['eval/accuracy']:.0%}")
     trainer.save(options.output)
 
 
