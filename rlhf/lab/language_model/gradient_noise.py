@@ -66,7 +66,7 @@ def method(settings: Settings, sizes: Sizes, batch: Batch) -> str:
         f"{batch.num_tokens} response tokens of at most {sizes.max_new_tokens} each; prompts are beginnings of film "
         f"reviews, the score of a response is minus a tenth of its characters beyond {sizes.at_most}: mean "
         f"{batch.score:.2f}, standard deviation {batch.score_std:.2f}; KL {batch.kl:.2f} nats per sequence; the "
-        f"critic, a linear value head, explains {batch.explained_variance:.0%} of these returns' variance. Each rung is "
+        f"critic, a linear value head, explains {batch.explained_variance:.0%} of the returns' variance. Every rung is "
         "the stage's own loss with `objective: policy_gradient` and without whitening, in float32, on the same batch; "
         "its gradient over the "
         f"last {sizes.num_layers} block(s) and the final norm ({batch.num_weights / 1e6:.1f} million numbers) is taken "
