@@ -6,7 +6,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -148,6 +148,9 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         verbs[name].add_argument("--profile", action="store_true", help="measure where the time of training goes")
     verbs["fetch"] = group.add_parser("fetch", help="download models and data by name; without a name, list them")
     verbs["fetch"].add_argument("names", nargs="*", metavar="NAME", help="what to download")
+    verbs["merge"] = group.add_parser("merge", help="add an adapter to its base: one model directory")
+    verbs["merge"].add_argument("adapter", metavar="ADAPTER", help="adapter directory or hub name")
+    verbs["merge"].add_argument("output", metavar="OUT", type=Path, help="directory to write")
     verbs["serve-reward"] = group.add_parser(
         "serve-reward", help="score responses over HTTP, for PPO on other machines"
     )
@@ -166,12 +169,8 @@ def _dispatch(arguments: Sequence[str]) -> None:
     command: str = options.command
     if getattr(options, "model", None) is not None and command in STAGES:
         overrides.insert(0, f"model={json.dumps(options.model)}")
-    if command == "fetch":
-        _fetch([*options.names, *overrides])
-    elif command == "serve-reward":
-        importlib.import_module("rlhf.serving").serve(ServingOptions.of(options))
-    elif command == "lab":
-        _print_path(importlib.import_module("rlhf.lab").run(lab_options.LabOptions.of(options)))
+    if command in _WITHOUT_CONFIG:
+        _print_path(_WITHOUT_CONFIG[command](options, overrides))
     elif options.help:
         _show_help(command, verbs[command])
     elif options.config is None and (command == "validate" or not overrides):
@@ -184,6 +183,25 @@ def _dispatch(arguments: Sequence[str]) -> None:
     else:
         chosen = {"profile": True} if getattr(options, "profile", False) else {}
         _print_path(STAGES[command].run(options.config, overrides, **chosen))
+
+
+def _fetched(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    module = importlib.import_module("rlhf.fetch")
+    names = [*options.names, *overrides]
+    if not names:
+        for name, artifact in module.catalogue().items():
+            print(f"{name}: {printable(artifact.description)}")
+    for name in names:
+        _print_path(module.fetch(name))
+
+
+_WITHOUT_CONFIG: dict[str, Callable[[argparse.Namespace, Sequence[str]], object]] = {
+    "fetch": _fetched,
+    "merge": lambda options, _: importlib.import_module("rlhf.merge").merge(options.adapter, options.output),
+    "serve-reward": lambda options, _: importlib.import_module("rlhf.serving").serve(ServingOptions.of(options)),
+    "lab": lambda options, _: importlib.import_module("rlhf.lab").run(lab_options.LabOptions.of(options)),
+}
+"""The verbs that take no configuration; each returns the path of its results, or None."""
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -203,15 +221,6 @@ def _show_help(command: str, parser: argparse.ArgumentParser) -> None:
     if command in STAGES:
         print("Keys of the file, and of path.to.key=value (N is the index of a list's item):\n")
         print(describe(STAGES[command].model))
-
-
-def _fetch(names: Sequence[str]) -> None:
-    module = importlib.import_module("rlhf.fetch")
-    if not names:
-        for name, artifact in module.catalogue().items():
-            print(f"{name}: {printable(artifact.description)}")
-    for name in names:
-        _print_path(module.fetch(name))
 
 
 def _print_path(result: object) -> None:

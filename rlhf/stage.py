@@ -12,8 +12,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import EvaluateConfig, EvaluateSettings
 from rlhf.config.reading.loader import save_config
-from rlhf.config.shared import DataSection, ModelSection, OptimizerSection, StageConfig, StageSettings, TuningSection
-from rlhf.data.reading.dataset_type import detect_type
+from rlhf.config.shared import (
+    ChatSection,
+    DataSection,
+    ModelSection,
+    OptimizerSection,
+    StageConfig,
+    StageSettings,
+    TuningSection,
+)
+from rlhf.data.intake import common_type
 from rlhf.data.reading.rows import read_rows
 from rlhf.data.records import Prepared, Row
 from rlhf.errors import ConfigError
@@ -21,7 +29,10 @@ from rlhf.fetch import resolve
 from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.passes.compiled import compile_blocks, compiles
 from rlhf.models.passes.matrices import largest_matrix
-from rlhf.models.pretrained.setup import Trainable, make_trainable, save_adapter_base, save_model
+from rlhf.models.passes.rotary import choose_factors
+from rlhf.models.pretrained.adapters import base_of, is_adapter
+from rlhf.models.pretrained.loading import load_adapter
+from rlhf.models.pretrained.setup import Trainable, continued, make_trainable, save_adapter_base, save_model
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
 from rlhf.training.loop import Loop, LoopSettings, Observer, Steps
 from rlhf.training.optimizer import MasterWeights, OptimizerSettings
@@ -97,8 +108,7 @@ class Frame:
 
     def report(self, what: str, prepared: Prepared[Any]) -> None:
         """Print how many rows were kept and what happened to the others."""
-        counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items() if count or name == "kept")
-        self.processes.say(f"{what}: {counts}")
+        self.processes.say(f"{what}: {prepared.summary()}")
 
     def warn_of_shared(self, training: Sequence[Hashable], heldout: Sequence[Hashable]) -> None:
         """Warn of held-out records that are also in the training data: they make held-out metrics look too good."""
@@ -106,6 +116,13 @@ class Frame:
         shared = sum(record in known for record in heldout)
         if shared:
             self.processes.say(f"warning: {shared} of {len(heldout)} held-out records are also in the training data")
+
+    def choose_factors(self, longest: int, **models: PreTrainedModel | None) -> None:
+        """Fix the rotary factors of models for sequences of up to `longest` tokens, where they depend on it; say so."""
+        for name, model in models.items():
+            said = None if model is None else choose_factors(model, longest)
+            if said is not None:
+                self.processes.say(f"{name}: {said}")
 
     def compile_for(self, num_tokens: int, *models: nn.Module) -> None:
         """Compile the models' blocks as the config says, for a run of `num_tokens` over all processes; say so."""
@@ -125,7 +142,13 @@ def joined(config: StageSettings, path: Path, fingerprint: str, *, profile: bool
         trackers=config.logging.trackers, expected=config.expected_processes, project_dir=str(path / "events")
     )
     seed_everything(config.seed)
-    directory = RunDirectory(path, fingerprint=fingerprint, resume=config.checkpoints.resume, is_main=processes.is_main)
+    directory = RunDirectory(
+        path,
+        fingerprint=fingerprint,
+        settings=flattened(_what_counts(config)),
+        resume=config.checkpoints.resume,
+        is_main=processes.is_main,
+    )
     dtype = compute_dtype(config.model.precision, processes.device)
     if processes.any(dtype == torch.float32):  # processes may measure different types but must compute in the same one
         dtype = torch.float32
@@ -171,7 +194,9 @@ def fingerprint(config: StageConfig | EvaluateConfig, inputs: Sequence[str]) -> 
 
 def fingerprint_with(config: StageSettings | EvaluateSettings, content: Sequence[JSON]) -> str:
     """Return the same from digests of the inputs."""
-    return f"{json_digest(_what_counts(config))}-{json_digest(list(content))}"
+    chat = config if isinstance(config, ChatSection) else config.model
+    files = [] if chat.chat_template is None else [content_digest(chat.chat_template)]
+    return f"{json_digest(_what_counts(config))}-{json_digest([*content, *files])}"
 
 
 def load_rows(section: DataSection) -> list[Row]:
@@ -181,7 +206,7 @@ def load_rows(section: DataSection) -> list[Row]:
 
 def describe_rows(section: DataSection, rows: Sequence[Row]) -> str:
     """Return where rows come from and which type was detected."""
-    return f"{section.path} [{detect_type(rows)}]"
+    return f"{section.path} [{common_type(rows, section.on_bad_row)[0]}]"
 
 
 def trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTrainedTokenizerBase) -> Trainable:
@@ -198,6 +223,8 @@ def trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTra
     if section.random_init and section.lora is not None:
         raise ConfigError("model: lora on random_init would save an adapter without its base - train the model in full")
     source = resolve(section.path)
+    if section.lora == "continue":
+        return going_on(source, tokenizer, trust_remote_code=section.trust_remote_code)
     model = load(source, random_init=section.random_init, trust_remote_code=section.trust_remote_code)
     return tuned(model, section, tokenizer, source)
 
@@ -208,10 +235,43 @@ def tuned(model: PreTrainedModel, section: TuningSection, tokenizer: PreTrainedT
     Raises:
         ConfigError: the tokenizer does not fit.
     """
+    if section.lora == "continue":
+        raise ConfigError(f"model.lora: continue, but {source or 'the model'} is no adapter - use lora: {{r: 16}}")
     fit_vocabulary(model, tokenizer, source)
     use_short_row_attention(model)
+    if is_adapter(source) and is_main_by_launch():
+        print(_what_was_merged(model, section, source), flush=True)
     lora = None if section.lora is None else section.lora.model_dump()
     return make_trainable(model, source, lora=lora, trainable_layers=section.trainable_layers)
+
+
+def going_on(source: str, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code: bool = False) -> Trainable:
+    """Load an adapter of a language model, which is trained further.
+
+    Raises:
+        ConfigError: the directory holds none, or it does not fit the tokenizer.
+    """
+    if not is_adapter(source):
+        raise ConfigError(
+            f"model.lora: continue needs the directory of an adapter in model.path, and {source} is none - use lora: "
+            "{r: 16} for a new one"
+        )
+    trained = continued(
+        load_adapter(source, trust_remote_code=trust_remote_code, is_trainable=True),
+        source,
+    )
+    fit_vocabulary(trained.model, tokenizer, source)
+    use_short_row_attention(trained.model)
+    return trained
+
+
+def _what_was_merged(model: PreTrainedModel, section: TuningSection, source: str) -> str:
+    merged = f"model.path: {source} is an adapter, and was merged into its base {base_of(source)}"
+    if not model.can_generate():
+        return f"{merged}: the result is a whole model"
+    if section.lora is not None:
+        return f"{merged}: a new adapter is trained on the sum - model.lora=continue goes on with the old one"
+    return f"{merged}: the sum is trained and saved as a whole model - model.lora=continue goes on with the adapter"
 
 
 def optimizer_settings(section: OptimizerSection) -> OptimizerSettings:

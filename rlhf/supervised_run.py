@@ -14,11 +14,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import RewardModelConfig, RewardSettings, SftConfig, SFTSettings
 from rlhf.config.shared import DataSection, FittingSection
-from rlhf.data.reading.dataset_type import detect_type
+from rlhf.data.intake import common_type
 from rlhf.data.records import Prepared, Row
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
-from rlhf.models.pretrained.loading import context_length
+from rlhf.models.pretrained.loading import context_length, limit_of
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.stage import Frame, completed, export, fingerprint, frame, load_rows, optimizer_settings, trainable
@@ -188,13 +188,16 @@ def prepared_items(task: Task[T], source: Source, tokenizer: PreTrainedTokenizer
 
 def reported(prepared: Prepared[T], source: Source, run: Frame) -> list[T]:
     """Print how many rows of a source were kept, and return their items."""
-    run.report(f"{source.name} [{detect_type(source.rows)}]", prepared)
+    run.report(f"{source.name} [{common_type(source.rows, source.fitting.on_bad_row)[0]}]", prepared)
     return prepared.items
 
 
 def make_learner(task: Task[Any], run: Frame, trained: Trainable, tokenizer: PreTrainedTokenizerBase) -> Learner:
     """Move a float32 model to its device, keep its master weights, and cast it to the run's compute type."""
     trained.model.to(run.device)  # type: ignore[arg-type]  # transformers wraps the method out of its type
+    if trained.model.can_generate():  # the rows of a scalar model stay below the limit: whoever asks it is not known
+        sections = (task.settings.data, task.settings.eval_data)
+        run.choose_factors(max(each.max_length for each in sections if each is not None), policy=trained.model)
     weights = MasterWeights(trained.model, run.dtype, keep_float32=task.kept_in_float32(trained.model))
     return Learner(trained=trained, weights=weights, tokenizer=tokenizer)
 
@@ -208,14 +211,16 @@ def check_length(model: PreTrainedModel, longest: int, source: Source) -> None:
     limit = context_length(model)
     if limit is not None and longest > limit:
         raise ConfigError(
-            f"{source.name}: the longest sequence has {longest} tokens, but the model has {limit} positions - "
+            f"{source.name}: the longest sequence has {longest} tokens, but the model has {limit_of(model)} - "
             f"lower max_length ({source.fitting.max_length}) to {limit} or less"
         )
 
 
 def _assembled(task: Task[T], config: SftConfig | RewardModelConfig, run: Frame) -> SupervisedRun[T]:
     """Assemble the run; the data is read before the model, so that a bad row fails at once."""
-    tokenizer = load_tokenizer(resolve(config.model.path), trust_remote_code=config.model.trust_remote_code)
+    tokenizer = load_tokenizer(
+        resolve(config.model.path), trust_remote_code=config.model.trust_remote_code, **config.model.chat
+    )
     sources = [Source.of(section) for section in (config.data, config.eval_data) if section is not None]
     parts = [prepared_items(task, source, tokenizer, run) for source in sources]
     items, held_out = parts[0], parts[1] if len(parts) > 1 else []

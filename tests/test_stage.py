@@ -71,7 +71,10 @@ def test_a_complete_run_is_left_alone(run, capsys):
 
 
 def test_another_config_in_the_directory_of_a_complete_run_is_refused(run):
-    with pytest.raises(CheckpointError, match="another config; choose another output_dir, or remove the dir") as error:
+    with pytest.raises(
+        CheckpointError,
+        match=r"another config \(optimizer.learning_rate: \S+ -> 0.5\); choose another output_dir, or remove the dir",
+    ) as error:
         train_sft(run("optimizer.learning_rate=0.5"))
     assert error.value.exit_status == 4
 

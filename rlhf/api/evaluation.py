@@ -72,7 +72,7 @@ def evaluate(
         return shared[0]
     directory = None if output_dir is None else Path(output_dir)
     digests = [] if directory is None else given.digests(source, settings)
-    inputs = given.inputs(source, tokenizer, compute_dtype(settings.precision, processes.device), processes.device)
+    inputs = given.inputs(source, tokenizer, settings, processes.device)
     comparison = _compared_in(directory, digests, inputs, settings, processes.device)
     return processes.gathered([comparison])[0]  # type: ignore[no-any-return]  # of the first process
 
@@ -86,16 +86,17 @@ class _Given:
     reward_model: PreTrainedModel | str | None
 
     def inputs(
-        self, source: Source, tokenizer: GivenTokenizer, dtype: torch.dtype, device: torch.device
+        self, source: Source, tokenizer: GivenTokenizer, settings: EvaluateSettings, device: torch.device
     ) -> ComparisonInputs:
         """Return the models: copies of the objects, ready to answer, and resolved names."""
+        dtype = compute_dtype(settings.precision, device)
         known: dict[int, Policy] = {}  # a model passed twice is copied once
 
         def ready(model: Model) -> Policy | str:
             if isinstance(model, str):
                 return resolve(model)
             if id(model) not in known:
-                known[id(model)] = answering(model, tokenizer, dtype, device)
+                known[id(model)] = answering(model, tokenizer, settings, dtype, device)
             return known[id(model)]
 
         reference = ready(self.reference)

@@ -12,6 +12,7 @@ from rlhf.api.data import GivenPrompts, given_prompts
 from rlhf.api.models import GivenTokenizer, Model, check_kind, given_language, name_of_model, name_or_model, plain
 from rlhf.config import GenerateSettings
 from rlhf.config.reading.loader import validate
+from rlhf.config.shared import ChatSection
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
 from rlhf.evaluation.generate import answers
@@ -66,14 +67,18 @@ def generate(
 
 
 def answering(
-    model: PreTrainedModel | PeftModel, tokenizer: GivenTokenizer, dtype: torch.dtype, device: torch.device
+    model: PreTrainedModel | PeftModel,
+    tokenizer: GivenTokenizer,
+    section: ChatSection,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Policy:
     """Return a frozen copy of a model, ready to answer, as `load_policy` returns one from a directory.
 
     Raises:
         ConfigError: there is no tokenizer, or it does not fit the model.
     """
-    language, name = given_language(tokenizer, model), name_of_model(model) or type(model).__name__
+    language, name = given_language(tokenizer, model, section), name_of_model(model) or type(model).__name__
     own = _merged(copy.deepcopy(model))
     check_logits(own, name)
     use_short_row_attention(own)
@@ -87,9 +92,9 @@ def _answered(
 ) -> list[dict[str, Any]]:
     dtype = compute_dtype(settings.precision, device)
     if isinstance(policy, str):
-        ready = load_policy(resolve(policy), dtype, device)
+        ready = load_policy(resolve(policy), dtype, device, settings.chat)
     else:
-        ready = answering(policy, tokenizer, dtype, device)
+        ready = answering(policy, tokenizer, settings, dtype, device)
     prompts = prepare_prompts(source.rows, ready.tokenizer, **source.fitting.fitting).items
     return answers(
         ready, prompts, settings.decoding, samples_per_prompt=settings.samples_per_prompt, seed=settings.seed

@@ -63,7 +63,7 @@ def make_ready(
     check_kind("policy", start)
     if other is not None:
         check_kind("reference", other)
-    language = given_language(tokenizer, start)
+    language = given_language(tokenizer, start, config.model)
     trained = given_policy(start, config.model, language.tokenizer)
     frozen = given_reference(other, start, language, run.dtype, run.device)
     rewards = given_rewards(reward, config, language)

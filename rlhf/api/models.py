@@ -11,17 +11,18 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import RewardSettings
-from rlhf.config.shared import TuningSection
+from rlhf.config.shared import ChatSection, TuningSection
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.passes.anatomy import check_logits, switch_off_dropout
 from rlhf.models.passes.attention import use_short_row_attention
+from rlhf.models.pretrained.chat_template import use_chat_template
 from rlhf.models.pretrained.loading import frozen_in, load_causal_lm, load_scalar_lm, scalar_head, with_new_head
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language, all_eos_ids, eos_ids, load_tokenizer, with_pad
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
 from rlhf.models.reference import load_reference
-from rlhf.stage import tuned
+from rlhf.stage import going_on, tuned
 from rlhf.training.storage.fingerprint import content_digest
 
 Model = PreTrainedModel | PeftModel | str
@@ -50,11 +51,13 @@ def check_kind(role: str, given: object) -> None:
         )
 
 
-def given_language(tokenizer: GivenTokenizer, model: Model) -> Language:
+def given_language(tokenizer: GivenTokenizer, model: Model, section: ChatSection) -> Language:
     """Return a model's tokenizer, its pad token different from EOS, and the ids that end a response.
 
+    `section` names a chat template to use instead of its own, or variables of it.
+
     Raises:
-        ConfigError: there is no tokenizer, or it has no EOS token.
+        ConfigError: there is no tokenizer, it has no EOS token, or the template does not fit.
     """
     source = resolve(model) if isinstance(model, str) else name_of_model(model)
     if tokenizer is None or isinstance(tokenizer, str | Path):
@@ -67,6 +70,7 @@ def given_language(tokenizer: GivenTokenizer, model: Model) -> Language:
         raise ConfigError(
             f"tokenizer: expected a tokenizer of transformers or a name, found {type(tokenizer).__name__}"
         )
+    use_chat_template(ready, **section.chat)
     ends = eos_ids(source, ready) if isinstance(model, str) else all_eos_ids(ready, _listed_eos(model))
     return Language(tokenizer=ready, eos_ids=ends)
 
@@ -81,13 +85,15 @@ def given_policy(policy: Model, section: TuningSection, tokenizer: PreTrainedTok
     """
     if isinstance(policy, str):
         source = resolve(policy)
+        if section.lora == "continue":
+            return going_on(source, tokenizer)
         return tuned(load_causal_lm(source), section, tokenizer, source)
     name = name_of_model(policy)
     _check_trainable("policy", policy)
     if not isinstance(policy, PeftModel):
         check_logits(plain(policy), name)
         return tuned(policy, section, tokenizer, name)
-    if section.lora is not None or section.trainable_layers is not None:
+    if section.lora not in (None, "continue") or section.trainable_layers is not None:
         raise ConfigError("model.lora, model.trainable_layers: the policy has an adapter already - leave them out")
     model = policy.get_base_model()
     is_prompt = policy.active_peft_config.is_prompt_learning
@@ -96,7 +102,7 @@ def given_policy(policy: Model, section: TuningSection, tokenizer: PreTrainedTok
     check_logits(plain(model), name)
     fit_vocabulary(model, tokenizer, name)
     use_short_row_attention(model)
-    return Trainable(model=model, adapter=policy, source=name)
+    return Trainable(model=model, adapter=policy, source=name, continues=section.lora == "continue")
 
 
 def given_reward_model(model: Model, config: RewardSettings, tokenizer: PreTrainedTokenizerBase) -> Trainable:

@@ -243,7 +243,10 @@ class PPOTrainer(StageTrainer):
 
     def _encoded(self, prompts: GivenPrompts) -> list[Prompt]:
         source = given_prompts(prompts, self.config.prompts)
-        return prepare_prompts(source.rows, self.parts.tokenizer, **source.fitting.fitting).items
+        prepared = prepare_prompts(source.rows, self.parts.tokenizer, **source.fitting.fitting)
+        if prepared.notes:  # nothing is dropped as bad in silence
+            self._run.report(source.name, prepared)
+        return prepared.items
 
     def _source(self, prompts: GivenPrompts, num_given: int = 0) -> PromptSource:
         """Return the source of each step's prompts; read the whole of what has a length.

@@ -61,7 +61,7 @@ class RewardTrainer(SupervisedTrainer[Pair]):
         settings = checked_config(config, RewardSettings, "model, tokenizer, config")
         super().__init__(settings, output_dir, callbacks)
         start = name_or_model(model)
-        own = given_language(tokenizer, start).tokenizer
+        own = given_language(tokenizer, start, settings.model).tokenizer
         self._digests = [] if self.output_dir is None else [digest_of(start)]
         self._task = PreferenceTask(settings)
         trained = given_reward_model(start, settings, own)

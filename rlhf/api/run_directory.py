@@ -37,8 +37,9 @@ def run_in(output_dir: Path | None, run: Frame, inputs: Sequence[str], *, stage:
             f"{output_dir}: already holds the complete result of this run - its {result.replace('_', ' ')} is in "
             f"{output_dir / result}; choose another output_dir to train again"
         )
+    named = run.directory  # where `joined` was told; only the fingerprint was not known yet
     directory = RunDirectory(
-        output_dir, fingerprint=mark, resume=run.config.checkpoints.resume, is_main=run.processes.is_main
+        output_dir, fingerprint=mark, settings=named.settings, resume=named.resume, is_main=named.is_main
     )
     with entered(replace(run, directory=directory)) as entering:
         yield entering

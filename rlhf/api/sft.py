@@ -57,7 +57,7 @@ class SFTTrainer(SupervisedTrainer[Example]):
         start = name_or_model(policy)
         check_kind("policy", start)
         super().__init__(settings, output_dir, callbacks)
-        own = given_language(tokenizer, start).tokenizer
+        own = given_language(tokenizer, start, settings.model).tokenizer
         self._digests = [] if self.output_dir is None else [digest_of(start)]
         trained = given_policy(start, settings.model, own)
         self._task = CloningTask(settings)

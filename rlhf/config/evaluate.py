@@ -2,11 +2,20 @@
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from rlhf.config.shared import Count, DataSection, FittingSection, InRunDirectory, NonNegative, Precision, Section
+from rlhf.config.shared import (
+    ChatSection,
+    Count,
+    DataSection,
+    FittingSection,
+    InRunDirectory,
+    NonNegative,
+    Precision,
+    Section,
+)
 
 FILE_NAME = re.compile(r"\w[\w.\-]*")
 """A valid name of a policy."""
@@ -21,6 +30,20 @@ class DecodingSection(Section):
     temperature: NonNegative = Field(1.0, description="0 decodes greedily; the KL is then measured at temperature 1")
     stop_strings: list[str] = Field([], description="a response ends after any of these")
     batch_rows: Count = Field(64, description="prompts decoded together")
+    filters: Literal["none", "model"] = Field(
+        "none",
+        description="model: temperature, top_k, top_p, min_p and repetition_penalty as the model's "
+        "generation_config.json sets them; `decoding: model` is short for it",
+    )
+
+
+Decoding = Annotated[
+    DecodingSection,
+    BeforeValidator(
+        lambda value: {"filters": "model"} if value == "model" else value,
+        json_schema_input_type=DecodingSection | Literal["model"],
+    ),
+]
 
 
 class GoldSection(Section):
@@ -45,12 +68,12 @@ class Seeded(Section):
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler and of the bootstrap")
 
 
-class EvaluateSettings(Seeded):
+class EvaluateSettings(ChatSection, Seeded):
     """How policies are compared: all settings except the sources of policies, prompts and reward model."""
 
     prompts: FittingSection = Field(FittingSection(), description="what happens to prompts that do not fit")
     gold: GoldSection | None = Field(None, description="the gold judge; null leaves it out")
-    decoding: DecodingSection = DecodingSection()
+    decoding: Decoding = DecodingSection()
     precision: Precision = Field("auto", description="compute type")
     microbatch_tokens: Count = Field(2048, description="padded tokens in one forward pass")
     num_side_by_side: Count = Field(8, description="samples printed side by side in the summary")
@@ -92,7 +115,7 @@ def check_names(names: Iterable[str]) -> None:
         )
 
 
-class GenerateConfig(Section):
+class GenerateConfig(ChatSection):
     """Answer prompts from a file or standard input, as JSONL."""
 
     model: str = Field(description="model directory, `fetch:NAME` or hub name")
@@ -100,11 +123,11 @@ class GenerateConfig(Section):
     output: str | None = Field(None, description="JSONL file; null prints to standard output")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler")
     samples_per_prompt: Count = Field(1, description="responses for each prompt")
-    decoding: DecodingSection = DecodingSection()
+    decoding: Decoding = DecodingSection()
     precision: Precision = Field("auto", description="compute type")
 
 
-class GenerateSettings(DecodingSection):
+class GenerateSettings(ChatSection, DecodingSection):
     """Keyword arguments of `rlhf.generate`. By default no prompt is dropped: one that does not fit is an error."""
 
     samples_per_prompt: Count = Field(1, description="responses for each prompt")

@@ -13,6 +13,7 @@ from rlhf.config.shared import (
     DataSection,
     FittingSection,
     Fraction,
+    LoraSection,
     ModelSection,
     NonNegative,
     OptimizerSection,
@@ -169,10 +170,14 @@ class PPOSettings(StageSettings):
             if getattr(self, name) != defaults[name].default:
                 null = ", or set it to null" if name == "value_optimizer" else ""
                 raise ValueError(f"{name} has no effect with {reason} - leave it out{null}")
+        if self.critic_model is not None and any(self.critic_model.chat.values()):
+            raise ValueError("critic_model: a chat template has no effect, it reads the policy's tokens - leave it out")
         return self
 
     @model_validator(mode="after")
     def _parts_that_fit(self) -> Self:
+        if self.critic_model is not None and self.critic_model.lora == "continue":
+            raise ValueError("critic_model.lora: a critic is a whole model without adapter - use {r: 16} or null")
         if (self.critic == "separate") != (self.critic_model is not None):
             raise ValueError("critic: separate needs critic_model, and critic: shared refuses it")
         if self.kl_control.controller == "adaptive" and self.kl_coef == 0:
@@ -184,7 +189,7 @@ class PPOSettings(StageSettings):
             )
         if self.reset is not None and self.sampling.max_new_tokens == 1:
             raise ValueError("reset needs sampling.max_new_tokens of at least 2: one token to force, one to sample")
-        if self.model.lora is not None and self.model.lora.dropout > 0:
+        if isinstance(self.model.lora, LoraSection) and self.model.lora.dropout > 0:
             raise ValueError("model.lora.dropout must be 0 in PPO: dropout makes the ratio noise")
         return self
 

@@ -38,6 +38,12 @@ class RewardSettings(StageSettings):
         check_one_length(self.epochs, self.steps)
         return self
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.model.lora == "continue":
+            raise ValueError("model.lora: a reward model has no adapter to continue - use {r: 16} for a new one")
+        return self
+
 
 class RewardModelConfig(RewardSettings, StageConfig):
     """A scalar model trained on preference pairs."""

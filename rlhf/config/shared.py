@@ -3,7 +3,7 @@
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 
 def _on_or_off(value: Any) -> Any:
@@ -15,6 +15,7 @@ Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
 Precision = Literal["auto", "float32", "bfloat16"]
 OverLong = Literal["drop", "cut_left", "error"]
 OnEmpty = Literal["error", "skip"]
+OnBadRow = Literal["stop", "drop"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -36,11 +37,41 @@ class LoraSection(Section):
     target_modules: str | list[str] = Field("all-linear", description="module names, as in peft")
 
 
-class TuningSection(Section):
+class ChatSection(Section):
+    """How a tokenizer writes conversations; what is set here is saved with the model."""
+
+    chat_template: str | None = Field(
+        None, description="file with a chat template (Jinja) in the place of the tokenizer's own"
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        {}, description="values of the template's variables, such as {enable_thinking: false}"
+    )
+
+    @property
+    def chat(self) -> dict[str, Any]:
+        """These settings alone, as `load_tokenizer` takes them."""
+        return {"chat_template": self.chat_template, "chat_template_kwargs": self.chat_template_kwargs}
+
+
+def _lora_form(value: Any) -> str:
+    """Tell which of its two forms `lora` has, so that a refusal speaks of that one alone."""
+    return "continue" if isinstance(value, str) else "settings"
+
+
+Lora = Annotated[
+    Annotated[LoraSection, Tag("settings")] | Annotated[Literal["continue"], Tag("continue")],
+    Discriminator(_lora_form),
+]
+
+
+class TuningSection(ChatSection):
     """Which weights of a model are trained, and what it computes in."""
 
     precision: Precision = Field("auto", description="compute type; `auto` takes bfloat16 where the hardware has it")
-    lora: LoraSection | None = Field(None, description="train low-rank adapters and keep the model frozen")
+    lora: Lora | None = Field(
+        None,
+        description="train new low-rank adapters and keep the model frozen; continue: go on with the adapter in `path`",
+    )
     trainable_layers: Count | None = Field(
         None, description="train only this many of the last blocks and the final norm; embeddings stay frozen"
     )
@@ -72,11 +103,18 @@ class FittingSection(Section):
         "drop", description="what happens to longer rows: drop, cut the prompt at the left, or stop"
     )
     on_empty: OnEmpty = Field("error", description="what happens to rows with an empty prompt or completion")
+    on_bad_row: OnBadRow = Field(
+        "stop", description="what happens to rows that cannot be used: stop, or drop them and count them by reason"
+    )
+
+    system: Literal["keep", "merge_into_user", "drop"] = Field(
+        "keep", description="what becomes of system messages, for templates that refuse them"
+    )
 
     @property
     def fitting(self) -> dict[str, Any]:
         """These settings alone, as the functions of `rlhf.data` take them."""
-        return {"max_length": self.max_length, "over_long": self.over_long, "on_empty": self.on_empty}
+        return {name: getattr(self, name) for name in FittingSection.model_fields}
 
 
 class DataSource(Section):

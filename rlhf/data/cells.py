@@ -1,9 +1,11 @@
 """The cells of a row as text, messages or numbers; anything else is refused with file and line."""
 
+import json
 import math
 
-from rlhf.data.records import Message, Row
-from rlhf.errors import DataError
+from rlhf.data.bad_rows import BadRow
+from rlhf.data.messages import checked_message, encodable, unexpected, without_nulls
+from rlhf.data.records import Message, Row, Tools
 
 
 def text_or_messages(row: Row, column: str) -> str | list[Message]:
@@ -14,20 +16,39 @@ def text_or_messages(row: Row, column: str) -> str | list[Message]:
     """
     cell = row.values[column]
     if isinstance(cell, str):
-        return _encodable(cell, row, column)
+        return encodable(cell, row.location, column)
     if isinstance(cell, list):
         return messages(row, column)
-    raise _unexpected(row, column, "text or a list of messages", cell)
+    raise unexpected(row.location, column, "text or a list of messages", cell)
 
 
 def messages(row: Row, column: str) -> list[Message]:
-    """Return a cell that holds a list of messages, each with a role and its content as text."""
+    """Return a cell that holds a list of messages; see `checked_message`."""
     cell = row.values[column]
     if not isinstance(cell, list):
-        raise _unexpected(row, column, "a list of messages", cell)
+        raise unexpected(row.location, column, "a list of messages", cell)
     if not cell:
-        raise DataError(f"{row.location}: {column} holds no message")
-    return [_message(message, row, f"{column}[{index}]") for index, message in enumerate(cell)]
+        raise BadRow(row.location, f"{column} holds no message")
+    return [checked_message(message, row.location, f"{column}[{index}]") for index, message in enumerate(cell)]
+
+
+def tools(row: Row) -> Tools:
+    """Return the `tools` column, a list of JSON schemas or JSON text of one; None where a row has none.
+
+    Raises:
+        BadRow: it holds something else.
+    """
+    cell = row.values.get("tools")
+    if isinstance(cell, str) and cell.strip():
+        try:
+            cell = json.loads(cell)
+        except ValueError:
+            raise unexpected(row.location, "tools", "a list of JSON schemas, or JSON text of one", cell) from None
+    if not cell:
+        return None
+    if not isinstance(cell, list) or not all(isinstance(tool, dict) for tool in cell):
+        raise unexpected(row.location, "tools", "a list of JSON schemas, or JSON text of one", cell)
+    return list(without_nulls(cell))
 
 
 def margin(row: Row) -> float:
@@ -40,39 +61,17 @@ def margin(row: Row) -> float:
             number = math.nan
         if math.isfinite(number):
             return number
-    raise _unexpected(row, "margin", "a finite number", cell)
+    raise unexpected(row.location, "margin", "a finite number", cell)
 
 
 def is_empty(value: str | list[Message]) -> bool:
     """Tell whether text is blank, or a list holds an empty message of a user or an assistant."""
     if isinstance(value, str):
         return not value.strip()
-    return any(message["role"] in ("user", "assistant") and not message["content"].strip() for message in value)
-
-
-def _message(value: object, row: Row, column: str) -> Message:
-    if not isinstance(value, dict):
-        raise _unexpected(row, column, "an object with role and content", value)
-    for key in ("role", "content"):
-        if not isinstance(value.get(key), str):
-            raise _unexpected(row, f"{column}.{key}", "text", value.get(key))
-        _encodable(value[key], row, f"{column}.{key}")
-    # `datasets` fills in None for keys that only other messages have.
-    return {key: cell for key, cell in value.items() if cell is not None}
-
-
-def _encodable(value: str, row: Row, column: str) -> str:
-    """Refuse half a surrogate pair, which JSON can spell and UTF-8 cannot."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{row.location}: {column} has a lone surrogate (U+{ord(value[error.start]):04X}) at character "
-            f"{error.start} - the text was cut within a character"
-        ) from None
-    return value
-
-
-def _unexpected(row: Row, column: str, expected: str, cell: object) -> DataError:
-    found = "null" if cell is None else f"{type(cell).__name__} {str(cell)[:40]!r}"
-    return DataError(f"{row.location}: {column} must be {expected}, found {found}")
+    return any(
+        message["role"] in ("user", "assistant")
+        and "tool_calls" not in message
+        and not message["content"].strip()
+        and not message.get("reasoning_content")
+        for message in value
+    )

@@ -1,14 +1,24 @@
 """Rows to demonstrations: a prompt as sampling sees it, and a whole response to it."""
 
 from collections.abc import Sequence
+from typing import Unpack
 
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.data import cells
 from rlhf.data.encoder import Encoder
-from rlhf.data.intake import OnEmpty, Outcome, dropped_as_empty, prepared, refused_as_empty
-from rlhf.data.over_long import OverLong, fate_of, fitted
-from rlhf.data.reading.dataset_type import DatasetType, detect_type, missing_columns
+from rlhf.data.fitting import Fitting, FittingKeys
+from rlhf.data.intake import (
+    Outcome,
+    common_type,
+    dropped_as_empty,
+    of_type,
+    prepared,
+    refused_as_empty,
+    tolerant,
+    with_trailing,
+)
+from rlhf.data.over_long import fate_of, fitted
+from rlhf.data.reading.dataset_type import DatasetType, missing_columns
 from rlhf.data.records import Demonstration, Prepared, Row
 from rlhf.data.sequences import prompt_ids_of, prompt_of, token_sequence
 
@@ -19,44 +29,41 @@ _RESPONSES = {DatasetType.PROMPT_COMPLETION: "completion", DatasetType.PREFERENC
 def prepare_demonstrations(
     rows: Sequence[Row],
     tokenizer: PreTrainedTokenizerBase,
-    *,
-    max_length: int,
-    over_long: OverLong = "drop",
-    on_empty: OnEmpty = "error",
+    **fitting: Unpack[FittingKeys],
 ) -> Prepared[Demonstration]:
     """Turn rows of prompt and completion, or of prompt, chosen and rejected, into demonstrations.
 
     Args:
         rows: all of one type.
         tokenizer: of the policy.
-        max_length: tokens of prompt and response together.
-        over_long: what to do with longer ones; only prompts are ever cut.
-        on_empty: what to do with rows with an empty prompt or response.
+        **fitting: see `Fitting`; `max_length` counts prompt and response together.
 
     Raises:
         DataError: a row cannot be used, or none is left.
         ConfigError: the tokenizer lacks EOS or chat template.
     """
-    column = _RESPONSES.get(detect_type(rows))
-    if column is None or "prompt" not in rows[0].values:
+    fit = Fitting(**fitting)
+    kind, typical = common_type(rows, fit.on_bad_row)
+    column = _RESPONSES.get(kind)
+    if column is None or "prompt" not in typical.values:
         why = " of a demonstration (or {prompt, chosen, rejected})"
-        raise missing_columns(rows[0], ("prompt", "completion"), why)
+        raise missing_columns(typical, ("prompt", "completion"), why)
     encoder = Encoder(tokenizer, append_eos=True)
 
     def make(row: Row) -> Outcome[Demonstration]:
         if "prompt" not in row.values:
             raise missing_columns(row, ("prompt", column))
-        raw, response = cells.text_or_messages(row, "prompt"), cells.text_or_messages(row, column)
-        if refused_as_empty([raw, response], row, on_empty):
+        raw, response = fit.field(row, "prompt"), fit.field(row, column)
+        if refused_as_empty([raw, response], row, fit.on_empty):
             return Outcome(None, "dropped_empty")
         text, prompt_ids = prompt_ids_of(raw, encoder, row)
-        response_ids = token_sequence([raw, response], encoder, row, is_last_answer=False).response_ids
+        response_ids = token_sequence([raw, response], encoder, row).response_ids
         if not (prompt_ids and response_ids):
-            return dropped_as_empty(row, on_empty)
-        kept = fitted(prompt_ids, len(response_ids), encoder, row, max_length=max_length, over_long=over_long)
+            return dropped_as_empty(row, fit.on_empty)
+        kept = fitted(prompt_ids, len(response_ids), encoder, row, max_length=fit.max_length, over_long=fit.over_long)
         if kept is None:
             return Outcome(None, "dropped_long")
         demonstration = Demonstration(prompt_of(row, raw, text, kept), tuple(response_ids))
-        return Outcome(demonstration, fate_of(kept, prompt_ids))
+        return with_trailing(Outcome(demonstration, fate_of(kept, prompt_ids)), [response])
 
-    return prepared(rows, make)
+    return prepared(rows, tolerant(of_type(typical, make), fit.on_bad_row))

@@ -1,23 +1,19 @@
-"""Text and conversations to token ids: one BOS if the tokenizer adds it, one EOS, the chat template once."""
+"""Text to token ids: one BOS if the tokenizer adds it, one EOS, and a text that follows another as its continuation."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import jinja2
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.data.records import Message
-from rlhf.errors import ConfigError, DataError
-
-Piece = tuple[str, bool]
-"""Text, and whether an assistant said it."""
+from rlhf.data.chat import Chat
+from rlhf.data.records import Message, Tools
+from rlhf.errors import ConfigError
 
 
 class Encoder:
     """A tokenizer with our conventions for prompts, responses and conversations."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, append_eos: bool) -> None:
-        """Find out whether the tokenizer adds a BOS by itself.
+        """Find out what the tokenizer adds by itself.
 
         Args:
             tokenizer: of the model that will read the ids.
@@ -29,11 +25,15 @@ class Encoder:
         self._tokenizer = tokenizer
         self._append_eos = append_eos
         self._eos_id = tokenizer.eos_token_id
+        self.chat = Chat(tokenizer)
         if append_eos and self._eos_id is None:
-            raise ConfigError(f"{self._name}: the tokenizer has no EOS token - set eos_token in tokenizer_config.json")
+            name = tokenizer.name_or_path or "the tokenizer"
+            raise ConfigError(f"{name}: the tokenizer has no EOS token - set eos_token in tokenizer_config.json")
         bos_id = tokenizer.bos_token_id
         adds_bos = bos_id is not None and list(tokenizer("a")["input_ids"])[:1] == [bos_id]
         self._bos_ids = [bos_id] if adds_bos else []
+        # Metaspace tokenizers put a space before the first word of a text, so a part has other ids alone.
+        self._start_differs = self.bare("a\na")[len(self.bare("a\n")) :] != self.bare("a")
 
     @property
     def bos_ids(self) -> list[int]:
@@ -43,6 +43,14 @@ class Encoder:
     def bare(self, text: str) -> list[int]:
         """Return the ids of `text`, without special tokens that the text does not spell out."""
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def following(self, earlier: str, text: str) -> list[int]:
+        """Return the ids of `text` where it comes after `earlier`, whose own ids stay what they are."""
+        if self._start_differs and earlier:
+            known, both = self.bare(earlier), self.bare(earlier + text)
+            if both[: len(known)] == known:
+                return both[len(known) :]
+        return self.bare(text)
 
     def prompt(self, text: str) -> list[int]:
         """Return the ids of plain text that starts a sequence: with one BOS, if the tokenizer adds it by default."""
@@ -56,104 +64,21 @@ class Encoder:
 
     def with_eos(self, ids: list[int]) -> list[int]:
         """End `ids` with one EOS; drop white space that a chat template writes after it."""
-        if self._eos_id is not None and self._eos_id in ids:
-            end = len(ids) - ids[::-1].index(self._eos_id)
-            if not str(self._tokenizer.decode(ids[end:])).strip():
-                while ids[end - 2 : end - 1] == [self._eos_id]:
-                    end -= 1
-                return ids[:end]
+        end = self.end_of_turn(ids)
+        if end is not None and not str(self._tokenizer.decode(ids[end:])).strip():
+            while ids[end - 2 : end - 1] == [self._eos_id]:
+                end -= 1
+            return ids[:end]
         return [*ids, self._eos_id] if self._append_eos else ids
 
-    def render(self, messages: Sequence[Message], location: str, *, add_generation_prompt: bool) -> str:
-        """Return what the chat template makes of a conversation.
+    def end_of_turn(self, ids: Sequence[int]) -> int | None:
+        """Return the place after the last EOS, None without any."""
+        if self._eos_id is None or self._eos_id not in ids:
+            return None
+        return len(ids) - list(ids)[::-1].index(self._eos_id)
 
-        Raises:
-            ConfigError: the tokenizer has no chat template.
-            DataError: the template refuses the conversation.
-        """
-        self._require_template()
-        try:
-            text = self._tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise DataError(f"{location}: the chat template refuses this conversation: {error}") from None
-        return str(text)
-
-    def conversation(self, messages: Sequence[Message], location: str) -> tuple[list[int], list[bool]]:
-        """Return the ids of a conversation that ends with an assistant, and which of them an assistant emitted.
-
-        The template's generation tags say what an assistant emits. Without them a turn is the rendered text with it
-        minus the text up to its generation prompt. White space after the EOS of a turn is not emitted.
-        """
-        if messages[-1]["role"] != "assistant" or messages[0]["role"] == "assistant":
-            raise DataError(
-                f"{location}: a conversation must start with a system or user message and end with an assistant's, "
-                f"found roles {[message['role'] for message in messages]}"
-            )
-        self._require_template()
-        if "{% generation" in str(self._tokenizer.chat_template).replace("{%-", "{%"):
-            return self._by_generation_tags(messages, location)
-        ids: list[int] = []
-        emitted: list[bool] = []
-        pieces = self._pieces(messages, location)
-        for index, (text, is_assistant) in enumerate(pieces):
-            found = self.bare(text)
-            kept = self._emitted(found) if is_assistant else []
-            if index == len(pieces) - 1:
-                found = kept = self.with_eos(found)
-            ids += found
-            emitted += [True] * len(kept) + [False] * (len(found) - len(kept))
-        return ids, emitted
-
-    def _pieces(self, messages: Sequence[Message], location: str) -> list[Piece]:
-        """Cut the rendered conversation into what an assistant said and what comes between.
-
-        The pieces are tokenized one by one, so that training sees the ids that sampling sees: sampling tokenizes the
-        prompt with its generation prompt without knowing what follows.
-        """
-        whole = self.render(messages, location, add_generation_prompt=False)
-        pieces: list[Piece] = []
-        done = 0
-        for turn, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before = self.render(messages[:turn], location, add_generation_prompt=True)
-            after = self.render(messages[: turn + 1], location, add_generation_prompt=False)
-            if not (whole.startswith(after) and after.startswith(before) and len(before) >= done):
-                raise DataError(
-                    f"{location}: the chat template changes earlier turns, or its answers do not start with its "
-                    "generation prompt, so nothing marks what the assistant said - add {% generation %} tags"
-                )
-            pieces += [(whole[done : len(before)], False), (after[len(before) :], True)]
-            done = len(after)
-        return pieces
-
-    def _by_generation_tags(self, messages: Sequence[Message], location: str) -> tuple[list[int], list[bool]]:
-        try:
-            encoded: Any = self._tokenizer.apply_chat_template(
-                list(messages), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
-            )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise DataError(f"{location}: the chat template refuses this conversation: {error}") from None
-        found = list(encoded["input_ids"])
-        ids = self.with_eos(found)
-        emitted = [bool(flag) for flag in encoded["assistant_masks"]][: len(ids)]
-        return ids, emitted + [True] * (len(ids) - len(emitted))
-
-    def _emitted(self, ids: list[int]) -> list[int]:
-        """Return a turn up to its last EOS, or all of it if it has none."""
-        if self._eos_id in ids:
-            return ids[: len(ids) - ids[::-1].index(self._eos_id)]
-        return ids
-
-    def _require_template(self) -> None:
-        if self._tokenizer.chat_template is None:
-            raise ConfigError(
-                f"{self._name}: the rows hold messages, but the tokenizer has no chat template - "
-                "add chat_template.jinja"
-            )
-
-    @property
-    def _name(self) -> str:
-        return str(self._tokenizer.name_or_path or "the tokenizer")
+    def render(
+        self, messages: Sequence[Message], location: str, *, add_generation_prompt: bool, tools: Tools = None
+    ) -> str:
+        """Return what the chat template makes of a conversation; see `Chat.render`."""
+        return self.chat.render(messages, location, tools=tools, add_generation_prompt=add_generation_prompt)

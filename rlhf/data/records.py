@@ -1,12 +1,15 @@
 """The data records: a row as it was read, and the token ids that the stages train on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 Message = dict[str, Any]
 """One turn of a conversation: at least `role` and `content`."""
+
+Tools = list[Any] | None
+"""The tools that an assistant may call, as JSON schemas; None where a conversation has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Prompt:
     ids: tuple[int, ...]
     """Token ids, cut on the left if `over_long` says so."""
     raw: str | list[Message]
-    """The prompt as it is in the row."""
+    """The prompt as it is in the row, with system messages as the section's `system` says."""
     columns: dict[str, object]
     """Every other column of the row, for rewards that read them."""
 
@@ -73,3 +76,10 @@ class Prepared(Generic[T]):
     """In the order of the rows."""
     counts: dict[str, int]
     """read = kept + dropped_long + dropped_empty + dropped_equal; `cut` of the kept were cut on the left."""
+    notes: list[str] = field(default_factory=list)
+    """What else happened to rows, a sentence each: how many, what, and where the first one is."""
+
+    def summary(self) -> str:
+        """Return the counts in a line, and a line for each note."""
+        counts = ", ".join(f"{name} {count}" for name, count in self.counts.items() if count or name == "kept")
+        return "\n  ".join([counts, *self.notes])

@@ -1,30 +1,20 @@
-"""One sequence of token ids from the fields of a row: a prompt that may be cut, and a response that may not."""
+"""The fields of a row as token ids: prompts, and sequences of a prompt that may be cut and a response that may not."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from rlhf.data import cells
+from rlhf.data.bad_rows import BadRow
+from rlhf.data.conversation import Conversation, TokenSequence, sequences, up_to, whole
 from rlhf.data.encoder import Encoder
+from rlhf.data.messages import goes_on, with_continuation
 from rlhf.data.records import Message, Prompt, Row
-from rlhf.errors import DataError
-
-
-@dataclass(frozen=True, slots=True)
-class TokenSequence:
-    """A prompt that may be cut on the left, and a response that may not."""
-
-    prompt_ids: list[int]
-    response_ids: list[int]
-    emitted: list[bool]
-    """For prompt and response, True on what an assistant emitted."""
 
 
 def prompt_ids_of(raw: str | list[Message], encoder: Encoder, row: Row) -> tuple[str, list[int]]:
     """Return a prompt as the model reads it, and its ids."""
     if isinstance(raw, str):
         return raw, encoder.prompt(raw)
-    if raw[-1]["role"] == "assistant":
-        raise DataError(f"{row.location}: a prompt must end with a user's message, found the assistant's")
-    text = encoder.render(raw, row.location, add_generation_prompt=True)
+    text = encoder.chat.before_answer(raw, row.location, cells.tools(row))
     return text, encoder.bare(text)
 
 
@@ -33,33 +23,76 @@ def prompt_of(row: Row, raw: str | list[Message], text: str, ids: Sequence[int])
     return Prompt(text, tuple(ids), raw, {name: cell for name, cell in row.values.items() if name != "prompt"})
 
 
-def token_sequence(
-    fields: Sequence[str | list[Message]], encoder: Encoder, row: Row, *, is_last_answer: bool
-) -> TokenSequence:
-    """Tokenize the fields [response] or [prompt, response].
+def token_sequence(fields: Sequence[str | list[Message]], encoder: Encoder, row: Row) -> TokenSequence:
+    """Tokenize the fields [response] or [prompt, response], all text or all lists of messages, into one sequence.
+
+    Raises:
+        DataError: the fields are of two kinds, or the template does not take them.
+    """
+    if isinstance(fields[-1], str):
+        return _plain(fields, encoder, row)
+    conversation, num_prompt = _joined(fields, row)
+    sequence = whole(conversation, num_prompt, encoder)
+    if len(fields) == 1:
+        return TokenSequence([], sequence.prompt_ids + sequence.response_ids, sequence.emitted)
+    return sequence
+
+
+def learnt_sequences(
+    fields: Sequence[str | list[Message]], encoder: Encoder, row: Row, *, every_answer: bool
+) -> list[TokenSequence]:
+    """Tokenize the same fields into what is learnt from them; several sequences where a template rewrites turns.
 
     Args:
-        fields: all text, or all lists of messages.
+        fields: [messages] or [text], of which the last answer or all of the text is the response, or
+            [prompt, response].
         encoder: of the model.
         row: for the location.
-        is_last_answer: the response is the last answer of the one conversation, and what precedes it is the prompt.
+        every_answer: all answers are learnt, not those of the response alone.
+
+    Raises:
+        DataError: the fields are of two kinds, or the template does not take them.
     """
+    if isinstance(fields[-1], str):
+        return [_plain(fields, encoder, row)]
+    conversation, num_prompt = _joined(fields, row)
+    turns = conversation.answers()
+    if not every_answer:
+        turns = [turn for turn in turns if turn >= num_prompt] if len(fields) == 2 else turns[-1:]
+    return sequences(conversation, turns, encoder)
+
+
+def _joined(fields: Sequence[str | list[Message]], row: Row) -> tuple[Conversation, int]:
+    """Return the one conversation that the fields make, and how many of its messages are the prompt's."""
+    parts = [field for field in fields if isinstance(field, list)]
+    if len(parts) < len(fields):
+        raise _two_kinds(row)
+    prompt, response = parts if len(parts) == 2 else ([], parts[0])
+    continued = goes_on(prompt, response)
+    messages = with_continuation(prompt, response)
+    num_prompt = len(prompt) - continued
+    conversation = Conversation(messages, row.location, cells.tools(row), prompt if continued else ())
+    answers = [turn for turn in conversation.answers() if turn >= num_prompt]
+    if not answers:
+        raise BadRow(
+            row.location,
+            "a conversation needs an answer: an assistant's message after another one; found roles "
+            f"{[message['role'] for message in messages]}",
+            "no answer: an assistant's message after another one",
+        )
+    return up_to(conversation, answers[-1]), num_prompt
+
+
+def _plain(fields: Sequence[str | list[Message]], encoder: Encoder, row: Row) -> TokenSequence:
     texts = [field for field in fields if isinstance(field, str)]
-    if len(texts) == len(fields):
-        prompt_ids = encoder.prompt(texts[0]) if len(texts) == 2 else encoder.bos_ids
-        response_ids = encoder.response(texts[-1])
-        if len(texts) == 1 and response_ids[: len(prompt_ids)] == prompt_ids:
-            response_ids = response_ids[len(prompt_ids) :]  # the text spells out its BOS
-        return TokenSequence(prompt_ids, response_ids, [False] * len(prompt_ids) + [True] * len(response_ids))
-    conversations = [field for field in fields if isinstance(field, list)]
-    if texts:
-        raise DataError(f"{row.location}: prompt and response must both be text or both be lists of messages")
-    ids, emitted = encoder.conversation([message for part in conversations for message in part], row.location)
-    if len(conversations) == 1 and not is_last_answer:
-        return TokenSequence([], ids, emitted)
-    starts = [i for i, flag in enumerate(emitted) if flag and (i == 0 or not emitted[i - 1])]
-    earlier = conversations[0][:-1] if is_last_answer else conversations[0]
-    num_earlier = sum(message["role"] == "assistant" for message in earlier)
-    if num_earlier >= len(starts):
-        raise DataError(f"{row.location}: the chat template leaves the answer empty")
-    return TokenSequence(ids[: starts[num_earlier]], ids[starts[num_earlier] :], emitted)
+    if len(texts) < len(fields):
+        raise _two_kinds(row)
+    prompt_ids = encoder.prompt(texts[0]) if len(texts) == 2 else encoder.bos_ids
+    response_ids = encoder.response(texts[-1])
+    if len(texts) == 1 and response_ids[: len(prompt_ids)] == prompt_ids:
+        response_ids = response_ids[len(prompt_ids) :]  # the text spells out its BOS
+    return TokenSequence(prompt_ids, response_ids, [False] * len(prompt_ids) + [True] * len(response_ids))
+
+
+def _two_kinds(row: Row) -> BadRow:
+    return BadRow(row.location, "prompt and response must both be text or both be lists of messages")

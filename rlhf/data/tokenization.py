@@ -1,21 +1,35 @@
 """Rows to token ids: examples for the supervised loss, preference pairs, and prompts to sample from.
 
 Plain prompts and responses are tokenized separately and joined, so the ids of a prompt are the same with and without
-its response. For conversations see `encoder.Encoder.conversation`.
+its response. For conversations see `conversation.py`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from functools import partial
+from typing import Literal, Unpack
 
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.data import cells
+from rlhf.data.conversation import TokenSequence
 from rlhf.data.encoder import Encoder
-from rlhf.data.intake import OnEmpty, Outcome, dropped_as_empty, prepared, refused_as_empty
-from rlhf.data.over_long import OverLong, fate_of, fitted
-from rlhf.data.reading.dataset_type import DatasetType, detect_type, missing_columns
+from rlhf.data.fitting import Fitting, FittingKeys
+from rlhf.data.intake import (
+    Outcome,
+    common_type,
+    dropped_as_empty,
+    flattened,
+    joined,
+    of_type,
+    prepared,
+    refused_as_empty,
+    tolerant,
+    with_trailing,
+)
+from rlhf.data.over_long import fate_of, fitted
+from rlhf.data.reading.dataset_type import DatasetType, missing_columns
 from rlhf.data.records import Example, Pair, Prepared, Prompt, Row
-from rlhf.data.sequences import TokenSequence, prompt_ids_of, prompt_of, token_sequence
+from rlhf.data.sequences import learnt_sequences, prompt_ids_of, prompt_of, token_sequence
 from rlhf.errors import ConfigError
 
 LossOn = Literal["completion", "assistant", "all"]
@@ -25,55 +39,56 @@ def prepare_examples(
     rows: Sequence[Row],
     tokenizer: PreTrainedTokenizerBase,
     *,
-    max_length: int,
-    over_long: OverLong = "drop",
     loss_on: LossOn = "completion",
     append_eos: bool = True,
-    on_empty: OnEmpty = "error",
+    **fitting: Unpack[FittingKeys],
 ) -> Prepared[Example]:
     """Turn rows of text, messages, or prompt and completion into examples.
 
     Args:
         rows: all of one type.
         tokenizer: of the model.
-        max_length: tokens of an example.
-        over_long: what to do with longer ones; only prompts are ever cut.
         loss_on: "completion" (for messages, the last answer; for text, all of it), "assistant" (every answer of a
-            conversation) or "all" (every token but the first).
+            conversation; one example an answer, with a count, where the template rewrites earlier turns) or "all"
+            (every token but the first).
         append_eos: end each example with one EOS.
-        on_empty: what to do with rows with an empty prompt, completion or message.
+        **fitting: see `Fitting`.
 
     Raises:
         DataError: a row cannot be used, or none is left.
         ConfigError: the tokenizer lacks EOS or chat template, or `loss_on` is "assistant" for plain text.
     """
-    kind = detect_type(rows)
+    fit = Fitting(**fitting)
+    kind, typical = common_type(rows, fit.on_bad_row)
     if kind not in (DatasetType.TEXT, DatasetType.MESSAGES, DatasetType.PROMPT_COMPLETION):
-        raise missing_columns(rows[0], ("prompt", "completion"), " (or {messages}, or {text})")
+        raise missing_columns(typical, ("prompt", "completion"), " (or {messages}, or {text})")
     encoder = Encoder(tokenizer, append_eos=append_eos)
 
-    def make(row: Row) -> Outcome[Example]:
-        fields = [cells.text_or_messages(row, name) for name in _columns_of(kind)]
+    def make(row: Row) -> Outcome[list[Example]]:
+        fields = [fit.field(row, name) for name in _columns_of(kind)]
         if loss_on == "assistant" and not isinstance(fields[-1], list):
             raise ConfigError(f"{row.location}: loss_on: assistant needs messages, found text - set it to completion")
-        if refused_as_empty(fields, row, on_empty):
+        if refused_as_empty(fields, row, fit.on_empty):
             return Outcome(None, "dropped_empty")
-        sequence = token_sequence(fields, encoder, row, is_last_answer=kind is DatasetType.MESSAGES)
-        if not sequence.response_ids:
-            return dropped_as_empty(row, on_empty)
-        return _example(sequence, encoder, row, max_length=max_length, over_long=over_long, loss_on=loss_on)
+        if loss_on == "all" and len(fields) == 2:
+            made = [token_sequence(fields, encoder, row)]
+        else:
+            made = learnt_sequences(fields, encoder, row, every_answer=loss_on == "assistant")
+        if not all(sequence.response_ids for sequence in made):
+            return dropped_as_empty(row, fit.on_empty)
+        cut = partial(fitted, encoder=encoder, row=row, max_length=fit.max_length, over_long=fit.over_long)
+        outcome = joined([_example(sequence, cut, learns_all=loss_on == "all") for sequence in made])
+        return with_trailing(outcome, fields[-1:])
 
-    return prepared(rows, make)
+    return flattened(prepared(rows, tolerant(of_type(typical, make), fit.on_bad_row)))
 
 
 def prepare_pairs(
     rows: Sequence[Row],
     tokenizer: PreTrainedTokenizerBase,
     *,
-    max_length: int,
-    over_long: OverLong = "drop",
     append_eos: bool = True,
-    on_empty: OnEmpty = "error",
+    **fitting: Unpack[FittingKeys],
 ) -> Prepared[Pair]:
     """Turn rows of chosen and rejected, with or without prompt, into pairs of sequences.
 
@@ -84,39 +99,37 @@ def prepare_pairs(
         DataError: a row cannot be used, or none is left.
         ConfigError: the tokenizer lacks EOS or chat template.
     """
-    kind = detect_type(rows)
+    fit = Fitting(**fitting)
+    kind, typical = common_type(rows, fit.on_bad_row)
     if kind is not DatasetType.PREFERENCE:
-        raise missing_columns(rows[0], ("chosen", "rejected"))
+        raise missing_columns(typical, ("chosen", "rejected"))
     encoder = Encoder(tokenizer, append_eos=append_eos)
 
     def make(row: Row) -> Outcome[Pair]:
-        prompt = [cells.text_or_messages(row, "prompt")] if "prompt" in row.values else []
-        answers = [cells.text_or_messages(row, name) for name in ("chosen", "rejected")]
+        prompt = [fit.field(row, "prompt")] if "prompt" in row.values else []
+        answers = [fit.field(row, name) for name in ("chosen", "rejected")]
         margin = cells.margin(row)
-        if refused_as_empty([*prompt, *answers], row, on_empty):
+        if refused_as_empty([*prompt, *answers], row, fit.on_empty):
             return Outcome(None, "dropped_empty")
-        chosen, rejected = (token_sequence([*prompt, answer], encoder, row, is_last_answer=False) for answer in answers)
+        chosen, rejected = (token_sequence([*prompt, answer], encoder, row) for answer in answers)
         if not (chosen.response_ids and rejected.response_ids):
-            return dropped_as_empty(row, on_empty)
+            return dropped_as_empty(row, fit.on_empty)
         if chosen == rejected:
             return Outcome(None, "dropped_equal")
         longer = max(len(chosen.response_ids), len(rejected.response_ids))
-        kept = fitted(chosen.prompt_ids, longer, encoder, row, max_length=max_length, over_long=over_long)
+        kept = fitted(chosen.prompt_ids, longer, encoder, row, max_length=fit.max_length, over_long=fit.over_long)
         if kept is None:
             return Outcome(None, "dropped_long")
         pair = Pair(tuple(kept + chosen.response_ids), tuple(kept + rejected.response_ids), margin)
-        return Outcome(pair, fate_of(kept, chosen.prompt_ids))
+        return with_trailing(Outcome(pair, fate_of(kept, chosen.prompt_ids)), answers)
 
-    return prepared(rows, make)
+    return prepared(rows, tolerant(of_type(typical, make), fit.on_bad_row))
 
 
 def prepare_prompts(
     rows: Sequence[Row],
     tokenizer: PreTrainedTokenizerBase,
-    *,
-    max_length: int,
-    over_long: OverLong = "drop",
-    on_empty: OnEmpty = "error",
+    **fitting: Unpack[FittingKeys],
 ) -> Prepared[Prompt]:
     """Turn rows that have a prompt into prompts to sample from; a conversation gets its generation prompt.
 
@@ -126,30 +139,32 @@ def prepare_prompts(
         DataError: a row cannot be used, or none is left.
         ConfigError: the tokenizer lacks a chat template for messages.
     """
-    return prepared(rows, prompt_maker(tokenizer, max_length=max_length, over_long=over_long, on_empty=on_empty))
+    return prepared(rows, prompt_maker(tokenizer, **fitting))
 
 
 def prompt_maker(
-    tokenizer: PreTrainedTokenizerBase, *, max_length: int, over_long: OverLong, on_empty: OnEmpty
+    tokenizer: PreTrainedTokenizerBase,
+    **fitting: Unpack[FittingKeys],
 ) -> Callable[[Row], Outcome[Prompt]]:
     """Return what `prepare_prompts` does to each row."""
+    fit = Fitting(**fitting)
     encoder = Encoder(tokenizer, append_eos=False)
 
     def make(row: Row) -> Outcome[Prompt]:
         if "prompt" not in row.values:
             raise missing_columns(row, ("prompt",))
-        raw = cells.text_or_messages(row, "prompt")
-        if refused_as_empty([raw], row, on_empty):
+        raw = fit.field(row, "prompt")
+        if refused_as_empty([raw], row, fit.on_empty):
             return Outcome(None, "dropped_empty")
         text, ids = prompt_ids_of(raw, encoder, row)
         if not ids:
-            return dropped_as_empty(row, on_empty)
-        kept = fitted(ids, 0, encoder, row, max_length=max_length, over_long=over_long)
+            return dropped_as_empty(row, fit.on_empty)
+        kept = fitted(ids, 0, encoder, row, max_length=fit.max_length, over_long=fit.over_long)
         if kept is None:
             return Outcome(None, "dropped_long")
         return Outcome(prompt_of(row, raw, text, kept), fate_of(kept, ids))
 
-    return make
+    return tolerant(make, fit.on_bad_row)
 
 
 def _columns_of(kind: DatasetType) -> tuple[str, ...]:
@@ -161,20 +176,15 @@ def _columns_of(kind: DatasetType) -> tuple[str, ...]:
 
 
 def _example(
-    sequence: TokenSequence, encoder: Encoder, row: Row, *, max_length: int, over_long: OverLong, loss_on: LossOn
+    sequence: TokenSequence, cut: Callable[[list[int], int], list[int] | None], *, learns_all: bool
 ) -> Outcome[Example]:
-    num_prompt = len(sequence.prompt_ids)
-    mask = [flag and (loss_on != "completion" or i >= num_prompt) for i, flag in enumerate(sequence.emitted)]
-    # Answers that are trained on may not be cut, so only what precedes the first one counts as the prompt here.
-    uncut = mask.index(True) if loss_on == "assistant" else num_prompt
-    ids = sequence.prompt_ids + sequence.response_ids
-    kept = fitted(ids[:uncut], len(ids) - uncut, encoder, row, max_length=max_length, over_long=over_long)
+    kept = cut(sequence.prompt_ids, len(sequence.response_ids))
     if kept is None:
         return Outcome(None, "dropped_long")
-    kept_mask = [False] * len(kept) + mask[uncut:]
-    if loss_on == "all":
-        kept_mask = [True] * len(kept_mask)
-    example = Example(tuple(kept + ids[uncut:]), (False, *kept_mask[1:]))
+    mask = [False] * len(kept) + sequence.emitted[len(sequence.prompt_ids) :]
+    if learns_all:
+        mask = [True] * len(mask)
+    example = Example(tuple(kept + sequence.response_ids), (False, *mask[1:]))
     if not any(example.loss_mask):
         return Outcome(None, "dropped_empty")  # one token of text: nothing is left to predict
-    return Outcome(example, fate_of(kept, ids[:uncut]))
+    return Outcome(example, fate_of(kept, sequence.prompt_ids))

@@ -10,6 +10,7 @@ from rlhf.config import PPOConfig
 from rlhf.doctor.exploration import rewards_are_met
 from rlhf.doctor.finding import Finding
 from rlhf.doctor.memory import memory_suffices
+from rlhf.doctor.peculiarities import decoding_is_plain, factors_are_steady
 from rlhf.doctor.rewards import same_score, scale_fits
 from rlhf.doctor.sampler import sampler_agrees
 from rlhf.doctor.start import critic_is_finite, dropout_is_off, kl_is_zero, ratio_is_one, responses_end
@@ -62,6 +63,8 @@ def checked(parts: PPORun) -> Iterator[Finding]:
     available = available_memory_bytes(parts.trainer.processes.device)
     yield pad_is_not_eos(parts)
     yield tokenizers_agree(parts)
+    yield from factors_are_steady(parts)
+    yield from decoding_is_plain(parts)
     dropout = dropout_is_off(parts)
     yield dropout
     if dropout.state == "failing":

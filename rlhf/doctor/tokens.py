@@ -1,8 +1,10 @@
 """Checks of tokenizers and the chat template."""
 
 from rlhf.data.encoder import Encoder
-from rlhf.data.records import Message
+from rlhf.data.records import Message, Row
+from rlhf.data.sequences import token_sequence
 from rlhf.doctor.finding import Finding, graded
+from rlhf.errors import DataError
 from rlhf.models.pretrained.tokenizer import tokenizer_fingerprint
 from rlhf.ppo.run.assembly import PPORun
 from rlhf.rewards.kinds.model import ModelReward
@@ -32,11 +34,11 @@ def pad_is_not_eos(parts: PPORun) -> Finding:
 
 def template_is_prefix(parts: PPORun, episodes: list[Episode]) -> Finding:
     """The whole conversation begins with what the policy read."""
-    spoken = [(each.prompt, each.completion) for each in episodes if isinstance(each.prompt, list)][:NUM_CONVERSATIONS]
+    spoken = [each for each in episodes if isinstance(each.prompt, list)][:NUM_CONVERSATIONS]
     if not spoken:
         return Finding("chat template", "ok", "prompts are text, no template is applied")
     encoder = Encoder(parts.trainer.collector.tokenizer, append_eos=False)
-    num_good = sum(_is_prefix(encoder, prompt, completion) for prompt, completion in spoken)
+    num_good = sum(_is_prefix(encoder, each) for each in spoken)
     return graded(
         "chat template",
         f"the conversation begins with the prompt in {num_good} of {len(spoken)}",
@@ -70,8 +72,11 @@ def tokenizers_agree(parts: PPORun) -> Finding:
     )
 
 
-def _is_prefix(encoder: Encoder, messages: list[Message], completion: str) -> bool:
-    before = encoder.render(messages, "doctor", add_generation_prompt=True)
-    answered: list[Message] = [*messages, {"role": "assistant", "content": completion}]
-    whole = encoder.render(answered, "doctor", add_generation_prompt=False)
-    return whole.startswith(before) and whole[len(before) :].lstrip().startswith(completion.strip())
+def _is_prefix(encoder: Encoder, episode: Episode) -> bool:
+    said: list[Message] = [{"role": "assistant", "content": episode.completion}]
+    prompt = list(episode.prompt) if isinstance(episode.prompt, list) else []
+    try:
+        token_sequence([prompt, said], encoder, Row(dict(episode.columns), "doctor"))
+    except DataError:
+        return False
+    return True

@@ -17,7 +17,7 @@ from rlhf.evaluation.compare import Comparison, PolicyGenerations, side_by_side,
 from rlhf.evaluation.gold import GoldJudge
 from rlhf.evaluation.judges import reward_scores, train_gold_judge
 from rlhf.evaluation.output import json_lines, response_rows, write_output
-from rlhf.evaluation.respond import Policy, Response, load_policy, respond, sequence_kl
+from rlhf.evaluation.respond import Policy, Response, fix_factors, load_policy, respond, sequence_kl, temperature_of
 from rlhf.fetch import resolve
 from rlhf.models.pretrained.tokenizer import tokenizer_fingerprint
 from rlhf.printable import printable
@@ -100,15 +100,18 @@ def _generations(
 ) -> dict[str, PolicyGenerations]:
     gold = None if settings.gold is None else train_gold_judge(settings.gold)
     dtype = compute_dtype(settings.precision, device)
-    reference = _loaded(inputs.reference, dtype, device)
+    reference = _loaded(inputs.reference, settings, device)
     generations = {}
     for name, given in inputs.policies.items():
         print(f"{name}: answering", flush=True)
-        policy = reference if given == inputs.reference else _loaded(given, dtype, device)
+        policy = reference if given == inputs.reference else _loaded(given, settings, device)
         _check_tokenizers(name, policy, reference)
         prompts = _prompts(inputs, settings, policy)
+        fix_factors(reference, prompts, settings.decoding)
         # Every policy draws the same uniform numbers: a policy compared with itself gives the same responses.
         responses = respond(policy, prompts, settings.decoding, generator(settings.seed, "evaluate"))
+        if settings.decoding.filters == "model":
+            print(f"{name}: answers with its own settings; the KL is that on such answers", flush=True)
         if output_dir is not None:
             write_output(output_dir / f"{name}.jsonl", json_lines(response_rows(prompts, responses)))
         kl = _kl(settings, policy, reference, prompts, responses)
@@ -119,8 +122,10 @@ def _generations(
     return generations
 
 
-def _loaded(given: Policy | str, dtype: torch.dtype, device: torch.device) -> Policy:
-    return given if isinstance(given, Policy) else load_policy(given, dtype, device)
+def _loaded(given: Policy | str, settings: EvaluateSettings, device: torch.device) -> Policy:
+    if isinstance(given, Policy):
+        return given
+    return load_policy(given, compute_dtype(settings.precision, device), device, settings.chat)
 
 
 def _kl(
@@ -132,7 +137,7 @@ def _kl(
 ) -> list[float]:
     if policy is reference:
         return [0.0] * len(prompts)
-    temperature = settings.decoding.temperature or 1.0
+    temperature = temperature_of(policy, settings.decoding) or 1.0
     return sequence_kl(
         policy, reference, prompts, responses, temperature=temperature, max_tokens=settings.microbatch_tokens
     )
@@ -169,8 +174,7 @@ def _check_tokenizers(name: str, policy: Policy, reference: Policy) -> None:
 
 def _prompts(inputs: ComparisonInputs, settings: EvaluateSettings, policy: Policy) -> list[Prompt]:
     prepared = prepare_prompts(inputs.prompts, policy.tokenizer, **settings.prompts.fitting)
-    counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items() if count)
-    print(f"{inputs.prompts_name}: {counts}", flush=True)
+    print(f"{inputs.prompts_name}: {prepared.summary()}", flush=True)
     return prepared.items
 
 

@@ -31,7 +31,7 @@ def chat(config: GenerateConfig) -> None:
     if config.prompts is not None or config.output is not None or config.samples_per_prompt != 1:
         raise ConfigError("chat: prompts, output and samples_per_prompt have no effect here - use rlhf generate")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    policy = load_policy(resolve(config.model), compute_dtype(config.precision, device), device)
+    policy = load_policy(resolve(config.model), compute_dtype(config.precision, device), device, config.chat)
     print(f"{config.model}: {COMMANDS}", file=sys.stderr, flush=True)
     converse(policy, config, sys.stdin, lambda text: print(printable(text), flush=True))
 

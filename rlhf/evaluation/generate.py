@@ -30,10 +30,9 @@ def generate(config: GenerateConfig) -> Path | None:
         RlhfError: bad config, data or model.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    policy = load_policy(resolve(config.model), compute_dtype(config.precision, device), device)
+    policy = load_policy(resolve(config.model), compute_dtype(config.precision, device), device, config.chat)
     prepared = _prompts(config, policy)
-    counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items() if count)
-    print(f"prompts: {counts}", file=sys.stderr, flush=True)
+    print(f"prompts: {prepared.summary()}", file=sys.stderr, flush=True)
     rows = answers(
         policy, prepared.items, config.decoding, samples_per_prompt=config.samples_per_prompt, seed=config.seed
     )

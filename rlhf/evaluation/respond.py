@@ -1,7 +1,9 @@
 """A policy answers prompts: load it, sample, and measure the KL of its responses to a reference."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -10,13 +12,17 @@ from rlhf.batches import join
 from rlhf.config.evaluate import DecodingSection
 from rlhf.data.batching import collate_prompts, padded
 from rlhf.data.records import Prompt
+from rlhf.errors import ConfigError
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.passes.attention import use_short_row_attention
+from rlhf.models.passes.rotary import choose_factors
 from rlhf.models.policy import sequence_logprobs
+from rlhf.models.pretrained.generation import sampling_settings
 from rlhf.models.pretrained.loading import check_positions, frozen_in, load_causal_lm
 from rlhf.models.pretrained.tokenizer import eos_ids, load_tokenizer
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
 from rlhf.sampling.batched import Decoding, sample_in_batches
+from rlhf.sampling.filters import Filters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +48,27 @@ class Response:
     """True when it ended by EOS or a stop string."""
 
 
-def load_policy(path: str, dtype: torch.dtype, device: torch.device) -> Policy:
+def load_policy(path: str, dtype: torch.dtype, device: torch.device, chat: Mapping[str, Any] | None = None) -> Policy:
     """Load a policy, frozen, with its tokenizer; an adapter is merged into its base.
+
+    `chat` holds its chat template and variables of it, as `load_tokenizer` takes them.
 
     Raises:
         ConfigError: there is no model or no tokenizer, or they do not fit together.
     """
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(path, **(chat or {}))
     model = load_causal_lm(path)
     use_short_row_attention(model)
     fit_vocabulary(model, tokenizer, path)
     model = frozen_in(model, dtype).to(device)  # type: ignore[arg-type]  # decorated without types
     return Policy(path=path, model=model, tokenizer=tokenizer, eos_ids=eos_ids(path, tokenizer))
+
+
+def fix_factors(policy: Policy, prompts: Sequence[Prompt], decoding: DecodingSection) -> None:
+    """Fix rotary factors that depend on the length for the longest prompt and response, and say so."""
+    said = choose_factors(policy.model, max(len(prompt.ids) for prompt in prompts) + decoding.max_new_tokens)
+    if said is not None:
+        print(f"{policy.path}: {said}", file=sys.stderr, flush=True)
 
 
 def respond(
@@ -65,6 +80,7 @@ def respond(
         ConfigError: the longest prompt and a response do not fit into the model's positions.
         GuardStop: the model's logits are not finite.
     """
+    fix_factors(policy, prompts, decoding)
     check_positions(
         policy.model,
         policy.path,
@@ -75,10 +91,35 @@ def respond(
     )
     tokenizer = policy.tokenizer
     batch = collate_prompts(list(prompts), int(tokenizer.pad_token_id))
-    drawn = Decoding(**decoding.model_dump(), eos_ids=policy.eos_ids, tokenizer=tokenizer)
+    drawn = Decoding(**_drawing(policy, decoding), eos_ids=policy.eos_ids, tokenizer=tokenizer)
     samples = sample_in_batches(policy.model, batch, drawn, generator)
     texts = tokenizer.batch_decode([list(ids) for ids in samples.responses], skip_special_tokens=True)
     return [Response(*each) for each in zip(texts, samples.responses, samples.ended.tolist(), strict=True)]
+
+
+def temperature_of(policy: Policy, decoding: DecodingSection) -> float:
+    """Return the temperature at which a policy answers: the config's, or the model's own where that is asked for."""
+    return float(_drawing(policy, decoding)["temperature"])
+
+
+def _drawing(policy: Policy, decoding: DecodingSection) -> dict[str, Any]:
+    """Return how responses are drawn, as `Decoding` takes it.
+
+    Raises:
+        ConfigError: the model's generation config has a setting that the sampler does not know.
+    """
+    given = decoding.model_dump(exclude={"filters"})
+    if decoding.filters == "none":
+        return given
+    settings = sampling_settings(policy.model)
+    temperature = settings.pop("temperature", given["temperature"])
+    unknown = sorted(settings.keys() - {field.name for field in fields(Filters)})
+    if unknown:
+        raise ConfigError(
+            f"{policy.path}: generation_config.json sets {', '.join(unknown)}, which decoding.filters=model does not "
+            "know - take it out there, or set decoding.filters=none"
+        )
+    return {**given, "temperature": temperature, "filters": Filters(**settings)}  # type: ignore[arg-type]
 
 
 @torch.no_grad()

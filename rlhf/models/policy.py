@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.batches import Sequences
-from rlhf.models.passes.anatomy import hidden_size, hidden_states, switch_off_dropout
+from rlhf.models.passes.anatomy import head_width, hidden_states, switch_off_dropout
 from rlhf.models.passes.compiled import is_compiled
 from rlhf.models.passes.frozen import last_hidden_states, num_frozen_blocks, split_trunk
 from rlhf.models.passes.head import head_logprobs
@@ -47,7 +47,7 @@ class PolicyWithValueHead(nn.Module):
         super().__init__()
         self.lm = switch_off_dropout(lm)
         self.critic = None if critic is None else switch_off_dropout(critic)
-        self.value_head = ValueHead(hidden_size(lm if critic is None else critic))
+        self.value_head = ValueHead(head_width(lm if critic is None else critic))
         self._split = split_trunk(lm, num_frozen_blocks(lm))
 
     @property

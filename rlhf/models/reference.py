@@ -24,13 +24,14 @@ class Reference:
         """Take the reference from a policy that has not been trained yet; frozen weights are shared with it.
 
         `other` is a frozen model to use instead, which shares nothing with the policy. `model` is the model that the
-        reference runs: the policy's own if an adapter is trained.
+        reference runs: the policy's own if a new adapter is trained. Of an adapter that was trained before, a frozen
+        copy runs on the same base.
         """
-        self._adapter = policy.adapter if other is None else None
+        self._adapter = None if other is not None or policy.continues else policy.adapter
         if other is not None:
             self.model, self._split = other, None
             return
-        self.model = policy.model if policy.adapter is not None else _frozen_copy(policy.model)
+        self.model = _frozen_copy(policy.model) if self._adapter is None else policy.model
         self._split = split_trunk(self.model, num_frozen_blocks(policy.model))
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rlhf.batches import PromptBatch, Samples
+from rlhf.sampling.filters import Filters
 from rlhf.sampling.sampler import sample
 from rlhf.sampling.stopping import Decodes
 
@@ -28,6 +29,8 @@ class Decoding:
     """Tokens that end a response and belong to it."""
     tokenizer: Decodes
     """Decodes the text that is searched for stop strings."""
+    filters: Filters | None = None
+    """Which tokens may be drawn; None for the policy as it is."""
 
 
 def sample_in_batches(
@@ -61,6 +64,7 @@ def sample_in_batches(
             stop_strings=tuple(decoding.stop_strings),
             tokenizer=decoding.tokenizer,
             num_forced=None if num_forced is None else num_forced[rows],
+            filters=decoding.filters,
         )
         for rows in torch.arange(len(prompts.prompt_ids)).split(decoding.batch_rows)
     ]

@@ -1,6 +1,6 @@
 """Turns a batch of prompts into responses, with the logprob of each sampled token.
 
-Left out: top-k, top-p and beams (their logprobs are not those of the policy), speculative decoding.
+Left out: beams, speculative decoding. Filters (top-k, top-p) are for answers: their logprobs are not the policy's.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from torch import Tensor
 from rlhf.batches import PromptBatch, Samples
 from rlhf.errors import GuardStop
 from rlhf.sampling.decoder import Decoder
+from rlhf.sampling.filters import Filtering, Filters
 from rlhf.sampling.inverse_cdf import Draw, draw_tokens, most_probable_tokens
 from rlhf.sampling.packed import PackedDecoder, PackedModel, is_packable
 from rlhf.sampling.stopping import Decodes, StopRule
@@ -33,6 +34,7 @@ def sample(  # noqa: PLR0913 - the options of one batch, keyword-only
     tokenizer: Decodes | None = None,
     min_new_tokens: int = 0,
     num_forced: Tensor | None = None,
+    filters: Filters | None = None,
 ) -> Samples:
     """Sample one response for each prompt from softmax(logits / temperature).
 
@@ -52,6 +54,7 @@ def sample(  # noqa: PLR0913 - the options of one batch, keyword-only
         min_new_tokens: EOS gets probability 0 before that many tokens, in logprobs too; stop strings may still end it.
         num_forced: [B] int64, how many tokens at the end of each prompt already begin its response: they count towards
             `max_new_tokens`, and a stop string may begin in them. None for 0.
+        filters: tokens that may not be drawn have probability 0, in logprobs too. None for the policy as it is.
 
     Returns:
         Samples on the model's device, without forced tokens, as wide as the longest response.
@@ -78,16 +81,18 @@ def sample(  # noqa: PLR0913 - the options of one batch, keyword-only
     decoder = make_decoder(model, prompts, num_steps)
     rows = torch.arange(num_rows, device=device)  # the rows of the batch that the decoder still holds
     logits = decoder.read_prompts()
+    filtered = Filtering(filters, prompts, logits.shape[-1])
     for step in range(num_steps):
         if step < min_new_tokens:
             logits = logits.index_fill(-1, stop_rule.eos_ids, -torch.inf)
-        draw = _next_tokens(logits, uniforms[rows, step], temperature)
+        draw = _next_tokens(filtered(logits, rows, temperature), uniforms[rows, step], temperature)
         response_ids[rows, step], logprobs[rows, step] = draw.ids, draw.logprobs
         before = None if prefixes is None else [prefixes[row] for row in rows.tolist()]
         ends_now = stop_rule.ends(response_ids[rows, : step + 1], before) & ~over[rows]
         lengths[rows[ends_now]] = step + 1
         ended[rows[ends_now]] = True
         over = ended | (limits <= step + 1)
+        filtered.add(rows, draw.ids)
         num_over = int(over[rows].sum())
         if num_over == len(rows):
             break

@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from rlhf.errors import ConfigError
+from rlhf.training.launch import check_launch
 
 FLAT_ELEMENTS = 2**25
 """Numbers summed in one call: 128 MiB of float32."""
@@ -34,8 +35,10 @@ class Processes:
             project_dir: where trackers write.
 
         Raises:
-            ConfigError: a different number of processes was started, or a tracker is not installed.
+            ConfigError: a different number of processes was started, the launcher asks for something that is not
+                supported, or a tracker is not installed.
         """
+        check_launch(os.environ)
         if missing := sorted(set(trackers) - {str(name) for name in get_available_trackers()}):
             raise ConfigError(f"logging.trackers: {', '.join(missing)} not installed - install it, or leave it out")
         self.accelerator = Accelerator(

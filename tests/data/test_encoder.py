@@ -1,6 +1,7 @@
 import pytest
 from tokenizers.processors import TemplateProcessing
 
+from rlhf.data.conversation import Conversation, sequences
 from rlhf.data.encoder import Encoder
 from rlhf.errors import ConfigError, DataError
 
@@ -23,6 +24,12 @@ def bos_tokenizer(tiny_tokenizer):
     tiny_tokenizer._tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", BOS)])
     assert tiny_tokenizer("a")["input_ids"][0] == BOS
     return tiny_tokenizer
+
+
+def in_one(tokenizer, talk):
+    talk = Conversation(talk, "f:1")
+    (found,) = sequences(talk, talk.answers(), Encoder(tokenizer, append_eos=True))
+    return found.prompt_ids + found.response_ids, found.emitted
 
 
 def said(tokenizer, ids, emitted):
@@ -62,8 +69,7 @@ def test_a_tokenizer_without_eos_is_refused_where_one_is_asked_for(tiny_tokenize
 def test_what_the_assistant_emits_is_its_text_and_the_eos_of_each_turn(tiny_tokenizer, has_tags):
     if not has_tags:
         tiny_tokenizer.chat_template = CHATML
-    encoder = Encoder(tiny_tokenizer, append_eos=True)
-    ids, emitted = encoder.conversation([SYSTEM, *TALK], "f:1")
+    ids, emitted = in_one(tiny_tokenizer, [SYSTEM, *TALK])
     assert said(tiny_tokenizer, ids, emitted) == "b<eos>d<eos>"
     assert ids[-1] == EOS
 
@@ -72,7 +78,7 @@ def test_what_the_assistant_emits_is_its_text_and_the_eos_of_each_turn(tiny_toke
 def test_a_conversation_has_the_ids_of_the_template_up_to_the_last_eos(tiny_tokenizer, has_tags):
     if not has_tags:
         tiny_tokenizer.chat_template = CHATML
-    ids, _ = Encoder(tiny_tokenizer, append_eos=True).conversation(TALK, "f:1")
+    ids, _ = in_one(tiny_tokenizer, TALK)
     whole = tiny_tokenizer.apply_chat_template(TALK, tokenize=True, return_dict=True)["input_ids"]
     assert ids == whole[:-1]  # the newline after the last EOS is never sampled
     assert tiny_tokenizer.decode(whole[-1:]) == "\n"
@@ -83,49 +89,50 @@ def test_training_sees_the_prompt_ids_that_sampling_sees(tiny_tokenizer, has_tag
     if not has_tags:
         tiny_tokenizer.chat_template = CHATML
     encoder = Encoder(tiny_tokenizer, append_eos=True)
-    ids, _ = encoder.conversation(TALK, "f:1")
+    ids, _ = in_one(tiny_tokenizer, TALK)
     prompt = encoder.bare(encoder.render(TALK[:3], "f:1", add_generation_prompt=True))
     assert ids[: len(prompt)] == prompt
 
 
 def test_a_template_that_writes_the_bos_gives_one_bos(bos_tokenizer):
     bos_tokenizer.chat_template = "{{ bos_token }}" + CHATML
-    ids, _ = Encoder(bos_tokenizer, append_eos=True).conversation(TALK, "f:1")
+    ids, _ = in_one(bos_tokenizer, TALK)
     assert ids.count(BOS) == 1
 
 
 def test_a_template_without_eos_gets_one_at_the_end(tiny_tokenizer):
     tiny_tokenizer.chat_template = CHATML.replace(" + eos_token", "")
-    ids, emitted = Encoder(tiny_tokenizer, append_eos=True).conversation(TALK, "f:1")
+    ids, emitted = in_one(tiny_tokenizer, TALK)
     assert ids.count(EOS) == 1
     assert said(tiny_tokenizer, ids, emitted) == "b\nd\n<eos>"
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(tiny_tokenizer):
+def test_a_template_that_rewrites_earlier_turns_gives_one_sequence_an_answer(tiny_tokenizer):
     tiny_tokenizer.chat_template = (
         "{% for m in messages %}{% if loop.last or m['role'] != 'assistant' %}{{ m['content'] }}{% endif %}{% endfor %}"
     )
-    with pytest.raises(DataError, match=r"f:1: the chat template changes earlier turns"):
-        Encoder(tiny_tokenizer, append_eos=True).conversation(TALK, "f:1")
+    talk = Conversation(TALK, "f:1")
+    made = sequences(talk, talk.answers(), Encoder(tiny_tokenizer, append_eos=True))
+    assert [tiny_tokenizer.decode(each.prompt_ids) for each in made] == ["a", "ac"]
+    assert [tiny_tokenizer.decode(each.response_ids) for each in made] == ["b<eos>", "d<eos>"]
+
+
+def test_an_answer_to_which_no_generation_prompt_leads_is_refused(tiny_tokenizer):
+    tiny_tokenizer.chat_template = "{{ messages | length }}:{{ messages[-1]['content'] }}"
+    with pytest.raises(DataError, match=r"f:1: nothing in the chat template marks what the assistant said: its"):
+        in_one(tiny_tokenizer, TALK)
 
 
 def test_a_missing_or_refusing_template_is_named(tiny_tokenizer):
-    encoder = Encoder(tiny_tokenizer, append_eos=True)
     tiny_tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(DataError, match="f:1: the chat template refuses this conversation: roles must alternate"):
-        encoder.conversation(TALK, "f:1")
+        in_one(tiny_tokenizer, TALK)
     tiny_tokenizer.chat_template = None
     with pytest.raises(ConfigError, match="no chat template - add chat_template.jinja"):
-        encoder.conversation(TALK, "f:1")
+        in_one(tiny_tokenizer, TALK)
 
 
 def test_a_template_cannot_reach_into_python(tiny_tokenizer):
     tiny_tokenizer.chat_template = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
     with pytest.raises(DataError, match="refuses this conversation"):
         Encoder(tiny_tokenizer, append_eos=True).render(TALK, "f:1", add_generation_prompt=True)
-
-
-@pytest.mark.parametrize("talk", [TALK[:1], TALK[1:]])
-def test_a_conversation_starts_with_a_user_and_ends_with_an_assistant(tiny_tokenizer, talk):
-    with pytest.raises(DataError, match=r"f:1: a conversation must start with a system or user message .* found roles"):
-        Encoder(tiny_tokenizer, append_eos=True).conversation(talk, "f:1")

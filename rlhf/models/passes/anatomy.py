@@ -74,8 +74,14 @@ def check_logits(model: PreTrainedModel, path: str) -> None:
 
 
 def hidden_size(model: PreTrainedModel) -> int:
-    """Return H."""
+    """Return H, the width of the states that pass from block to block."""
     return int(model.config.get_text_config().hidden_size)
+
+
+def head_width(model: PreTrainedModel) -> int:
+    """Return the width of the trunk's last states, which output embedding or score read: H, but less in OPT-350m."""
+    head = model.get_output_embeddings() or getattr(model, "score", None)
+    return hidden_size(model) if head is None else int(head.weight.shape[-1])
 
 
 def switch_off_dropout(model: PreTrainedModel) -> PreTrainedModel:

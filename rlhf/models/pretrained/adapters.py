@@ -1,10 +1,64 @@
-"""Low-rank adapters: adding them, and reading a model's weights without or with them."""
+"""Low-rank adapters: adding them, finding the base of a saved one, reading weights without or with them."""
+
+import json
+import os
+from pathlib import Path
 
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from rlhf.errors import ConfigError
+
+BASE = "base_model.json"
+"""Beside a saved adapter: how its base is found after both were moved together."""
+
+
+def is_adapter(path: str) -> bool:
+    """Whether a path is the directory of an adapter (peft)."""
+    return (Path(path) / "adapter_config.json").is_file()
+
+
+def base_of(path: str) -> str:
+    """Return the base of an adapter directory: where its config says, or where both were moved together.
+
+    Raises:
+        ConfigError: it names none, or none is there.
+    """
+    directory = Path(path)
+    named = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not named:
+        raise ConfigError(f"{path}: adapter_config.json names no base model - set base_model_name_or_path")
+    if not Path(named).is_absolute() or Path(named).is_dir():
+        return str(named)
+    beside = _base_beside(directory)
+    if beside is None:
+        raise ConfigError(
+            f"{path}: its base model {named} is not there - put it there, or set base_model_name_or_path in "
+            f"{path}/adapter_config.json to where it is"
+        )
+    return str(beside)
+
+
+def remember_base(directory: Path, base: str) -> None:
+    """Write beside a saved adapter how its base is called below the directory that holds both: `sft/policy`."""
+    place = Path(base).resolve()
+    common = Path(os.path.commonpath([place, directory.resolve()]))
+    if place.is_dir() and common != Path(common.anchor):
+        content = {"base_model": str(place.relative_to(common))}
+        (directory / BASE).write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def _base_beside(directory: Path) -> Path | None:
+    """Find the base below a directory that holds the adapter too, the nearest first."""
+    file = directory / BASE
+    if not file.is_file():
+        return None
+    own, name = directory.resolve(), json.loads(file.read_text(encoding="utf-8"))["base_model"]
+    found = (above / name for above in own.parents if (above / name).is_dir() and above / name != own)
+    return next(found, None)
 
 
 def add_lora(

@@ -1,7 +1,6 @@
 """Loading models, with clear errors, and choosing which weights are trained."""
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,21 @@ import torch
 from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
 from rlhf.errors import ConfigError
 from rlhf.models.passes.anatomy import blocks, check_logits, final_norm, switch_off_dropout, trunk
-from rlhf.models.pretrained.adapters import trained_head
+from rlhf.models.passes.rotary import steady_length, why_steady
+from rlhf.models.pretrained.adapters import base_of, is_adapter, trained_head
+from rlhf.models.pretrained.place import check_exists
 from rlhf.models.pretrained.quiet import quiet_transformers
+from rlhf.models.pretrained.refusals import unclassifiable, unloadable
 from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
 
@@ -35,7 +43,7 @@ def load_causal_lm(
     Raises:
         ConfigError: nothing can be loaded from `path`.
     """
-    if _is_adapter(path):
+    if is_adapter(path):
         model = _merged(path, trust_remote_code)
     elif random_init:
         model = _drawn(AutoModelForCausalLM, path, trust_remote_code, seed)
@@ -43,6 +51,21 @@ def load_causal_lm(
         model = _loaded(AutoModelForCausalLM, path, trust_remote_code)
     check_logits(switch_off_dropout(model), path)
     return model
+
+
+def load_adapter(path: str, *, trust_remote_code: bool = False, is_trainable: bool = False) -> PeftModel:
+    """Load an adapter of a causal language model on its base, both in float32; the base is frozen.
+
+    Raises:
+        ConfigError: the adapter, or its base, cannot be loaded.
+    """
+    model = switch_off_dropout(_loaded(AutoModelForCausalLM, base_of(path), trust_remote_code))
+    if (Path(path) / "tokenizer_config.json").is_file():
+        fit_vocabulary(model, load_tokenizer(path, trust_remote_code=trust_remote_code), path)
+    try:
+        return PeftModel.from_pretrained(model, path, is_trainable=is_trainable)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
+        raise unloadable(PeftModel, path, problem) from None
 
 
 def load_scalar_lm(
@@ -62,7 +85,7 @@ def load_scalar_lm(
         ConfigError: nothing can be loaded, or the classifier has another number of labels.
     """
     kind = AutoModelForSequenceClassification
-    if new_head and _is_adapter(path):
+    if new_head and is_adapter(path):
         model = _classifier_of(_merged(path, trust_remote_code), trust_remote_code)
     elif random_init:
         model = _drawn(kind, path, trust_remote_code, seed, num_labels=1)
@@ -131,12 +154,22 @@ def frozen_in(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """Return the longest sequence in tokens that the model has positions for, None when it does not say."""
-    for name in ("max_position_embeddings", "n_positions"):
-        length = getattr(model.config.get_text_config(), name, None)
-        if length is not None:
-            return int(length)
-    return None
+    """Return the longest sequence in tokens that the model has positions for, None when it does not say.
+
+    Positions count as far as they depend on nothing but their number: see `choose_factors`.
+    """
+    named = [getattr(model.config.get_text_config(), name, None) for name in ("max_position_embeddings", "n_positions")]
+    positions = next((int(length) for length in named if length is not None), None)
+    known = [length for length in (positions, steady_length(model)) if length is not None]
+    return min(known, default=None)
+
+
+def limit_of(model: PreTrainedModel) -> str:
+    """Return `context_length` in words, for a refusal: "64 positions", and why if there would be more."""
+    limit = context_length(model)
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    reason = f" ({why_steady(model)})" if positions is not None and limit is not None and limit < positions else ""
+    return f"{limit} positions{reason}"
 
 
 def check_positions(
@@ -159,19 +192,16 @@ def check_positions(
     limit = context_length(model)
     if limit is not None and longest + max_new_tokens > limit:
         raise ConfigError(
-            f"{where}longest prompt ({longest} tokens) + {key} ({max_new_tokens}) exceed the {limit} positions of "
+            f"{where}longest prompt ({longest} tokens) + {key} ({max_new_tokens}) exceed the {limit_of(model)} of "
             f"{source} - {fix}"
         )
-
-
-def _is_adapter(path: str) -> bool:
-    return (Path(path) / "adapter_config.json").is_file()
 
 
 def _loaded(
     kind: Any, path: str, trust_remote_code: bool, *, may_lack: str | None = None, **options: Any
 ) -> PreTrainedModel:
     """Load weights, and refuse files that lack some: transformers would silently draw those at random."""
+    check_exists(path)
     try:
         # transformers draws missing weights from the global generator, whose state belongs to the run.
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
@@ -184,7 +214,7 @@ def _loaded(
                 **options,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
-        raise _unloadable(path, problem) from None
+        raise unloadable(kind, path, problem) from None
     lacking = sorted(name for name in report["missing_keys"] if may_lack is None or not name.startswith(may_lack))
     if lacking:
         what = f"{len(lacking)} weights of {type(model).__name__}, such as {lacking[0]}"
@@ -198,30 +228,26 @@ def _loaded(
 def _drawn(kind: Any, path: str, trust_remote_code: bool, seed: int, **options: Any) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = kind.from_config(config, trust_remote_code=trust_remote_code, dtype=torch.float32)
     except (OSError, ValueError) as problem:
-        raise _unloadable(path, problem) from None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = kind.from_config(config, trust_remote_code=trust_remote_code, dtype=torch.float32)
+        raise unloadable(kind, path, problem) from None
     return model  # type: ignore[no-any-return]
 
 
 def _merged(path: str, trust_remote_code: bool) -> PreTrainedModel:
     """Load an adapter of a causal language model and its base, and merge them."""
-    base = json.loads((Path(path) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    model = _loaded(AutoModelForCausalLM, base, trust_remote_code)
-    if (Path(path) / "tokenizer_config.json").is_file():
-        fit_vocabulary(model, load_tokenizer(path, trust_remote_code=trust_remote_code), path)
-    try:
-        return PeftModel.from_pretrained(model, path).merge_and_unload()  # type: ignore[no-any-return]
-    except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
-        raise _unloadable(path, problem) from None
+    merged: PreTrainedModel = load_adapter(path, trust_remote_code=trust_remote_code).merge_and_unload()
+    return merged.requires_grad_(True)  # peft freezes the base
 
 
 def _classifier_of(lm: PreTrainedModel, trust_remote_code: bool) -> PreTrainedModel:
     """Return a classifier with one label on the trunk of a language model."""
     config = copy.deepcopy(lm.config)
     config.num_labels = 1
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and "auto_map" not in vars(config):
+        raise unclassifiable(getattr(lm, "name_or_path", "") or type(lm).__name__)
     with torch.random.fork_rng(devices=[]):
         model = AutoModelForSequenceClassification.from_config(
             config, trust_remote_code=trust_remote_code, dtype=torch.float32
@@ -231,12 +257,12 @@ def _classifier_of(lm: PreTrainedModel, trust_remote_code: bool) -> PreTrainedMo
 
 
 def _require_one_label(path: str, trust_remote_code: bool) -> None:
-    if _is_adapter(path):
+    if is_adapter(path):
         raise ConfigError(f"{path}: a reward model must be a whole model, found an adapter - merge it first")
     try:
         labels = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code).num_labels
     except (OSError, ValueError) as problem:
-        raise _unloadable(path, problem) from None
+        raise unloadable(AutoModelForSequenceClassification, path, problem) from None
     if labels != 1:
         raise ConfigError(f"{path}: a reward model needs 1 label, found {labels} - train one with `rlhf reward-model`")
 
@@ -247,8 +273,3 @@ def _draw_head(head: nn.Linear, seed: int) -> None:
         head.weight.normal_(0.0, (head.in_features + 1) ** -0.5, generator=generator)
         if head.bias is not None:
             head.bias.zero_()
-
-
-def _unloadable(path: str, problem: Exception) -> ConfigError:
-    line = [*str(problem).strip().splitlines(), type(problem).__name__][0][:200]
-    return ConfigError(f"{path}: no model could be loaded ({line}) - give a local directory, fetch:NAME, or a hub name")

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from peft.tuners.lora import LoraModel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.models.pretrained.adapters import add_lora, base_state, merged_state
+from rlhf.errors import ConfigError
+from rlhf.models.passes.anatomy import check_logits
+from rlhf.models.pretrained.adapters import add_lora, base_of, base_state, is_adapter, merged_state, remember_base
 from rlhf.models.pretrained.loading import freeze_all_but_top
 from rlhf.models.pretrained.quiet import quiet_transformers
 from rlhf.models.pretrained.tokenizer import all_eos_ids
@@ -24,6 +27,8 @@ class Trainable:
     """peft's view of the same modules; None for full or partial finetuning."""
     source: str
     """Where the model was loaded from."""
+    continues: bool = False
+    """Whether the adapter was trained before: the reference is then the model with the adapter as it was."""
 
     @property
     def saves_adapter(self) -> bool:
@@ -33,7 +38,7 @@ class Trainable:
     @property
     def starts_from_adapter(self) -> bool:
         """Whether no directory holds the base of a saved adapter: the source was an adapter, merged on loading."""
-        return self.saves_adapter and (Path(self.source) / "adapter_config.json").is_file()
+        return self.saves_adapter and not self.continues and is_adapter(self.source)
 
 
 def make_trainable(
@@ -47,6 +52,21 @@ def make_trainable(
     if trainable_layers is not None:
         freeze_all_but_top(model, trainable_layers)
     return Trainable(model=model, adapter=None, source=source)
+
+
+def continued(adapter: PeftModel, source: str) -> Trainable:
+    """Go on with an adapter that was loaded from the directory `source`.
+
+    Raises:
+        ConfigError: it is of another kind than LoRA.
+    """
+    model = adapter.get_base_model()
+    if not isinstance(adapter.base_model, LoraModel) or not isinstance(model, PreTrainedModel):
+        kind = adapter.active_peft_config.peft_type
+        raise ConfigError(f"{source}: of peft's adapters lora: continue goes on with LoRA alone, found {kind}")
+    check_logits(model, source)
+    _name_base(adapter, base_of(source))
+    return Trainable(model=model, adapter=adapter, source=source, continues=True)
 
 
 def save_model(trainable: Trainable, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
@@ -69,6 +89,7 @@ def save_model(trainable: Trainable, tokenizer: PreTrainedTokenizerBase, directo
             model.save_pretrained(directory)
         elif trainable.saves_adapter:
             adapter.save_pretrained(str(directory))
+            remember_base(directory, str(adapter.active_peft_config.base_model_name_or_path))
             if model.generation_config is not None:  # peft leaves it out, and with it the other EOS ids
                 model.generation_config.save_pretrained(directory)
         else:

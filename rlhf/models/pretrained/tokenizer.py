@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rlhf.errors import ConfigError
+from rlhf.models.pretrained.chat_template import use_chat_template
+from rlhf.models.pretrained.place import check_exists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,24 +24,38 @@ class Language:
     """Every id that ends a response."""
 
 
-def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    path: str,
+    *,
+    trust_remote_code: bool = False,
+    chat_template: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> PreTrainedTokenizerBase:
     """Load a tokenizer with an EOS token and a pad token that differs from it.
 
     A tokenizer without a pad token, or with pad = EOS, gets another special token of its vocabulary as pad, so that
     the embedding does not grow. If there is none, `<pad>` is added (`vocabulary.fit_vocabulary` makes room for it).
 
+    Args:
+        path: of the model.
+        trust_remote_code: run Python code that comes with it.
+        chat_template: file of a template in the place of its own; see `chat_template.use_chat_template`.
+        chat_template_kwargs: values of the template's variables.
+
     Raises:
-        ConfigError: the directory holds no tokenizer, or the tokenizer has no EOS token.
+        ConfigError: the directory holds no tokenizer, the tokenizer has no EOS token, or a template does not fit.
     """
-    return with_pad(read_tokenizer(path, trust_remote_code=trust_remote_code), path, _listed_eos(path))
+    tokenizer = with_pad(read_tokenizer(path, trust_remote_code=trust_remote_code), path, _listed_eos(path))
+    return use_chat_template(tokenizer, chat_template, chat_template_kwargs)
 
 
 def read_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Load a tokenizer as it is, with or without EOS and pad.
 
     Raises:
-        ConfigError: the directory holds no tokenizer.
+        ConfigError: the directory holds no tokenizer, or does not exist.
     """
+    check_exists(path)
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as problem:

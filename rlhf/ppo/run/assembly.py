@@ -14,6 +14,7 @@ from rlhf.config import PPOSettings
 from rlhf.data.records import Prompt
 from rlhf.errors import ConfigError
 from rlhf.models.policy import PolicyWithValueHead
+from rlhf.models.pretrained.generation import ignored_settings
 from rlhf.models.pretrained.loading import check_positions, load_scalar_lm, scalar_head
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language, load_tokenizer, tokenizer_fingerprint
@@ -76,6 +77,13 @@ def put_together(
         ConfigError: the critic cannot be loaded or does not fit.
     """
     critic = _critic(config, language.tokenizer)
+    longest = config.prompts.max_length + config.sampling.max_new_tokens
+    run.choose_factors(
+        longest, policy=trained.model, critic=None if critic is None else critic.model, reference=reference
+    )
+    ignored = ignored_settings(trained.model)
+    if ignored is not None:
+        run.processes.say(f"policy: {ignored}")
     policy = PolicyWithValueHead(trained.model, None if critic is None else critic.model).to(run.device)
     if config.has_critic and load_value_head(policy, trained.source):
         run.processes.say(f"value head: continued from {trained.source}")

@@ -53,7 +53,7 @@ def assemble(config: PPOConfig, run: Frame) -> PPORun:
     """
     check_shares(config, run.processes)
     source = resolve(config.model.path)
-    tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
+    tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code, **config.model.chat)
     prompts = _prompts(config, run, tokenizer)
     language = Language(tokenizer=tokenizer, eos_ids=eos_ids(source, tokenizer))
     resets = make_resets(config, run, tokenizer, prompts, language.eos_ids)

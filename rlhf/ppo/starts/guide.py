@@ -37,7 +37,7 @@ def sample_guide(
     """
     asked = [prompts[place % len(prompts)] for place in range(section.num_demonstrations)]
     source = resolve(section.path)
-    model = _load(source, tokenizer, asked, config.sampling.max_new_tokens)
+    model = _load(source, tokenizer, asked, config, run)
     model = frozen_in(model, run.dtype).to(run.device)  # type: ignore[arg-type]  # decorated without types
     places = list(range(len(asked)))[run.processes.rank :: run.processes.num]
     numbers = generator(config.seed, "guide", run.processes.rank)
@@ -55,7 +55,7 @@ def sample_guide(
 
 
 def _load(
-    source: str, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], max_new_tokens: int
+    source: str, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], config: PPOSettings, run: Frame
 ) -> PreTrainedModel:
     own = load_tokenizer(source)
     if tokenizer_fingerprint(own) != tokenizer_fingerprint(tokenizer):
@@ -65,11 +65,12 @@ def _load(
         )
     model = load_causal_lm(source)
     fit_vocabulary(model, tokenizer, source)
+    run.choose_factors(config.prompts.max_length + config.sampling.max_new_tokens, guide=model)
     check_positions(
         model,
         source,
         max(len(prompt.ids) for prompt in prompts),
-        max_new_tokens,
+        config.sampling.max_new_tokens,
         key="sampling.max_new_tokens",
         fix="take another guide",
         where="reset.demonstrations.path: ",

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from rlhf.data.batching import padded
+from rlhf.data.messages import with_continuation
 from rlhf.errors import ConfigError, RewardError
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.pretrained.loading import context_length
@@ -108,9 +109,10 @@ class ClassifierReward:
     def _ids(self, episode: Episode) -> list[int]:
         if isinstance(episode.prompt, str):
             return list(self._tokenizer(episode.prompt + episode.completion)["input_ids"])
-        messages: list[dict[str, Any]] = [*episode.prompt, {"role": "assistant", "content": episode.completion}]
+        messages = with_continuation(episode.prompt, [{"role": "assistant", "content": episode.completion}])
         if self._tokenizer.chat_template is None:
-            return list(self._tokenizer("\n".join(str(message["content"]) for message in messages))["input_ids"])
+            texts = [str(message.get("content", "")) for message in messages]
+            return list(self._tokenizer("\n".join(texts))["input_ids"])
         text = self._tokenizer.apply_chat_template(messages, tokenize=False)
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 

@@ -2,18 +2,21 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlhf.data import cells
 from rlhf.data.batching import padded
 from rlhf.data.encoder import Encoder
+from rlhf.data.messages import with_continuation
+from rlhf.data.records import Row
 from rlhf.errors import RewardError
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.passes.anatomy import switch_off_dropout
 from rlhf.models.passes.attention import use_short_row_attention
-from rlhf.models.pretrained.loading import context_length, frozen_in, load_scalar_lm
+from rlhf.models.pretrained.loading import context_length, frozen_in, limit_of, load_scalar_lm
 from rlhf.models.pretrained.tokenizer import load_tokenizer, tokenizer_fingerprint, with_pad
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
 from rlhf.models.scalar import ScalarModel
@@ -85,7 +88,8 @@ class ModelReward:
         limit, longest = context_length(self.model.classifier), max(map(len, rows), default=0)
         if limit is not None and longest > limit:
             raise RewardError(
-                f"reward model {self.path}: prompt and response have {longest} tokens, the model {limit} positions"
+                f"reward model {self.path}: prompt and response have {longest} tokens, the model "
+                f"{limit_of(self.model.classifier)}"
             )
         scores = torch.zeros(len(rows))
         for items in token_budget_batches([len(row) for row in rows], self._max_tokens):
@@ -106,6 +110,8 @@ class ModelReward:
             response = self._encoder.bare(episode.completion)
             ended = episode.response_ids[-1:] == (self._policy_eos_id,)
             return self._encoder.prompt(episode.prompt) + (self._encoder.with_eos(response) if ended else response)
-        messages: list[dict[str, Any]] = [*episode.prompt, {"role": "assistant", "content": episode.completion}]
-        text = self._encoder.render(messages, f"reward model {self.path}", add_generation_prompt=False)
+        where = f"reward model {self.path}"
+        messages = with_continuation(episode.prompt, [{"role": "assistant", "content": episode.completion}])
+        tools = cells.tools(Row(dict(episode.columns), where))
+        text = self._encoder.render(messages, where, add_generation_prompt=False, tools=tools)
         return self._encoder.with_eos(self._encoder.bare(text))

@@ -40,7 +40,17 @@ def flattened(section: Mapping[str, Any], prefix: str = "") -> dict[str, JSON]:
 def _base_of_adapter(directory: Path) -> str | None:
     file = directory / "adapter_config.json"
     base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") if file.is_file() else None
+    if isinstance(base, str) and Path(base).is_absolute() and not Path(base).exists():
+        base = _moved(directory) or base
     return content_digest(base) if isinstance(base, str) and Path(base).resolve() != directory.resolve() else None
+
+
+def _moved(directory: Path) -> str | None:
+    """Find the base that was moved together with its adapter, as `models/pretrained/adapters.py` does."""
+    beside = directory / "base_model.json"
+    name = json.loads(beside.read_text(encoding="utf-8"))["base_model"] if beside.is_file() else None
+    places = [above / name for above in directory.resolve().parents] if name else []
+    return next((str(place) for place in places if place.is_dir() and place != directory.resolve()), None)
 
 
 def _file_digest(file: Path) -> str:

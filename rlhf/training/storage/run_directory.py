@@ -4,15 +4,19 @@ import fcntl
 import json
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from types import MappingProxyType, TracebackType
+from typing import Any, Literal, Self
 
 from rlhf.errors import CheckpointError
 from rlhf.training.storage.atomic import write_atomic
+from rlhf.training.storage.manifest import JSON
 
 LOCK = "run.lock"
 COMPLETE = "complete.json"
+SHOWN = 3
+"""Differences that a refusal names."""
 
 
 class RunDirectory:
@@ -22,18 +26,26 @@ class RunDirectory:
     """
 
     def __init__(
-        self, path: Path, *, fingerprint: str, resume: Literal["auto", "never"] = "auto", is_main: bool = True
+        self,
+        path: Path,
+        *,
+        fingerprint: str,
+        settings: Mapping[str, JSON] = MappingProxyType({}),
+        resume: Literal["auto", "never"] = "auto",
+        is_main: bool = True,
     ) -> None:
         """Describe the directory; nothing is touched before `__enter__`.
 
         Args:
             path: created if missing.
             fingerprint: what must not change for the result to count as complete, such as the config's hash.
+            settings: what the fingerprint covers, by names that a user knows: a refusal says which of them differ.
             resume: "auto" continues a run that exists, "never" refuses it.
             is_main: False on all processes but one: then nothing is checked, locked or written.
         """
         self.path = path
         self.fingerprint = fingerprint
+        self.settings = settings
         self.resume = resume
         self.is_main = is_main
         self._lock: int | None = None
@@ -62,7 +74,8 @@ class RunDirectory:
         """Mark the result as complete; call it when all else is written."""
         if self.is_main:
             try:
-                write_atomic(self.path / COMPLETE, json.dumps({"fingerprint": self.fingerprint}) + "\n")
+                marker = {"fingerprint": self.fingerprint, "settings": dict(self.settings)}
+                write_atomic(self.path / COMPLETE, json.dumps(marker) + "\n")
             except OSError as error:
                 raise CheckpointError(f"{self.path / COMPLETE}: cannot be written: {error}") from error
 
@@ -112,18 +125,32 @@ class RunDirectory:
             raise CheckpointError(f"{self.path}: holds a run; set resume=auto to go on, or choose another output_dir")
         if (self.path / COMPLETE).exists() and not is_complete(self.path, self.fingerprint):
             raise CheckpointError(
-                f"{self.path}: holds the result of a run with another config; choose another output_dir, "
-                "or remove the directory"
+                f"{self.path}: holds the result of a run with another config{self._differences()}; choose another "
+                "output_dir, or remove the directory"
             )
+
+    def _differences(self) -> str:
+        """Name what the finished run had otherwise, as in ` (steps: 4 -> 8)`; nothing where that is not known."""
+        saved = _marker(self.path).get("settings")
+        if not isinstance(saved, dict) or not saved:
+            return ""
+        keys = [key for key in sorted({*saved, *self.settings}) if saved.get(key) != self.settings.get(key)]
+        shown = [f"{key}: {json.dumps(saved.get(key))} -> {json.dumps(self.settings.get(key))}" for key in keys[:SHOWN]]
+        more = [f"and {len(keys) - SHOWN} more"] if len(keys) > SHOWN else []
+        return f" ({', '.join([*shown, *more]) or 'the content of data or models differs'})"
 
 
 def is_complete(path: Path, fingerprint: str) -> bool:
     """Whether the directory holds the whole result of a run with this fingerprint."""
+    return _marker(path).get("fingerprint") == fingerprint
+
+
+def _marker(path: Path) -> dict[str, Any]:
     try:
         marker = json.loads((path / COMPLETE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(marker, dict) and marker.get("fingerprint") == fingerprint
+        return {}
+    return marker if isinstance(marker, dict) else {}
 
 
 def _locked(path: Path) -> int:

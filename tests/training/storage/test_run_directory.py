@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,25 @@ def test_the_result_of_another_config_is_not_overwritten(tmp_path: Path) -> None
     ):
         pass
     with RunDirectory(tmp_path, fingerprint="a"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("now", "named"),
+    [
+        ({"steps": 8, "kl_coef": 0.1}, r" \(steps: 4 -> 8\); choose"),
+        ({"steps": 4, "kl_coef": 0.1}, r" \(the content of data or models differs\); choose"),
+        (
+            {"steps": 5, "kl_coef": 0.2, "a": 1, "b": None},
+            r" \(a: null -> 1, kl_coef: 0.1 -> 0.2, steps: 4 -> 5\); choose",
+        ),
+        ({"a": 1, "b": 2, "c": 3, "d": 4}, r" \(a: null -> 1, b: null -> 2, c: null -> 3, and 3 more\); choose"),
+    ],
+)
+def test_the_refusal_names_what_differs(tmp_path: Path, now: dict[str, Any], named: str) -> None:
+    with RunDirectory(tmp_path, fingerprint="a", settings={"steps": 4, "kl_coef": 0.1}) as run:
+        run.mark_complete()
+    with pytest.raises(CheckpointError, match=named), RunDirectory(tmp_path, fingerprint="b", settings=now):
         pass
 
 

@@ -1,0 +1,36 @@
+"""What a model's generation_config.json says about sampling, beyond what ends a response."""
+
+from transformers import PreTrainedModel
+
+NEUTRAL: dict[str, float] = {
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "num_beams": 1,
+}
+"""Settings that change which tokens are drawn, with the values that change nothing."""
+
+
+def sampling_settings(model: PreTrainedModel) -> dict[str, float]:
+    """Return the settings of `NEUTRAL` that the model's generation config changes; empty where it has none."""
+    config = getattr(model, "generation_config", None)
+    found = {name: getattr(config, name, None) for name in NEUTRAL}
+    return {name: value for name, value in found.items() if value is not None and value != NEUTRAL[name]}
+
+
+def ignored_settings(model: PreTrainedModel) -> str | None:
+    """Return, for the user, what of `sampling_settings` rollouts leave aside, and why; None where there is nothing."""
+    settings = sampling_settings(model)
+    if not settings:
+        return None
+    listed = ", ".join(f"{name} {value:g}" for name, value in settings.items())
+    return (
+        f"generation_config.json sets {listed}; rollouts draw from the whole distribution at sampling.temperature, "
+        "which is what is trained (rlhf generate and evaluate take them with decoding=model)"
+    )
