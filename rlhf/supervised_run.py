@@ -195,7 +195,7 @@ def reported(prepared: Prepared[T], source: Source, run: Frame) -> list[T]:
 def make_learner(task: Task[Any], run: Frame, trained: Trainable, tokenizer: PreTrainedTokenizerBase) -> Learner:
     """Move a float32 model to its device, keep its master weights, and cast it to the run's compute type."""
     trained.model.to(run.device)  # type: ignore[arg-type]  # transformers wraps the method out of its type
-    if trained.model.can_generate():  # the rows of a scalar model stay below the limit: whoever asks it is not known
+    if trained.model.can_generate():  # a scalar model's rows stay below the limit, as its later callers are unknown
         sections = (task.settings.data, task.settings.eval_data)
         run.choose_factors(max(each.max_length for each in sections if each is not None), policy=trained.model)
     weights = MasterWeights(trained.model, run.dtype, keep_float32=task.kept_in_float32(trained.model))

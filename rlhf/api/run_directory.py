@@ -37,7 +37,7 @@ def run_in(output_dir: Path | None, run: Frame, inputs: Sequence[str], *, stage:
             f"{output_dir}: already holds the complete result of this run - its {result.replace('_', ' ')} is in "
             f"{output_dir / result}; choose another output_dir to train again"
         )
-    named = run.directory  # where `joined` was told; only the fingerprint was not known yet
+    named = run.directory  # as `joined` made it; only the fingerprint is new
     directory = RunDirectory(
         output_dir, fingerprint=mark, settings=named.settings, resume=named.resume, is_main=named.is_main
     )

@@ -41,7 +41,7 @@ class ChatSection(Section):
     """How a tokenizer writes conversations; what is set here is saved with the model."""
 
     chat_template: str | None = Field(
-        None, description="file with a chat template (Jinja) in the place of the tokenizer's own"
+        None, description="file with a chat template (Jinja) to use instead of the tokenizer's own"
     )
     chat_template_kwargs: dict[str, Any] = Field(
         {}, description="values of the template's variables, such as {enable_thinking: false}"
@@ -54,7 +54,7 @@ class ChatSection(Section):
 
 
 def _lora_form(value: Any) -> str:
-    """Tell which of its two forms `lora` has, so that a refusal speaks of that one alone."""
+    """Return which of its two forms `lora` has, so that errors concern only that one."""
     return "continue" if isinstance(value, str) else "settings"
 
 
@@ -70,7 +70,7 @@ class TuningSection(ChatSection):
     precision: Precision = Field("auto", description="compute type; `auto` takes bfloat16 where the hardware has it")
     lora: Lora | None = Field(
         None,
-        description="train new low-rank adapters and keep the model frozen; continue: go on with the adapter in `path`",
+        description="train new low-rank adapters, keep the model frozen; continue: train the adapter in `path` further",
     )
     trainable_layers: Count | None = Field(
         None, description="train only this many of the last blocks and the final norm; embeddings stay frozen"
@@ -108,7 +108,7 @@ class FittingSection(Section):
     )
 
     system: Literal["keep", "merge_into_user", "drop"] = Field(
-        "keep", description="what becomes of system messages, for templates that refuse them"
+        "keep", description="what to do with system messages, for templates that refuse them"
     )
 
     @property

@@ -111,7 +111,7 @@ def _generations(
         # Every policy draws the same uniform numbers: a policy compared with itself gives the same responses.
         responses = respond(policy, prompts, settings.decoding, generator(settings.seed, "evaluate"))
         if settings.decoding.filters == "model":
-            print(f"{name}: answers with its own settings; the KL is that on such answers", flush=True)
+            print(f"{name}: answers with its own settings; the KL is measured on these answers", flush=True)
         if output_dir is not None:
             write_output(output_dir / f"{name}.jsonl", json_lines(response_rows(prompts, responses)))
         kl = _kl(settings, policy, reference, prompts, responses)

@@ -98,12 +98,12 @@ def respond(
 
 
 def temperature_of(policy: Policy, decoding: DecodingSection) -> float:
-    """Return the temperature at which a policy answers: the config's, or the model's own where that is asked for."""
+    """Return the temperature at which a policy answers: the config's, or the model's own if `filters` is model."""
     return float(_drawing(policy, decoding)["temperature"])
 
 
 def _drawing(policy: Policy, decoding: DecodingSection) -> dict[str, Any]:
-    """Return how responses are drawn, as `Decoding` takes it.
+    """Return the arguments of `Decoding`.
 
     Raises:
         ConfigError: the model's generation config has a setting that the sampler does not know.
