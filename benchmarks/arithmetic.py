@@ -12,22 +12,22 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the machine reached when it was asked for nothing else."""
+    """What the machine reached when it did nothing else."""
 
     flops: float
-    """Operations a second of the best matrix product."""
+    """Operations per second of the best matrix product."""
     bytes: float
-    """Bytes read from memory a second."""
+    """Bytes read from memory per second."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """How many weights take part in a product for each token."""
+    """How many weights each token is multiplied by."""
 
     trunk: int
     """Weights of all blocks."""
     head: int
-    """Weights of the vocabulary head, needed only where a token is predicted."""
+    """Weights of the vocabulary head, used only where a token is predicted."""
 
 
 def shape_of(directory: str) -> ModelShape:
@@ -49,7 +49,7 @@ def shape_of(directory: str) -> ModelShape:
 
 
 def forward_flops(shape: ModelShape, tokens: int, predicted: int) -> float:
-    """Operations of a forward pass over `tokens`, `predicted` of which meet the vocabulary head."""
+    """Operations of a forward pass over `tokens`, `predicted` of which pass through the vocabulary head."""
     return 2.0 * (shape.trunk * tokens + shape.head * predicted)
 
 
@@ -65,7 +65,7 @@ def update_seconds(
 ) -> float:
     """Return the least seconds of a PPO update: sampling, reference, reward, and `epochs` forward and backward passes.
 
-    Sampling reads each token once, as if all rows went through the best matrix product.
+    Sampling counts each token once, as if all rows went through the best matrix product.
     """
     tokens, predicted = rows * (prompt_tokens + new_tokens), rows * new_tokens
     sampled = reference = forward_flops(shape, tokens, predicted)

@@ -1,4 +1,4 @@
-"""The peers' Python environments: each made once, from exact pins, under the cache."""
+"""The peers' Python environments: each created once, from exact pins, under the cache."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from rlhf.fetch import cache_home
 
 PINS = Path(__file__).parent / "pins"
 MARK = "installed.sha256"
-"""File in an environment that holds the digest of the pins it was made from; written last."""
+"""File in an environment with the digest of its pins; written last."""
 INSTALL_SECONDS = 3600.0
 
 OFFLINE = {
@@ -23,7 +23,7 @@ OFFLINE = {
     "TRANSFORMERS_VERBOSITY": "error",
     "PYTHONWARNINGS": "ignore",
 }
-"""What every side runs with, beside the caller's own environment."""
+"""Variables of every side, added to the caller's environment."""
 
 
 class LeftOut(Exception):
@@ -31,7 +31,7 @@ class LeftOut(Exception):
 
 
 def python_of(name: str) -> Path:
-    """Return the Python of the environment made from `pins/NAME.txt`, which is made now when it is not there.
+    """Return the Python of the environment made from `pins/NAME.txt`; create the environment if it is missing.
 
     Raises:
         LeftOut: pip failed; its last line is in the message.
@@ -44,7 +44,7 @@ def python_of(name: str) -> Path:
             print(f"making the environment {place} from {pins.name} (once) ...", file=sys.stderr, flush=True)
             shutil.rmtree(place, ignore_errors=True)
             _run([sys.executable, "-m", "venv", str(place)])
-            # A failure is told by the last line, which must not be pip's notice that there is a newer pip.
+            # The last line reports a failure; it must not be pip's notice of a newer pip.
             quiet = ["--quiet", "--disable-pip-version-check"]
             _run([str(_python_in(place)), "-m", "pip", "install", *quiet, "--requirement", str(pins)])
             (place / MARK).write_text(digest, encoding="utf-8")
@@ -52,7 +52,7 @@ def python_of(name: str) -> Path:
 
 
 def variables_of(name: str | None) -> dict[str, str]:
-    """Return the environment variables of a side: ours, for a peer without the paths that lead into our packages."""
+    """Return the environment variables of a side: ours, and for a peer without the paths to our packages."""
     hidden = () if name is None else ("PYTHONPATH", "PYTHONHOME")
     return {**{key: value for key, value in os.environ.items() if key not in hidden}, **OFFLINE}
 

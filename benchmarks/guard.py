@@ -1,8 +1,8 @@
-"""A guard against slowing down: our sampler against `generate`, our PPO update against a plain one, in one run.
+"""A guard against slowdowns: our sampler against `generate`, our PPO update against a plain one, in one run.
 
-`python benchmarks/guard.py` prints both ratios, and ends with status 1 when one is far below what it should be. The
-sides take turns on the same work, so that a busy machine slows both. It is no measurement of how fast we are: the model
-is small and random, and the bounds leave room for noise.
+`python benchmarks/guard.py` prints both ratios, and exits with status 1 if one is far below what it should be. The
+sides take turns on the same work, so that a busy machine slows both. It does not measure how fast we are: the model is
+small and random, and the bounds leave room for noise.
 """
 
 import argparse
@@ -41,8 +41,8 @@ from rlhf.training.storage.run_directory import RunDirectory
 TINY = Path(__file__).resolve().parents[1] / "data" / "tiny_model"
 TEXT = "the film was long and the end of it came as no surprise to any of us"
 BOUNDS = {"sampler": 0.8, "update": 0.65}
-"""Smallest ratio, their time / ours, that passes. Seen on two cores with four times too much to do: 2.53 and 2.79 (1.15
-and more without packed weights), and 1.31 to 1.49."""
+"""Smallest ratio, their time / ours, that passes. Measured on two cores with four times too much load: 2.53 and 2.79
+(1.15 and more without packed weights), and 1.31 to 1.49."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +55,12 @@ class Sizes:
     rows: int = 16
     new_tokens: int = 32
     turns: int = 3
-    """Of each side that are timed, after one that is not."""
+    """Timed turns of each side, after one untimed turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The same work done by both sides."""
+    """The times of both sides on the same work."""
 
     name: str
     peer: str
@@ -76,7 +76,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str | None:
-        """Return what is wrong, in a line; None when nothing is."""
+        """Return the complaint in one line; None if the ratio passes."""
         bound = BOUNDS[self.name]
         if self.ratio >= bound:
             return None
@@ -84,7 +84,7 @@ class Comparison:
 
 
 def build(directory: Path, sizes: Sizes) -> PPORun:
-    """Write a random policy, prompts of unequal length and a reward, and put a PPO trainer together."""
+    """Write a random policy, prompts of unequal length and a reward, and assemble a PPO trainer."""
     shutil.copytree(TINY, directory / "policy")  # for its tokenizer
     model = LlamaConfig(
         vocab_size=sizes.vocabulary,
@@ -124,7 +124,7 @@ def build(directory: Path, sizes: Sizes) -> PPORun:
 
 
 def compare_samplers(parts: PPORun, sizes: Sizes) -> Comparison:
-    """Time sampling: the same prompts, `new_tokens` for each, nothing ends early."""
+    """Time sampling: the same prompts, `new_tokens` each, no early end."""
     trainer = parts.trainer
     prompts = draw_start_states(parts.prompts, 0, trainer.processes.device).batch
     lm, (ids, mask) = trainer.policy.lm, left_padded(prompts)
@@ -164,7 +164,7 @@ def compare_updates(parts: PPORun, sizes: Sizes) -> Comparison:
 
 
 def experienced(parts: PPORun) -> tuple[Experience, Collected]:
-    """Return what an update learns from."""
+    """Return the experience of an update."""
     trainer = parts.trainer
     starts = draw_start_states(parts.prompts, 0, trainer.processes.device)
     collected = trainer.collector.collect(starts, trainer.generators.rollout)
@@ -192,12 +192,12 @@ def compared(name: str, peer: str, ours: Callable[[], int], theirs: Callable[[],
 
 
 def main(arguments: Sequence[str] | None = None, sizes: Sizes | None = None) -> int:
-    """Compare, print, and return 1 when something is far too slow."""
+    """Compare, print, and return 1 if something is far too slow."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the ratios, one object a comparison")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the ratios, one object per comparison")
     options = parser.parse_args(arguments)
     sizes = sizes or Sizes()
-    torch.set_num_threads(1)  # threads that wait for one another on a busy machine would drown what is compared
+    torch.set_num_threads(1)  # threads waiting for one another on a busy machine would drown the difference
     with tempfile.TemporaryDirectory() as directory:
         parts = build(Path(directory), sizes)
         comparisons = [compare_samplers(parts, sizes), compare_updates(parts, sizes)]

@@ -1,8 +1,8 @@
 """Learning curves of several runs side by side: `learning_curves.py float32=a,b,c bfloat16=d,e,f`.
 
-Each name stands for the runs of one setting, a run directory of `rlhf ppo` a seed, the seeds in the same order. Prints,
-over spans of steps, score and KL with Student's 95 % interval over seeds, whether each mean lies within the interval of
-the other, and the difference within seeds with its interval. Only steps that all runs have are read.
+Each name stands for the runs of one setting: one run directory of `rlhf ppo` per seed, seeds in the same order. For
+each span of steps it prints score and KL with Student's 95 % interval over seeds, whether each mean is within the
+other's interval, and the difference within seeds with its interval. It reads only the steps that all runs have.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def main() -> None:
     """Print the table."""
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("settings", nargs="+", type=_setting, metavar="NAME=RUN,RUN", help="runs of one setting")
-    made.add_argument("--width", type=int, default=4, help="steps that are taken together")
+    made.add_argument("--width", type=int, default=4, help="steps per span")
     options = made.parse_args()
     if len(options.settings) != 2 or len({len(runs) for _, runs in options.settings}) != 1:
         made.error("expected two settings with equally many runs")

@@ -1,8 +1,8 @@
 """What the machine can do: matrix products at training and decode shapes, and memory bandwidth.
 
 `ratio` is the share of the limit that a product reaches: its least time (operations at the best product of its type,
-or bytes of its weights at the measured bandwidth, whichever is longer) divided by its time. Decode products go through
-as many different weight matrices as the model has blocks, so that weights come from memory as in a real step.
+or bytes of its weights at the measured bandwidth, whichever is longer) divided by its time. Decode products cycle
+through as many different weight matrices as the model has blocks, so that weights come from memory as in a real step.
 """
 
 import time
@@ -40,7 +40,7 @@ def best_seconds(work: Callable[[], object], budget: float) -> float:
 
 
 def budget_of(options: Any) -> float:
-    """Return the seconds for which each product is repeated under these options."""
+    """Return for how many seconds to repeat each product."""
     return QUICK_BUDGET if options.quick else BUDGET
 
 

@@ -1,4 +1,4 @@
-"""What all sides read: the model, a reward model made of its weights, and texts of known lengths in tokens."""
+"""The inputs of all sides: the model, a reward model from its weights, and texts of known lengths in tokens."""
 
 import random
 import shutil
@@ -16,12 +16,12 @@ WORDS = (
     " the a film was very good and bad it story of with one time people life actor scene plot great long end way "
     "music dark light day night work world house man woman child year hand part place case week company system"
 )
-"""Common words: each is one token for most tokenizers. Where it is not, letters take their place."""
+"""Common words: each is one token for most tokenizers. Where too few are, letters replace them."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
 def make_reward_model(policy: str, directory: Path, seed: int) -> str:
-    """Save a sequence classifier with one label, made of the policy's weights and a head drawn from `seed`."""
+    """Save a sequence classifier with one label, from the policy's weights and a head drawn from `seed`."""
     with quiet_transformers():
         load_scalar_lm(policy, seed=seed, new_head=True).save_pretrained(directory)
     for name in TOKENIZER_FILES:
@@ -42,12 +42,12 @@ class Texts:
         """Return texts and their token ids, one of each length.
 
         Raises:
-            ValueError: the tokenizer joins the words to another number of tokens.
+            ValueError: the tokenizer merges the words into another number of tokens.
         """
         texts = ["".join(self._random.choices(self._pieces, k=length)) for length in lengths]
         ids = [list(self._tokenizer.encode(text, add_special_tokens=False)) for text in texts]
         if [len(row) for row in ids] != list(lengths):
-            raise ValueError("the model's tokenizer joins single words to other tokens; choose another model")
+            raise ValueError("the model's tokenizer merges single words into other tokens; choose another model")
         return texts, ids
 
 

@@ -1,4 +1,4 @@
-"""Options that every benchmark has, and how a bad one is refused: one line, status 2."""
+"""Options that every benchmark has; a bad one exits with one line and status 2."""
 
 import argparse
 import sys
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 def parser_without_model(description: str | None) -> Parser:
     """Return a parser with the options that every benchmark has."""
     made = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    made.add_argument("--json", type=_writable, metavar="FILE", help="write the rows there, as a JSON list")
+    made.add_argument("--json", type=_writable, metavar="FILE", help="write the rows to this file, as a JSON list")
     made.add_argument("--quick", action="store_true", help="less work, a few rows: under a minute on 2 cores")
     return made
 
@@ -41,7 +41,7 @@ def parser(description: str | None) -> Parser:
 def add_turns(made: Parser) -> None:
     """Add the options of benchmarks whose sides are processes."""
     add_size(made, "--pairs", "how often the sides run in turn", PAIRS)
-    made.add_argument("--timeout", type=positive, default=900, help="seconds that one process may take")
+    made.add_argument("--timeout", type=positive, default=900, help="time limit of one process in seconds")
     made.add_argument("--only", default="", metavar="TEXT", help="only comparisons whose name contains this")
     made.add_argument(
         "--set", action="append", default=[], type=_override, metavar="KEY=VALUE", help="a key of our configuration"
@@ -55,14 +55,14 @@ def add_dtype_and_seed(made: Parser, dtype_of: str, seed_of: str) -> None:
 
 
 def add_size(made: Parser, option: str, what: str, sizes: tuple[int, int], **more: Any) -> None:
-    """Add an option that `--quick` has a smaller default for; `settle` fills it in."""
+    """Add an option with a smaller default under `--quick`; `settle` fills it in."""
     full, quick = sizes
-    text = f"{what} (default: {full}; with --quick {quick}, and no more)"
+    text = f"{what} (default: {full}; with --quick {quick}, which is also the maximum)"
     made.add_argument(option, type=positive, default=argparse.SUPPRESS, help=text, **more)
 
 
 def settle(made: Parser, options: Any, **sizes: tuple[int, int]) -> None:
-    """Fill in sizes (in full, with `--quick`) that were not given; refuse one that `--quick` would override."""
+    """Fill in missing sizes (in full, with `--quick`); refuse one that is too large for `--quick`."""
     for name, (full, quick) in sizes.items():
         given = getattr(options, name, None)
         if given is None:
@@ -72,7 +72,7 @@ def settle(made: Parser, options: Any, **sizes: tuple[int, int]) -> None:
 
 
 def refuse_only(made: Parser, options: Any) -> NoReturn:
-    """Refuse an `--only` that no comparison fits."""
+    """Refuse an `--only` that matches no comparison."""
     among = " of --quick" if options.quick else ""
     made.error(f"argument --only: no comparison{among} contains {options.only!r}")
 
@@ -85,7 +85,7 @@ def has_goals(options: Any) -> bool:
 
 @contextmanager
 def one_line_errors(made: Parser) -> Iterator[None]:
-    """Turn a model that cannot be used, a failed download and the like into one line and their exit status."""
+    """Turn errors such as an unusable model or a failed download into one line and their exit status."""
     try:
         yield
     except RlhfError as problem:
@@ -102,7 +102,7 @@ def positive(text: str) -> int:
 
 
 def finish(num_ratios: int) -> NoReturn:
-    """Leave with status 0, or 1 when not a single ratio was measured."""
+    """Exit with status 0, or 1 if not a single ratio was measured."""
     sys.exit(0 if num_ratios else 1)
 
 

@@ -1,4 +1,4 @@
-"""The plain counterpart that `guard.py` times our PPO update against, and the model as transformers has it."""
+"""The plain PPO update that `guard.py` times ours against, and the model as transformers has it."""
 
 import copy
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ CLIP_RANGE = 0.2
 
 
 class PlainUpdate:
-    """What `PPO.optimise` does, written plainly: float32, eager, padded rows, logits at every position."""
+    """A plain version of `PPO.optimise`: float32, eager, padded rows, logits at every position."""
 
     def __init__(self, lm: PreTrainedModel, hidden: int, config: PPOSettings) -> None:
         """Train `lm` and a value head that starts at 0."""
@@ -31,7 +31,7 @@ class PlainUpdate:
         )
 
     def optimise(self, experience: Experience, minibatches: Sequence[Tensor]) -> None:
-        """Make `epochs` passes over the batch, one step for the rows of each minibatch."""
+        """Make `epochs` passes over the batch, with one step per minibatch."""
         for _ in range(self.config.epochs):
             for rows in minibatches:
                 self.loss(experience.rows(rows)).backward()
@@ -62,7 +62,7 @@ class PlainUpdate:
 
 
 def as_transformers_has_it(lm: PreTrainedModel) -> PreTrainedModel:
-    """Return a copy without what we have changed in the model's passes: torch's own attention."""
+    """Return a copy without our changes to the model's passes: it uses torch's own attention."""
     peer = copy.deepcopy(lm)
     peer.set_attn_implementation("sdpa")
     return peer

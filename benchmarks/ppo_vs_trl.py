@@ -43,7 +43,7 @@ class Peer:
 
     def side(self, work: dict[str, Any]) -> Side:
         """Return what its process does."""
-        # Its own `bf16=True` has no effect in this trainer; accelerate's variable has.
+        # `bf16=True` has no effect in this trainer; accelerate's variable does.
         variables = {"ACCELERATE_MIXED_PRECISION": "bf16" if self.mixed else "no"}
         own = {**work, "dtype": self.dtype}
         return Side(name=self.name, worker=self.worker, pins=self.pins, variables=variables, work=own)
@@ -61,7 +61,7 @@ PEERS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much work an update is."""
+    """The size of an update."""
 
     rows: int = 16
     prompt_tokens: int = 32
@@ -78,14 +78,14 @@ def arguments() -> Parser:
     """Return the command line of this benchmark."""
     made = parser(__doc__)
     add_turns(made)
-    add_size(made, "--minibatches", "optimizer steps an epoch", MINIBATCHES, choices=(1, 2, 4, 8))
+    add_size(made, "--minibatches", "optimizer steps per epoch", MINIBATCHES, choices=(1, 2, 4, 8))
     made.add_argument("--updates", type=positive, default=1, help="timed updates of each process, after one to warm up")
-    add_dtype_and_seed(made, "what ours computes in", "of prompts, reward model and sampling")
+    add_dtype_and_seed(made, "our compute type", "seed of prompts, reward model and sampling")
     return made
 
 
 def prepared(directory: Path, size: Size, options: Any) -> dict[str, Any]:
-    """Make what all sides read, and return the work that they share."""
+    """Write the inputs of all sides, and return the work that they share."""
     policy = resolve(options.model)
     texts, ids = Texts(policy, options.seed).of_lengths([size.prompt_tokens] * size.rows)
     return {
@@ -102,13 +102,13 @@ def prepared(directory: Path, size: Size, options: Any) -> dict[str, Any]:
 
 
 def comparisons(size: Size, options: Any) -> Iterator[Row]:
-    """Make what all sides read, and yield the rows of all peers."""
+    """Write the inputs of all sides, and yield the rows of all peers."""
     with tempfile.TemporaryDirectory() as directory:
         yield from measured(prepared(Path(directory), size, options), size, options)
 
 
 def measured(work: dict[str, Any], size: Size, options: Any) -> Iterator[Row]:
-    """Run each peer and ours in turn, and yield the rows of each peer as soon as they are there."""
+    """Run each peer and ours in turn, and yield the rows of each peer as soon as they are ready."""
     dtype = compute_dtype(options.dtype, torch.device("cpu"))
     shape, limits = shape_of(work["policy"]), measure_limits(dtype, budget_of(options))
     sizes = {"rows": size.rows, "prompt_tokens": size.prompt_tokens, "new_tokens": size.new_tokens}

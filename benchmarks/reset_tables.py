@@ -1,6 +1,6 @@
 """Tables of `resets.py`: `python benchmarks/reset_tables.py results/resets/*.json`, as Markdown.
 
-A difference is taken within a seed, to fraction 0 of that seed. Intervals are Student's, 95 %, over seeds.
+Differences are to fraction 0 of the same seed. Intervals are Student's, 95 %, over seeds.
 """
 
 import itertools
@@ -34,7 +34,7 @@ def runs_of(rows: Sequence[Row]) -> dict[str, Runs]:
 def at_equal(curves: dict[float, Curve], key: str) -> dict[float, float]:
     """Return the scores of all fractions at the largest `key` that each of them has reached.
 
-    Between two measurements, and before the first, the score is taken on the straight line.
+    Scores between two measurements are interpolated linearly.
     """
     common = min(max(row[key] for row in curve) for curve in curves.values())
     return {fraction: _score_at(curve, key, common) for fraction, curve in curves.items()}
@@ -49,7 +49,7 @@ def interval(values: Sequence[float]) -> str:
 
 
 def table(runs: Runs) -> str:
-    """Return one line a fraction: the end of the run, and differences to fraction 0; of the seeds that have it."""
+    """Return one line per fraction, over the seeds that have it: the end of the run, and differences to fraction 0."""
     rows = []
     ends = {seed: {part: curve[-1]["score"] for part, curve in curves.items()} for seed, curves in runs.items()}
     by_kl = {seed: at_equal(curves, "kl") for seed, curves in runs.items()}

@@ -1,4 +1,4 @@
-"""The tasks of `resets.py`: what is rewarded, what is begun from, and how a held-out response is judged."""
+"""The tasks of `resets.py`: the reward, the initial policy, the demonstrations, and the judge of held-out responses."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -18,11 +18,11 @@ from rlhf.sft import train_sft
 
 VERDICT = "Verdict: worth seeing."
 WORDS_BEFORE = 14
-"""Words that must stand before the verdict, so that the reward comes late."""
+"""Words that must precede the verdict, so that the reward comes late."""
 LONGEST = 24
-"""Words of the reviews that the verdict task is made of: with the verdict they fit into its responses."""
+"""Most words of a review in the verdict task: with the verdict it still fits into a response."""
 RARE = 100
-"""One in so many reviews of the supervised stage ends with the verdict."""
+"""One in this many SFT reviews ends with the verdict."""
 SFT_STEPS = 20
 SENTENCES = 5
 """Sentences of two words or more that the third task asks for, in 44 tokens."""
@@ -32,12 +32,12 @@ Judge = Callable[[Sequence[Prompt], Sequence[Response]], list[float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a run needs beside the settings that all tasks share."""
+    """What a run needs besides the settings that all tasks share."""
 
     policy: str
     """Where PPO starts."""
     settings: dict[str, Any]
-    """Of the PPO config: rewards, score, sampling, how long and how much of the model is trained."""
+    """Keys of the PPO config: rewards, score, sampling, steps and trained layers."""
     demonstrations: str
     """JSONL with prompt and completion."""
     judge: Judge
@@ -45,7 +45,7 @@ class Task:
 
 
 def verdict(completions: Sequence[str], **_: object) -> list[float]:
-    """Return 1 for a review that goes on for 14 words and then ends with the verdict, 0 for any other."""
+    """Return 1 for a review that has at least 14 words and then ends with the verdict, 0 for any other."""
     return [float(_has_verdict(text)) for text in completions]
 
 
@@ -55,7 +55,7 @@ def five_sentences(completions: Sequence[str], **_: object) -> list[float]:
 
 
 def quickstart(start: Path, directory: Path) -> Task:
-    """Return the quickstart's task: a dense reward, which the supervised policy reaches often."""
+    """Return the quickstart's task: a dense reward that the SFT policy often earns."""
     rows = [row for row in _reviews() if row["label"] == 1]
     gold = train_gold_judge(
         GoldSection(train="fetch:movie-reviews/gold_train.jsonl", heldout="fetch:movie-reviews/gold_eval.jsonl")
@@ -80,9 +80,9 @@ def quickstart(start: Path, directory: Path) -> Task:
 
 
 def late_verdict(start: Path, directory: Path) -> Task:
-    """Return a task whose reward is sparse, late, and seldom met: a review that ends with a verdict.
+    """Return a task with a sparse, late and seldom earned reward: a review that ends with a verdict.
 
-    The supervised policy goes on from that of the quickstart, on reviews of which one in a hundred has the verdict.
+    Its SFT policy is the quickstart's, trained further on reviews of which one in a hundred has the verdict.
     """
     reviews = [row for row in _reviews() if WORDS_BEFORE <= len(row["completion"].split()) <= LONGEST]
     ended = [{**row, "completion": f"{row['completion'].rstrip()} {VERDICT}"} for row in reviews]
@@ -101,7 +101,7 @@ def late_verdict(start: Path, directory: Path) -> Task:
 
 
 def short_sentences(start: Path, directory: Path) -> Task:
-    """Return a task whose reward lies behind a chain of steps, each of them likely enough: several short sentences."""
+    """Return a task whose reward needs a chain of steps, each of them likely enough: several short sentences."""
     rows = [row for row in _reviews() if five_sentences([row["completion"]])[0] and len(row["completion"].split()) < 32]
     return _rewarded_by(five_sentences, start / "sft" / "policy", write_jsonl(directory / "five_sentences.jsonl", rows))
 
@@ -114,7 +114,7 @@ TASKS: dict[str, Callable[[Path, Path], Task]] = {
 
 
 def _rewarded_by(reward: Callable[[Sequence[str]], list[float]], policy: Path, demonstrations: str) -> Task:
-    """Return a task whose reward is a function of this file, which judges too."""
+    """Return a task whose reward, a function of this file, is also the judge."""
     return Task(
         policy=str(policy),
         settings={

@@ -1,7 +1,7 @@
-"""Where resets help: PPO with fractions of its episodes begun inside demonstrations, judged from the prompts alone.
+"""Where resets help: PPO with a fraction of episodes begun inside demonstrations, evaluated only from the prompts.
 
-Each run is measured on held-out prompts a few times, together with its KL to the start and the tokens it has decoded,
-so that runs can be compared at equal KL and at equal decode tokens. `reset_tables.py` does that.
+Each run is measured on held-out prompts several times, with its KL to the initial policy and the tokens it has decoded,
+so that `reset_tables.py` can compare runs at equal KL and at equal decode tokens.
 """
 
 import json
@@ -38,7 +38,7 @@ SETTINGS: dict[str, Any] = {
     "optimizer": {"learning_rate": 2e-4, "schedule": "linear"},
     "value_optimizer": {"learning_rate": 1e-3, "schedule": "constant"},
 }
-"""Those of the quickstart; all tasks and all fractions share them."""
+"""The quickstart's settings; all tasks and all fractions share them."""
 
 
 def arguments() -> Parser:
@@ -46,7 +46,7 @@ def arguments() -> Parser:
     made = parser(__doc__)
     made.add_argument("--task", required=True, choices=sorted(TASKS), help="which task")
     made.add_argument("--start", required=True, type=Path, metavar="RUN", help="a finished run of the quickstart")
-    made.add_argument("--seed", type=int, default=0, help="of PPO: sampling, resets, order of the prompts")
+    made.add_argument("--seed", type=int, default=0, help="seed of PPO: sampling, resets, order of prompts")
     made.add_argument("--fractions", type=float, nargs="+", default=list(FRACTIONS), metavar="F", help="reset.fraction")
     made.add_argument("--every", type=positive, default=8, help="PPO steps between measurements")
     made.add_argument("--heldout", type=positive, default=96, help="held-out prompts")
@@ -55,7 +55,7 @@ def arguments() -> Parser:
 
 
 def measured(options: Any) -> Iterator[Row]:
-    """Train once for each fraction, and yield what was measured, a row a measurement."""
+    """Train once per fraction, and yield one row per measurement."""
     directory = options.work / f"{options.task}-{options.seed}"
     directory.mkdir(parents=True, exist_ok=True)
     task = TASKS[options.task](options.start, directory)
@@ -82,7 +82,7 @@ def _run(task: Task, fraction: float, directory: Path, options: Any) -> Iterator
 
 
 class _Heldout:
-    """Answers held-out prompts from their beginning with the policy as it is."""
+    """Answers held-out prompts, without resets, with the current policy."""
 
     def __init__(self, task: Task, parts: PPORun, reference: Policy, options: Any) -> None:
         config = parts.trainer.config
@@ -99,7 +99,7 @@ class _Heldout:
         ).items
 
     def measure(self) -> Row:
-        """Return the mean judgement with its standard error, the KL in nats a sequence, and the length."""
+        """Return the mean score with its standard error, the KL in nats per sequence, and the length."""
         responses = respond(self._policy, self._prompts, self._decoding, generator(self._options.seed, "heldout"))
         kl = sequence_kl(self._policy, self._reference, self._prompts, responses, temperature=1.0, max_tokens=2048)
         scores = np.array(self._task.judge(self._prompts, responses))

@@ -1,4 +1,4 @@
-"""The rows of a result: what a row holds, how it is kept in JSON, and how it is shown as a table.
+"""The rows of a result: what a row holds, how to save it as JSON, and how to print it as a table.
 
 `python benchmarks/rows.py results/*.json` prints the tables of saved results as Markdown.
 """
@@ -26,7 +26,7 @@ COLUMNS = ("comparison", "theirs", "ours", "ratio", "of pairs", "goal", "peak me
 def comparison(benchmark: str, name: str, theirs: Figures, ours: Figures, **more: Any) -> Row:
     """Return the row of two sides: `ratio` is the median time of the other side divided by ours.
 
-    Without figures of both sides the ratio is None. `left_out` says why, and also why some pairs are missing.
+    If a side has no figures, the ratio is None. `left_out` says why, and also why pairs are missing.
     """
     row: Row = {"benchmark": benchmark, "name": name, **more, "ratio": None, **circumstances()}
     for side, figures in (("theirs", theirs), ("ours", ours)):
@@ -44,13 +44,13 @@ def comparison(benchmark: str, name: str, theirs: Figures, ours: Figures, **more
 
 
 def completed(row: Row, work: Row, least: float | None, goal: tuple[float, float] | None) -> Row:
-    """Return a row with what was done, the least seconds it takes, our share of them, and the goal.
+    """Return a row with its work, the least seconds that it needs, what share of our time they are, and the goal.
 
     Args:
         row: of a comparison.
-        work: sizes; what ours computed in is added to them, where it has said so.
-        least: seconds that the machine would need for it; None where nobody knows.
-        goal: at least, and aim; None where none applies.
+        work: sizes; our compute type is added if our side reported it.
+        least: seconds that the machine needs at least; None if unknown.
+        goal: minimum and aim; None if none applies.
     """
     ours = row.get("ours", {})
     found = {**row, "work": {**work, **({"ours_computes_in": ours["compute"]} if "compute" in ours else {})}}
@@ -70,18 +70,18 @@ def circumstances() -> Row:
 
 
 def save(rows: Sequence[Row], path: Path | None) -> None:
-    """Write the rows that are there so far, as a JSON list; nothing without a path."""
+    """Write the rows so far as a JSON list; without a path write nothing."""
     if path is not None:
         path.write_text(json.dumps(list(rows), indent=1) + "\n", encoding="utf-8")
 
 
 def collect(found: Iterable[Row], made: Parser, path: Path | None) -> NoReturn:
-    """Save each row as soon as it is there, print the table of all, and leave with the status of `finish`.
+    """Save each row as soon as it is ready, print the table of all, and exit with the status of `finish`.
 
     Args:
-        found: measures while it is read; what goes wrong in it becomes one line.
-        made: the parser of the command, which says who speaks in that line.
-        path: of the JSON, None for none.
+        found: measures as it yields; its errors become one line.
+        made: the parser of the command, which names the program in that line.
+        path: of the JSON; None writes none.
     """
     rows: list[Row] = []
     with one_line_errors(made):

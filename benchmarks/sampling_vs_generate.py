@@ -28,11 +28,11 @@ from rows import Row, circumstances, collect, completed
 from stopwatch import peak_bytes, versions
 
 EARLY_SHARE = 1 / 3
-"""Of the rows that end before their last token, with early EOS."""
+"""Share of rows that end before their last token, with early EOS."""
 ROWS = (16, 64, 128)
 GOALS: dict[int, tuple[float, float]] = {16: (2, 3.5), 64: (2, 3.5)}
 PROMPT_TOKENS, NEW_TOKENS = 32, (64, 24)
-"""Of each row; new ones in full, and with `--quick`."""
+"""Tokens per row; new ones in full, and with `--quick`."""
 PAD_ID = 0
 CPU = torch.device("cpu")
 
@@ -44,12 +44,12 @@ def arguments() -> Parser:
     add_size(made, "--pairs", "how often the sides run in turn", PAIRS)
     made.add_argument("--prompt-tokens", type=positive, default=PROMPT_TOKENS, help="tokens of each prompt")
     add_size(made, "--new-tokens", "tokens sampled at most", NEW_TOKENS)
-    add_dtype_and_seed(made, "of both sides", "of prompts and sampling")
+    add_dtype_and_seed(made, "compute type of both sides", "seed of prompts and sampling")
     return made
 
 
 def load(directory: str, dtype: torch.dtype) -> PreTrainedModel:
-    """Load the model that both sides use; nothing ends a response but what a caller names."""
+    """Load the model that both sides use; only token ids that a caller names end a response."""
     model = frozen_in(load_causal_lm(directory), dtype)
     assert model.generation_config is not None
     model.generation_config.eos_token_id = None
@@ -71,7 +71,7 @@ def ours(model: PreTrainedModel, prompt_ids: Tensor, new_tokens: int, stops: Seq
 
 @torch.no_grad()
 def theirs(model: PreTrainedModel, prompt_ids: Tensor, new_tokens: int, stops: Sequence[int], seed: int) -> Tensor:
-    """Sample with `generate` and return the responses [B, T], padded behind a stop."""
+    """Sample with `generate` and return the responses [B, T], padded after a stop."""
     torch.manual_seed(seed)
     written: Tensor = model.generate(  # type: ignore[operator]  # transformers wraps the method out of its type
         input_ids=prompt_ids,
@@ -88,20 +88,20 @@ def theirs(model: PreTrainedModel, prompt_ids: Tensor, new_tokens: int, stops: S
 
 
 def num_tokens(response_ids: Tensor, stops: Sequence[int]) -> int:
-    """Return how many tokens of [B, T] come before a stop or are one: what a user gets of them."""
+    """Return how many tokens of [B, T] a user gets: those up to and including the first stop of each row."""
     is_stop = torch.isin(response_ids, torch.tensor(list(stops), dtype=torch.int64))
     first = torch.where(is_stop.any(1), is_stop.int().argmax(1), response_ids.shape[1] - 1)
     return int((first + 1).sum())
 
 
 def early_stops(model: PreTrainedModel, prompt_ids: Tensor, new_tokens: int, seed: int) -> list[int]:
-    """Return token ids at which about `EARLY_SHARE` of the rows, sampled once, would have ended early."""
+    """Return token ids at which about `EARLY_SHARE` of the rows, sampled once, would end early."""
     samples = ours(model, prompt_ids, new_tokens, (), seed)
     return chosen_stops(samples.response_ids[:, :-1], seed)
 
 
 def chosen_stops(response_ids: Tensor, seed: int) -> list[int]:
-    """Return tokens of [B, T], in random order, until `EARLY_SHARE` of the rows hold one."""
+    """Pick tokens of [B, T] in random order until `EARLY_SHARE` of the rows hold one."""
     order = response_ids.unique().tolist()
     random.Random(seed).shuffle(order)  # noqa: S311  # reproducible, not a secret
     stops: list[int] = []

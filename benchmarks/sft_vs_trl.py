@@ -53,7 +53,7 @@ def arguments() -> Parser:
     made = parser(__doc__)
     add_turns(made)
     made.add_argument("--passes", type=positive, default=1, help="timed passes over the rows, after one to warm up")
-    add_dtype_and_seed(made, "what ours computes in", "of the rows")
+    add_dtype_and_seed(made, "our compute type", "seed of the rows")
     return made
 
 
@@ -65,7 +65,7 @@ def comparisons(cases: Sequence[Case], options: Any) -> Iterator[Row]:
 
 
 def measured(case: Case, directory: Path, options: Any) -> Iterator[Row]:
-    """Run the peer, padded and packed, and ours in turn, and yield a row for each way of the peer."""
+    """Run the peer, padded and packed, and ours in turn, and yield a row for each of the peer's two."""
     policy = resolve(options.model)
     texts, ids = Texts(policy, options.seed).of_lengths(case.lengths(options.seed))
     work = {

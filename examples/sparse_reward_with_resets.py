@@ -1,6 +1,6 @@
-"""A reward that is almost never met: 1 for a response that closes with a certain line, 0 for all others.
+"""A sparse reward that the policy almost never earns: 1 for a response that closes with a certain line, else 0.
 
-Half of the episodes begin inside a demonstration, near enough to its end that the policy meets the reward by itself.
+Half of the episodes begin inside a demonstration, some near enough to its end for the policy to earn the reward.
 Compare `reset/scores_at_prompts` with a run of `--fraction 0`, in which it stays 0. See docs/resets.md.
 
 python examples/sparse_reward_with_resets.py
@@ -23,16 +23,16 @@ DEMONSTRATIONS = {
 
 
 def closes_well(completions: list[str], **columns: list[object]) -> list[float]:
-    """Return 1 for the line at the very end."""
+    """Return 1 for a response that ends with the line."""
     return [float(text.rstrip().endswith(CLOSING)) for text in completions]
 
 
 def main() -> None:
-    """Train, and print how episodes from prompts and from demonstrations fare."""
+    """Train, and print the scores of episodes from prompts and from inside demonstrations."""
     parser = argparse.ArgumentParser(description="a sparse reward with resets into demonstrations")
     parser.add_argument("--model", default="fetch:smollm2-135m-instruct", help="directory or hub name of the policy")
     parser.add_argument("--steps", type=int, default=40, help="PPO steps")
-    parser.add_argument("--fraction", type=float, default=0.5, help="share of the episodes that begin inside")
+    parser.add_argument("--fraction", type=float, default=0.5, help="share of episodes begun in a demonstration")
     options = parser.parse_args()
 
     rows = [{"prompt": prompt, "completion": text} for prompt, text in DEMONSTRATIONS.items()]

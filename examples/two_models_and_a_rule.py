@@ -11,14 +11,14 @@ from rlhf import PPOSettings, PPOTrainer
 
 
 def main() -> None:
-    """Train, and print what each reward thinks of the responses."""
+    """Train, and print each reward's mean score."""
     parser = argparse.ArgumentParser(description="PPO with two models and a rule as the reward")
     parser.add_argument("--model", default="runs/quickstart/sft/policy", help="the policy")
     parser.add_argument("--preferences", default="runs/quickstart/reward_model/reward_model", help="a reward model")
     parser.add_argument(
         "--sentiment", default="distilbert-base-uncased-finetuned-sst-2-english", help="a sequence classifier"
     )
-    parser.add_argument("--label", default="POSITIVE", help="its label that counts")
+    parser.add_argument("--label", default="POSITIVE", help="the classifier's label to reward")
     parser.add_argument("--steps", type=int, default=20, help="PPO steps")
     options = parser.parse_args()
 

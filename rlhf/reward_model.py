@@ -49,7 +49,7 @@ def train_reward_model(config: RewardModelConfig, *, profile: bool = False) -> P
 
 
 class PreferenceObjective:
-    """The Bradley-Terry loss with an optional centring term, a mean over the pairs of the global batch."""
+    """The Bradley-Terry loss with an optional centring term, averaged over the pairs of the global batch."""
 
     statistics: tuple[str, ...] = ("accuracy", "margin")
 
@@ -85,7 +85,7 @@ class PreferenceObjective:
         return loss * (len(items) / total_weight), statistics
 
     def cost(self, items: Sequence[int]) -> tuple[int, dict[str, float]]:
-        """Return the pairs' tokens, and the operations of a pass `forward` and `backward` over them."""
+        """Return the pairs' tokens, and the operations of a `forward` and a `backward` pass over them."""
         pairs, classifier = [self.pairs[item] for item in items], self.model.classifier
         lengths = [len(ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
         work = causal_work(lengths, len(lengths))
@@ -114,7 +114,7 @@ def heldout_scores(objective: PreferenceObjective, microbatch_tokens: int, run: 
 
 @torch.no_grad()
 def centre(learner: Learner, demonstrations: Sequence[Example], microbatch_tokens: int, run: Frame) -> None:
-    """Set the mean score of demonstrations to 0: `score_mean` of the model's config becomes their raw mean."""
+    """Set the mean score of demonstrations to 0: `score_mean` in the model's config becomes their raw mean."""
     model = ScalarModel(learner.trained.model)
     total = 0.0
     lengths = [len(example.input_ids) for example in demonstrations]
@@ -127,7 +127,7 @@ def centre(learner: Learner, demonstrations: Sequence[Example], microbatch_token
 
 @dataclass(frozen=True, slots=True)
 class PreferenceTask:
-    """The task of the reward model: to score the preferred text of a pair higher than the other."""
+    """The task of the reward model: score the chosen text of a pair higher than the rejected one."""
 
     settings: RewardSettings
     result: ClassVar[str] = "reward_model"
@@ -144,7 +144,7 @@ class PreferenceTask:
         )
 
     def kept_in_float32(self, model: PreTrainedModel) -> list[nn.Module]:
-        """Keep the scalar head."""
+        """Return the scalar head."""
         return [scalar_head(model)]
 
     def prepared(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> Prepared[Pair]:
@@ -156,9 +156,9 @@ class PreferenceTask:
         return max(len(ids) for pair in items for ids in (pair.chosen_ids, pair.rejected_ids))
 
     def objective(self, learner: Learner, items: Sequence[Pair]) -> PreferenceObjective:
-        """Return the loss over pairs, some of them replaced by unfinished texts."""
+        """Return the loss over pairs; in some an unfinished text replaces the rejected one."""
         model = ScalarModel(learner.trained.model)
-        model.score_mean = 0.0  # that of an earlier reward model belongs to its head
+        model.score_mean = 0.0  # an earlier reward model's mean belongs to its own head
         pairs = with_unfinished(items, self.settings.unfinished_fraction, self.settings.seed)
         return PreferenceObjective(model, pairs, learner.pad_id, self.settings.centring_coef)
 
@@ -168,10 +168,10 @@ class PreferenceTask:
         return heldout_scores(objective, self.settings.microbatch_tokens, run)
 
     def centring(self, learner: Learner, source: Source, run: Frame) -> Callable[[], None]:
-        """Prepare demonstrations, and return what centres the scores on them after training.
+        """Prepare demonstrations, and return the function that centres the scores on them after training.
 
         Raises:
-            RlhfError: a row cannot be used, or does not fit into the model.
+            RlhfError: a row cannot be used, or exceeds the model's positions.
         """
         prepared = prepare_examples(
             source.rows, learner.tokenizer, append_eos=self.settings.append_eos, **source.fitting.fitting

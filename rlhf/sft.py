@@ -38,7 +38,7 @@ def train_sft(config: SftConfig, *, profile: bool = False) -> Path:
 
 
 class NextTokenObjective:
-    """Negative log-likelihood of the tokens that are learned, a mean over the tokens of the global batch."""
+    """Negative log-likelihood of the tokens in the loss, averaged over those of the global batch."""
 
     statistics: tuple[str, ...] = ()
 
@@ -52,7 +52,7 @@ class NextTokenObjective:
         return [len(example.input_ids) for example in self.examples]
 
     def weight(self, items: Sequence[int]) -> float:
-        """Return how many tokens of these examples are learned."""
+        """Return how many tokens of these examples are in the loss."""
         return float(sum(sum(self.examples[item].loss_mask) for item in items))
 
     def loss(self, items: Sequence[int], total_weight: float) -> tuple[Tensor, dict[str, float]]:
@@ -64,7 +64,7 @@ class NextTokenObjective:
         return next_token_loss(logprobs, torch.ones_like(logprobs, dtype=torch.bool), num_tokens=total_weight), {}
 
     def cost(self, items: Sequence[int]) -> tuple[int, dict[str, float]]:
-        """Return the examples' tokens, and the operations of a pass `forward` and `backward` over them."""
+        """Return the examples' tokens, and the operations of a `forward` and a `backward` pass over them."""
         work = causal_work([len(self.examples[item].input_ids) for item in items], int(self.weight(items)))
         return work.tokens, training_flops(model_matrices(self.lm, [self.lm.get_output_embeddings()]), work)
 
@@ -83,7 +83,7 @@ def heldout_loss(objective: NextTokenObjective, microbatch_tokens: int, run: Fra
 
 @dataclass(frozen=True, slots=True)
 class CloningTask:
-    """The task of SFT: to answer as in demonstrations."""
+    """The task of SFT: answer as in demonstrations."""
 
     settings: SFTSettings
     result: ClassVar[str] = "policy"
@@ -96,7 +96,7 @@ class CloningTask:
         )
 
     def kept_in_float32(self, model: PreTrainedModel) -> list[nn.Module]:
-        """Keep nothing: logprobs are float32 in any case."""
+        """Return nothing: logprobs are float32 in any case."""
         return []
 
     def prepared(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> Prepared[Example]:

@@ -1,4 +1,4 @@
-"""The frame of a training stage: processes, run directory, data, model, loop; what SFT, reward model and PPO share."""
+"""The frame of a training stage, shared by SFT, reward model and PPO: processes, run directory, data, model, loop."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,20 +45,20 @@ from rlhf.training.storage.run_directory import RunDirectory, is_complete
 from rlhf.training.telemetry.profile import NO_PROFILE, Profile
 
 UNIMPORTANT = ("output_dir", "logging", "checkpoints", "expected_processes")
-"""Keys of a stage's config that do not change its result; `compile` does, as `precision` does: it rounds otherwise."""
+"""Keys of a stage's config that do not change its result; `compile` does, like `precision`: it rounds differently."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a running stage stands on."""
+    """What a running stage needs: config, processes, run directory, compute type, profile."""
 
     config: StageSettings
     processes: Processes
     directory: RunDirectory
     dtype: torch.dtype
-    """What models compute in."""
+    """The compute type of the models."""
     profile: Profile = NO_PROFILE
-    """Where the time goes, when that was asked for."""
+    """Where the time goes, if requested."""
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +75,7 @@ class Frame:
         shown: tuple[str, ...],
         observer: Observer | None = None,
     ) -> None:
-        """Do all steps that are left, with logging, evaluation and checkpoints; `observer` is told of each."""
+        """Do all steps that are left, with logging, evaluation and checkpoints; `observer` follows them."""
         settings = LoopSettings(
             num_steps=num_steps,
             log_every=self.config.logging.every,
@@ -95,22 +95,22 @@ class Frame:
             profile=self.profile,
         )
         start = loop.resume()
-        if self.processes.is_main:  # not earlier: a run that is refused here leaves the files of the other as they are
+        if self.processes.is_main:  # after resume: a run that it refuses must not overwrite the other run's file
             save_config(self.config, self.directory.path / "config.yaml")
         loop.run(start, observer)
         self.profile.finish(self.directory.path / "profile.json", description)
 
     def measure_machine(self, model: PreTrainedModel, microbatch_tokens: int) -> None:
-        """Measure, for the profile, how fast this machine multiplies a microbatch with the model's largest matrix."""
+        """Measure, for the profile, how fast this machine multiplies a microbatch by the model's largest matrix."""
         if self.profile.enabled:
             self.profile.measure_machine(largest_matrix(model), microbatch_tokens, self.dtype)
 
     def report(self, what: str, prepared: Prepared[Any]) -> None:
-        """Print what was detected in the rows, how many were taken and what happened to the others."""
+        """Print what was detected in the rows, how many were kept and what happened to the others."""
         self.processes.say(f"{what} [{prepared.description}]: {prepared.summary()}")
 
     def warn_of_shared(self, training: Sequence[Hashable], heldout: Sequence[Hashable]) -> None:
-        """Say how many held-out records are in the training data too: they make a held-out number look too good."""
+        """Warn of held-out records that are also in the training data: they make held-out metrics look too good."""
         known = set(training)
         shared = sum(record in known for record in heldout)
         if shared:
@@ -124,13 +124,13 @@ class Frame:
                 self.processes.say(f"{name}: {said}")
 
     def compile_for(self, num_tokens: int, *models: nn.Module) -> None:
-        """Compile the blocks of models as the config says, for a run of `num_tokens` over all processes; says so."""
+        """Compile the models' blocks as the config says, for a run of `num_tokens` over all processes; say so."""
         if compiles(self.config.compile, num_tokens // self.processes.num, self.device):
             compile_blocks(*models)
             self.processes.say("transformer blocks are compiled at their first pass; the first step takes longer")
 
     def _resumable_with(self) -> dict[str, JSON]:
-        """Return what a checkpoint must agree with, key by key, so that a refusal names what was changed."""
+        """Return what a checkpoint must match, key by key, so that a refusal names what changed."""
         content = {"content of data and models": self.directory.fingerprint.rpartition("-")[2]}
         return {**flattened(_what_counts(self.config)), **content, "compute type": _name(self.dtype)}
 
@@ -149,14 +149,14 @@ def joined(config: StageSettings, path: Path, fingerprint: str, *, profile: bool
         is_main=processes.is_main,
     )
     dtype = compute_dtype(config.model.precision, processes.device)
-    if processes.any(dtype == torch.float32):  # one that measured otherwise must not compute otherwise
+    if processes.any(dtype == torch.float32):  # processes may measure different types but must compute in the same one
         dtype = torch.float32
     return Frame(config, processes, directory, dtype, Profile(processes) if profile else NO_PROFILE)
 
 
 @contextmanager
 def entered(run: Frame, name: str | None = None) -> Iterator[Frame]:
-    """Lock the run directory, say where (or under which `name`) it runs; mark it complete and leave it at the end."""
+    """Lock the run directory and print where (or as which `name`) it runs; at the end mark it complete and leave it."""
     processes, directory = run.processes, run.directory
     with directory:
         where = f"{name or directory.path}: {processes.num} process(es) on {processes.device}"
@@ -168,7 +168,7 @@ def entered(run: Frame, name: str | None = None) -> Iterator[Frame]:
 
 @contextmanager
 def frame(config: StageConfig, fingerprint: str, *, profile: bool = False) -> Iterator[Frame]:
-    """Start a stage: join the processes, seed, lock the run directory; mark it complete and leave it at the end.
+    """Start a stage: join the processes, seed, lock the run directory; at the end mark it complete and leave it.
 
     `profile` measures where the time goes.
     """
@@ -177,7 +177,7 @@ def frame(config: StageConfig, fingerprint: str, *, profile: bool = False) -> It
 
 
 def completed(config: StageConfig | EvaluateConfig, fingerprint: str) -> bool:
-    """Whether the stage's result is there already, with this config and these inputs; says so."""
+    """Whether the stage's result already exists for this config and these inputs; prints a notice if so."""
     path = Path(config.output_dir)
     if not is_complete(path, fingerprint):
         return False
@@ -187,12 +187,12 @@ def completed(config: StageConfig | EvaluateConfig, fingerprint: str) -> bool:
 
 
 def fingerprint(config: StageConfig | EvaluateConfig, inputs: Sequence[str]) -> str:
-    """Return what decides a stage's result: a sha256 of its config, and one of the content of its local inputs."""
+    """Return what determines a stage's result: a sha256 of its config, and one of the content of its local inputs."""
     return fingerprint_with(config, [content_digest(resolve(path)) for path in inputs])
 
 
 def fingerprint_with(config: StageSettings | EvaluateSettings, content: Sequence[JSON]) -> str:
-    """Return the same, where what stands for the inputs is known already."""
+    """Return the same from digests of the inputs."""
     chat = config if isinstance(config, ChatSection) else config.model
     files = [] if chat.chat_template is None else [content_digest(chat.chat_template)]
     return f"{json_digest(_what_counts(config))}-{json_digest([*content, *files])}"
@@ -204,15 +204,15 @@ def load_rows(section: DataSection) -> Iterator[Row]:
 
 
 def trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTrainedTokenizerBase) -> Trainable:
-    """Load the model of a section with `load` and decide what of it is trained.
+    """Load the model of a section with `load` and decide which weights are trained.
 
     Args:
-        section: which model, and what of it is trained.
+        section: which model, and which of its weights are trained.
         load: `load_causal_lm` or `load_scalar_lm`.
-        tokenizer: for which the model must have embeddings.
+        tokenizer: the model must have embeddings for its tokens.
 
     Raises:
-        ConfigError: the tokenizer does not fit, or an adapter is asked for on weights that are saved nowhere.
+        ConfigError: the tokenizer does not fit, or the config wants an adapter on weights that are saved nowhere.
     """
     if section.random_init and section.lora is not None:
         raise ConfigError("model: lora on random_init would save an adapter without its base - train the model in full")
@@ -224,7 +224,7 @@ def trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTra
 
 
 def tuned(model: PreTrainedModel, section: TuningSection, tokenizer: PreTrainedTokenizerBase, source: str) -> Trainable:
-    """Decide what of a loaded model is trained; `source` names it.
+    """Decide which weights of a loaded model are trained; `source` names it.
 
     Raises:
         ConfigError: the tokenizer does not fit.
@@ -280,7 +280,7 @@ def export(
     directory: Path,
     extra: Callable[[Path], None] | None = None,
 ) -> None:
-    """Save a trained model in float32, whole or not at all; `extra` writes files beside it."""
+    """Save a trained model in float32, whole or not at all; `extra` adds files."""
     with weights.in_full_precision(), atomic_directory(directory) as temporary:
         if trained.adapter is not None and trained.starts_from_adapter:
             save_adapter_base(trained, directory.with_name("base_model").absolute())

@@ -1,6 +1,6 @@
 """A supervised run around its task: rows become items, a model learns from them, the result is saved.
 
-SFT and the reward model are the two tasks; the stages of their YAML files and their trainers in Python run this code.
+SFT and the reward model are the two tasks; their YAML stages and their Python trainers run this code.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -40,17 +40,17 @@ class Learner:
 
     @property
     def pad_id(self) -> int:
-        """What batches are padded with."""
+        """The token id that pads batches."""
         return int(self.tokenizer.pad_token_id)
 
     def save(self, directory: Path, extra: Callable[[Path], None] | None = None) -> None:
-        """Save the model in float32, whole or not at all; `extra` writes files beside it. On one process only."""
+        """Save the model in float32, whole or not at all; `extra` adds files. Call it on one process only."""
         export(self.trained, self.weights, self.tokenizer, directory, extra)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Rows, and what happens to those that do not fit."""
+    """Rows, and what to do with those that do not fit."""
 
     name: str
     """Where they come from, for messages."""
@@ -75,25 +75,25 @@ class Source:
 
 
 class Task(Protocol[T]):
-    """What a model learns: to answer as in demonstrations, or to tell the better of two texts."""
+    """What a model learns: to answer as in demonstrations, or to tell which of two texts is better."""
 
     @property
     def settings(self) -> SFTSettings | RewardSettings:
-        """How it learns."""
+        """The settings of the run."""
 
     @property
     def result(self) -> str:
-        """The name of the trained weights in the logs, and of the directory in which a run leaves them."""
+        """The name of the trained weights in the logs, and of the directory that receives them."""
 
     @property
     def shown(self) -> tuple[str, ...]:
         """Metrics that the progress bar shows."""
 
     def load(self, path: str, *, random_init: bool = False, trust_remote_code: bool = False) -> PreTrainedModel:
-        """Load the model from which it starts."""
+        """Load the initial model."""
 
     def kept_in_float32(self, model: PreTrainedModel) -> list[nn.Module]:
-        """Return the parts of the model that compute in float32 whatever the run computes in."""
+        """Return the modules that compute in float32 whatever the run's compute type."""
 
     def prepared(self, source: Source, tokenizer: PreTrainedTokenizerBase) -> Prepared[T]:
         """Turn rows into items."""
@@ -109,7 +109,7 @@ class Task(Protocol[T]):
 
 
 Finishing = Callable[[Learner, Frame], Callable[[], None]]
-"""Called before the first step, when what it needs is refused early; what it returns is called after the last."""
+"""Called before the first step, so that bad inputs fail early; the function it returns is called after the last."""
 
 
 def nothing_to_finish(learner: Learner, run: Frame) -> Callable[[], None]:
@@ -124,7 +124,7 @@ def run_stage(
     finishing: Finishing = nothing_to_finish,
     profile: bool = False,
 ) -> Path:
-    """Do what a YAML file says, or nothing where its result is complete.
+    """Run what a YAML file describes; do nothing if its result is complete.
 
     Returns:
         The directory of the model.
@@ -187,7 +187,7 @@ class SupervisedRun(Generic[T]):
 
 
 def prepared_items(task: Task[T], source: Source, tokenizer: PreTrainedTokenizerBase, run: Frame) -> list[T]:
-    """Turn rows into items, and say how many were taken.
+    """Turn rows into items, and print how many were kept.
 
     Raises:
         DataError: a row cannot be used, or none is left.
@@ -197,15 +197,15 @@ def prepared_items(task: Task[T], source: Source, tokenizer: PreTrainedTokenizer
 
 
 def reported(prepared: Prepared[T], source: Source, run: Frame) -> list[T]:
-    """Say how many rows of a source were taken, and return what they became."""
+    """Print how many rows of a source were kept, and return their items."""
     run.report(source.name, prepared)
     return prepared.items
 
 
 def make_learner(task: Task[Any], run: Frame, trained: Trainable, tokenizer: PreTrainedTokenizerBase) -> Learner:
-    """Bring a float32 model to its device, take its master weights, and let it compute as the run does."""
+    """Move a float32 model to its device, keep its master weights, and cast it to the run's compute type."""
     trained.model.to(run.device)  # type: ignore[arg-type]  # transformers wraps the method out of its type
-    if trained.model.can_generate():  # the rows of a scalar model stay below the limit: whoever asks it is not known
+    if trained.model.can_generate():  # a scalar model's rows stay below the limit, as its later callers are unknown
         sections = (task.settings.data, task.settings.eval_data)
         run.choose_factors(max(each.max_length for each in sections if each is not None), policy=trained.model)
     weights = MasterWeights(trained.model, run.dtype, keep_float32=task.kept_in_float32(trained.model))
@@ -213,7 +213,7 @@ def make_learner(task: Task[Any], run: Frame, trained: Trainable, tokenizer: Pre
 
 
 def check_length(model: PreTrainedModel, longest: int, source: Source) -> None:
-    """Refuse sequences for which the model has no positions.
+    """Refuse sequences longer than the model's positions.
 
     Raises:
         ConfigError: with the longest sequence and the model's limit.
@@ -227,7 +227,7 @@ def check_length(model: PreTrainedModel, longest: int, source: Source) -> None:
 
 
 def _assembled(task: Task[T], config: SftConfig | RewardModelConfig, run: Frame) -> SupervisedRun[T]:
-    """Read the data before the model: a bad row is told at once."""
+    """Assemble the run; the data is read before the model, so that a bad row fails at once."""
     tokenizer = load_tokenizer(
         resolve(config.model.path), trust_remote_code=config.model.trust_remote_code, **config.model.chat
     )

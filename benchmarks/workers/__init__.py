@@ -1,4 +1,4 @@
-"""What one side of a comparison does, timed, in a process of its own.
+"""What one side of a comparison does, timed, in its own process.
 
-At home here: scripts that `sides.py` starts, ours and the peers'. Not: what a person starts; rlhf, in a peer's worker.
+Belongs here: scripts that `sides.py` starts, ours and the peers'. Not here: what users start; rlhf in a peer's worker.
 """

@@ -1,4 +1,4 @@
-"""Worker: PPO updates of `rlhf`, put together as `rlhf ppo` does it."""
+"""Worker: PPO updates of `rlhf`, assembled as `rlhf ppo` does."""
 
 import tempfile
 from pathlib import Path
@@ -14,7 +14,7 @@ from rlhf.stage import frame
 from stopwatch import Stopwatch, serve
 
 FULL_PASS = 1 << 20
-"""A token budget that no benchmark reaches: a minibatch is one pass, as at the peers."""
+"""A token budget that no benchmark reaches: a minibatch is one pass, as in TRL."""
 
 
 def measure(work: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def measure(work: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
     step, learned, compute = SupervisedSteps.step, 0.0, ""
 
     def timed(steps: SupervisedSteps, index: int) -> dict[str, float]:
-        # From before the first step of a pass to after its last: what the loop does between them belongs to the pass.
+        # From before a pass's first step to after its last: the time includes the loop's work between steps.
         nonlocal learned, compute
         if index % steps_per_pass == 0:
             watch.start()

@@ -53,10 +53,10 @@ def _settings(work: dict[str, Any], directory: str) -> PPOConfig:
     return PPOConfig(
         output_dir=directory,
         use_cpu=True,
-        # Its own bf16 has no effect in this trainer; mixed precision comes by ACCELERATE_MIXED_PRECISION.
+        # bf16 has no effect in this trainer; ACCELERATE_MIXED_PRECISION sets mixed precision.
         bf16=False,
         gradient_checkpointing=False,  # on by default, and slower
-        # With accumulation its optimizer would step once in that many minibatches.
+        # With accumulation the optimizer would step only once per that many minibatches.
         per_device_train_batch_size=rows,
         gradient_accumulation_steps=1,
         num_mini_batches=work["minibatches"],

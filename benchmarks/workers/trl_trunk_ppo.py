@@ -21,7 +21,7 @@ def measure(work: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(Path(work["policy"]) / "tokenizer.json"), **_special_tokens(work["policy"])
     )
-    # Left as it is, generation would end at the model's EOS, and the rows of the two sides would differ in length.
+    # Otherwise generation would end at the model's EOS, and the rows of the two sides would differ in length.
     policy.pretrained_model.generation_config.eos_token_id = None
     trainer = PPOTrainer(_settings(work), policy, reference, tokenizer)
     _wrap(watch, trainer)

@@ -1,4 +1,4 @@
 """The stages from Python: models, data and rewards as objects or names.
 
-Belongs here: turning what a user gives into what a stage takes. Not here: training, which is the stages' own code.
+Belongs here: turning a user's objects into a stage's inputs. Not here: training, which the stages' own code does.
 """

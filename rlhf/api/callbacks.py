@@ -1,4 +1,4 @@
-"""What a user's code is told while a trainer works."""
+"""Callbacks: what a trainer reports to a user's code while it trains."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from rlhf.errors import ConfigError
 
 
 class Trainer(Protocol):
-    """What a callback finds on any trainer."""
+    """What every trainer offers a callback."""
 
     output_dir: Path | None
 
@@ -21,7 +21,7 @@ class Trainer(Protocol):
 
     @property
     def model(self) -> PreTrainedModel | PeftModel:
-        """What is trained."""
+        """The model in training."""
 
     def save(self, path: str | Path) -> None:
         """Save the model."""
@@ -33,28 +33,28 @@ class Trainer(Protocol):
 class Callback(Protocol):
     """Subclass it and override what you need; each method is called on every process.
 
-    `on_step` may return True, or any method call `trainer.stop()`: the run then ends after this step as it ends after
-    its last one, with evaluation, result and history. An exception ends it too, and reaches your script unchanged.
+    To stop early, return True from `on_step` or call `trainer.stop()`: the run ends after this step as after its last
+    one, with evaluation, result and history. An exception ends it too, and reaches your script unchanged.
     """
 
     def on_step(self, trainer: Trainer, step: int, metrics: dict[str, float]) -> bool | None:
-        """Step `step`, counted from 1, is done; `metrics` is what is logged about it."""
+        """Step `step`, counted from 1, is done; `metrics` are what it logs."""
 
     def on_save(self, trainer: Trainer, path: Path) -> None:
-        """A checkpoint or a model lies in the directory `path`, written by the first process."""
+        """The first process has written a checkpoint or a model to the directory `path`."""
 
     def on_evaluate(self, trainer: Trainer, step: int, metrics: dict[str, float]) -> None:
-        """An evaluation after step `step` found `metrics`."""
+        """The evaluation after step `step` returned `metrics`."""
 
 
 def checked_callbacks(given: object) -> list[Callback]:
     """Return the callbacks as a list.
 
     Raises:
-        ConfigError: it is no sequence, or one of them is a class or lacks a method.
+        ConfigError: it is not a sequence, or a callback is a class or lacks a method.
     """
     if not isinstance(given, Sequence):
-        raise ConfigError(f"callbacks: expected a list of them, found {type(given).__name__}")
+        raise ConfigError(f"callbacks: expected a list of callbacks, found {type(given).__name__}")
     for place, one in enumerate(given):
         missing = [name for name in ("on_step", "on_save", "on_evaluate") if not callable(getattr(one, name, None))]
         if isinstance(one, type) or missing:
@@ -84,12 +84,12 @@ class Announcer:
 
     def evaluated(self, step: int, metrics: dict[str, float]) -> None:
         """Keep the metrics of an evaluation with those of its step."""
-        if self.history:  # none where a run went on from a checkpoint and nothing was left to do
+        if self.history:  # empty if the run resumed from a checkpoint with no steps left
             self.history[-1] |= metrics
         for callback in self._callbacks:
             callback.on_evaluate(self._trainer, step, metrics)
 
     def saved(self, path: Path) -> None:
-        """Pass on where something was saved."""
+        """Tell the callbacks where something was saved."""
         for callback in self._callbacks:
             callback.on_save(self._trainer, path)

@@ -1,4 +1,4 @@
-"""Rows that a user gives from Python: a list of mappings, a data set, or the name of one."""
+"""Rows passed from Python: a list of mappings, a data set, or the name of one."""
 
 import hashlib
 import re
@@ -17,14 +17,14 @@ from rlhf.ppo.run.prompt_source import GivenPrompt, rows_of
 from rlhf.supervised_run import Source
 
 GivenRows = Iterable[Mapping[str, Any]] | str | Path
-"""A list of mappings, a `Dataset` or `IterableDataset`; or what `path` may be in a YAML file, and is read like it."""
+"""A list of mappings, a `Dataset` or `IterableDataset`; or a path, hub name or `fetch:NAME/file`, as in a YAML file."""
 
 
 def given_source(given: GivenRows, name: str, fitting: FittingSection) -> Source:
-    """Return rows with what happens to those that do not fit; `name` is that of the argument.
+    """Return the rows, and what to do with those that do not fit; `name` is the argument's name.
 
     Raises:
-        DataError: nothing can be read, there are no rows, or they are no mappings; says which.
+        DataError: nothing can be read, there are no rows, or a row is not a mapping; says which.
     """
     if isinstance(given, str | Path):
         return Source(str(given), stream_rows(resolve(str(given)), **fitting.naming), fitting)
@@ -37,21 +37,21 @@ def given_source(given: GivenRows, name: str, fitting: FittingSection) -> Source
 
 
 _NAME = re.compile(r"\S+/[\w.\-]+|\S+\.(jsonl?|ndjson|csv|parquet)(\.(gz|bz2|xz|zst))?")
-"""`owner/name`, a path, or a file whose ending says what it holds."""
+"""`owner/name`, a path, or a file whose extension gives its format."""
 
 GivenPrompts = Iterable[GivenPrompt] | str | Path
 """Texts, lists of messages, or mappings with `prompt`; or the name of a file or data set."""
 
 
 def given_prompts(given: GivenPrompts, fitting: FittingSection) -> Source:
-    """Return prompts with what happens to those that do not fit.
+    """Return the prompts, and what to do with those that do not fit.
 
     Raises:
-        DataError: nothing can be read, there are none, or one of them is something else; says which.
+        DataError: nothing can be read, there are no prompts, or one of them is not a prompt; says which.
     """
     if isinstance(given, Path) or (isinstance(given, str) and _is_name(given)):
         return given_source(given, "prompts", fitting)
-    rows = list(rows_of(given, fitting))  # refuses a text that names nothing: a prompt, forgotten outside of a list
+    rows = list(rows_of(given, fitting))  # refuses a string that is no name: a single prompt, not put in a list
     if not rows:
         raise DataError("prompts: 0 rows")
     return Source("prompts", rows, fitting)
@@ -66,18 +66,18 @@ def digest_of_items(items: Sequence[object]) -> str:
 
 
 def _is_name(text: str) -> bool:
-    """Whether a text is meant as the name of a file or data set, and not as a prompt."""
+    """Whether a string is the name of a file or data set rather than a prompt."""
     return text.startswith("fetch:") or Path(text).exists() or bool(_NAME.fullmatch(text))
 
 
 def _several(given: object, name: str) -> Iterable[object]:
-    """Return what can be gone through row by row, more than once."""
+    """Return rows that can be iterated over more than once."""
     if isinstance(given, Iterable) and not isinstance(given, Iterator | str):
         if not isinstance(given, Mapping) and not hasattr(given, "iloc"):
             return given
         fix = "give one of its splits, a list of rows, or the rows of a table (to_dict('records'))"
     else:
-        fix = "all rows must be known, as each epoch has them in another order: make a list of them"
+        fix = "each epoch shuffles all rows: make a list of them"
     raise DataError(f"{name}: expected a list of mappings, a data set or a name, found {type(given).__name__} - {fix}")
 
 

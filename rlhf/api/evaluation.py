@@ -1,4 +1,4 @@
-"""A comparison of policies from Python: `evaluate`. The stage of `rlhf evaluate` runs the same."""
+"""A comparison of policies from Python: `evaluate` runs the same code as `rlhf evaluate`."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -44,25 +44,25 @@ def evaluate(
     reward_model: PreTrainedModel | str | Path | None = None,
     output_dir: str | Path | None = None,
 ) -> Comparison:
-    """Let policies answer the same held-out prompts, and let every judge read the answers.
+    """Let policies answer the same held-out prompts, and let every judge score the answers.
 
-    Models that are given stay as they are: copies of them answer. Under `accelerate launch` the first process does the
-    work, and all get the comparison.
+    Your models stay as they are: copies of them answer. Under `accelerate launch` the first process does the work, and
+    every process returns the comparison.
 
     Args:
-        policies: name: a causal language model or adapter (peft), or the name of one; win rates are against the first.
+        policies: causal language models or adapters (peft), or names of such, by name; win rates are against the first.
         prompts: texts, lists of messages, or mappings with `prompt`; or the name of a file or data set.
-        tokenizer: of policies that are objects; None for the one beside each.
-        config: how they answer, and the gold judge; None takes the defaults.
-        reference: to which the KL is measured; None is the first policy.
-        reward_model: a sequence classifier with one label, or the name of one; None asks none.
+        tokenizer: for policies passed as objects; None loads the one saved with each.
+        config: decoding, the gold judge and more; None takes the defaults.
+        reference: the model to which the KL is measured; None takes the first policy.
+        reward_model: a sequence classifier with one label, or the name of one; None leaves this judge out.
         output_dir: where comparison.json, summary.md and the responses go; None writes nothing.
 
     Returns:
-        The numbers of each policy, `.policies["ppo"].gold_win_rate`, and tables of them: `.to_table()`.
+        The metrics of each policy, such as `.policies["ppo"].gold_win_rate`, and tables: `.to_table()`.
 
     Raises:
-        RlhfError: something cannot be loaded, does not fit together, or cannot be written.
+        RlhfError: something cannot be loaded or written, or the parts do not fit together.
     """
     settings = checked_config(config or EvaluateSettings(), EvaluateSettings, "policies, prompts, tokenizer, config")
     given = _checked(policies, reference, reward_model)
@@ -79,7 +79,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """Models as the user gave them."""
+    """Models as the user passed them."""
 
     policies: dict[str, Model]
     reference: Model
@@ -88,9 +88,9 @@ class _Given:
     def inputs(
         self, source: Source, tokenizer: GivenTokenizer, settings: EvaluateSettings, device: torch.device
     ) -> ComparisonInputs:
-        """Return copies of the objects, ready to answer, and what the names stand for."""
+        """Return the models: copies of the objects, ready to answer, and resolved names."""
         dtype = compute_dtype(settings.precision, device)
-        known: dict[int, Policy] = {}  # a model that is given twice is copied once
+        known: dict[int, Policy] = {}  # a model passed twice is copied once
 
         def ready(model: Model) -> Policy | str:
             if isinstance(model, str):
@@ -109,7 +109,7 @@ class _Given:
         )
 
     def digests(self, source: Source, settings: EvaluateSettings) -> list[str]:
-        """Return what decides the result besides the settings."""
+        """Return digests of what determines the result besides the settings."""
         models = [*self.policies.values(), self.reference, *([self.reward_model] if self.reward_model else [])]
         files = [settings.gold.train, settings.gold.heldout] if settings.gold else []
         rows = digest_of_items([row.values for row in source.known_rows])

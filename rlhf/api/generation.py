@@ -1,4 +1,4 @@
-"""Answers from Python: `generate`. The verb `rlhf generate` runs the same."""
+"""Answers from Python: `generate` runs the same code as `rlhf generate`."""
 
 import copy
 from pathlib import Path
@@ -39,22 +39,22 @@ def generate(
 ) -> list[dict[str, Any]]:
     """Let a policy answer prompts.
 
-    Under `accelerate launch` the first process answers, and all get the rows.
+    Under `accelerate launch` the first process answers, and every process returns the rows.
 
     Args:
-        policy: a causal language model or adapter (peft), which stays as it is; or the name of one.
+        policy: a causal language model or adapter (peft), left unchanged; or the name of one.
         prompts: texts, lists of messages, or mappings with `prompt`; or the name of a file or data set.
-        tokenizer: of a policy that is an object; None for the one beside the policy.
+        tokenizer: for a policy passed as an object; None loads the one saved with it.
         max_new_tokens: longest response in tokens.
-        temperature: 0 takes the likeliest token.
+        temperature: 0 decodes greedily.
         seed: of the sampler.
         more: the other keys of `GenerateSettings`: samples_per_prompt, stop_strings, batch_rows, precision, fitting.
 
     Returns:
-        A row a response, in the order of the prompts: prompt, response, ended, tokens.
+        One row per response, in the order of the prompts: prompt, response, ended, tokens.
 
     Raises:
-        RlhfError: something cannot be loaded, or does not fit together.
+        RlhfError: something cannot be loaded, or the parts do not fit together.
     """
     given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed, **more}
     settings = validate(GenerateSettings, given, "generate")
@@ -73,7 +73,7 @@ def answering(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Policy:
-    """Return a frozen copy of a model that can answer, as `load_policy` returns it from a directory.
+    """Return a frozen copy of a model, ready to answer, as `load_policy` returns one from a directory.
 
     Raises:
         ConfigError: there is no tokenizer, or it does not fit the model.
@@ -107,7 +107,7 @@ def _merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
         return plain(model)
     base = model.get_base_model()
     if not isinstance(base, PreTrainedModel):
-        raise ConfigError("policy: of peft's adapters only those on a causal language model are known")
+        raise ConfigError("policy: the only peft adapters supported are those on a causal language model")
     plain(base)
     whole: PreTrainedModel = model.merge_and_unload()
     return whole

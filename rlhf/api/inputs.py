@@ -1,4 +1,4 @@
-"""What `PPOTrainer` is given, made ready all together, and the fingerprint of it."""
+"""The inputs of `PPOTrainer`, loaded and checked, and the digests that identify them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,16 +33,16 @@ class Ready:
     policy: Trainable
     language: Language
     reference: PreTrainedModel | None
-    """None where what the policy is at the start is to be it."""
+    """None takes the policy as it is at the start."""
     rewards: list[Component]
     named: list[Model]
-    """Policy, reference and critic as they were given."""
+    """Policy, reference and critic as the user passed them."""
     scored_by: GivenRewards
     inputs: list[str]
-    """Files that decide the result besides."""
+    """Other files that determine the result."""
 
     def digests(self) -> list[str]:
-        """Return what decides the result of a run besides its config and its prompts, as far as it can be told."""
+        """Return digests of what determines a run's result besides its config and prompts, as far as known."""
         return [*[digest_of(each) for each in [*self.named, *self.inputs]], *self.scored_by.digests()]
 
 
@@ -54,7 +54,7 @@ def make_ready(
     run: Frame,
     config: PPOSettings,
 ) -> Ready:
-    """Load what is given by name, and take the rest as it is.
+    """Load what is passed by name; use objects as they are.
 
     Raises:
         ConfigError: something cannot be loaded, or does not fit.

@@ -1,4 +1,4 @@
-"""Models and tokenizers that a user gives from Python, as objects or by name, made ready for a run."""
+"""Models and tokenizers passed from Python, as objects or by name, prepared for a run."""
 
 import copy
 import hashlib
@@ -30,16 +30,16 @@ Model = PreTrainedModel | PeftModel | str
 
 
 GivenTokenizer = PreTrainedTokenizerBase | str | Path | None
-"""A tokenizer, or the name of one; None is the one beside the model."""
+"""A tokenizer, or the name of one; None loads the one saved with the model."""
 
 
 def name_or_model(given: Any) -> Any:
-    """Return a path as a name, and anything else as it is."""
+    """Return a path as a string, and anything else as it is."""
     return str(given) if isinstance(given, Path) else given
 
 
 def check_kind(role: str, given: object) -> None:
-    """Refuse what is no model of transformers, such as TRL's models with a value head.
+    """Refuse what is not a transformers model, such as TRL's models with a value head.
 
     Raises:
         ConfigError: says what was found.
@@ -52,9 +52,9 @@ def check_kind(role: str, given: object) -> None:
 
 
 def given_language(tokenizer: GivenTokenizer, model: Model, section: ChatSection) -> Language:
-    """Return a model's tokenizer with a pad token that ends nothing, and what ends a response.
+    """Return a model's tokenizer, its pad token different from EOS, and the ids that end a response.
 
-    `section` names a chat template in the place of its own, or variables of it.
+    `section` names a chat template to use instead of its own, or variables of it.
 
     Raises:
         ConfigError: there is no tokenizer, it has no EOS token, or the template does not fit.
@@ -76,9 +76,9 @@ def given_language(tokenizer: GivenTokenizer, model: Model, section: ChatSection
 
 
 def given_policy(policy: Model, section: TuningSection, tokenizer: PreTrainedTokenizerBase) -> Trainable:
-    """Load the policy, or take the model that was given, and decide what of it is trained.
+    """Load the policy, or take the given model, and decide which of its weights are trained.
 
-    Of a given model everything is trained that requires gradients, less what `section` freezes.
+    In a given model these are the weights that require gradients, less those that `section` freezes.
 
     Raises:
         ConfigError: it cannot be loaded, or does not fit the tokenizer or the config.
@@ -98,7 +98,7 @@ def given_policy(policy: Model, section: TuningSection, tokenizer: PreTrainedTok
     model = policy.get_base_model()
     is_prompt = policy.active_peft_config.is_prompt_learning
     if is_prompt or not isinstance(model, PreTrainedModel) or not hasattr(policy, "disable_adapter"):
-        raise ConfigError("policy: of peft's adapters only those on a causal language model are known")
+        raise ConfigError("policy: the only peft adapters supported are those on a causal language model")
     check_logits(plain(model), name)
     fit_vocabulary(model, tokenizer, name)
     use_short_row_attention(model)
@@ -109,7 +109,7 @@ def given_reward_model(model: Model, config: RewardSettings, tokenizer: PreTrain
     """Load a model with a new scalar head, put one on a copy of a language model, or take a classifier as it is.
 
     Raises:
-        ConfigError: it cannot be loaded, is no such model, or does not fit the tokenizer or the config.
+        ConfigError: it cannot be loaded, is another kind of model, or does not fit the tokenizer or the config.
     """
     if isinstance(model, str):
         source = resolve(model)
@@ -132,7 +132,7 @@ def given_reward_model(model: Model, config: RewardSettings, tokenizer: PreTrain
 def given_reference(
     reference: Model | None, policy: Model, language: Language, dtype: torch.dtype, device: torch.device
 ) -> PreTrainedModel | None:
-    """Return a frozen reference of its own; None where what the policy is at the start is to be it.
+    """Return a frozen reference model; None if the policy as it is at the start is the reference.
 
     Raises:
         ConfigError: it cannot be loaded, does not fit the tokenizer, or is the policy itself.
@@ -145,8 +145,8 @@ def given_reference(
         raise ConfigError("reference: an adapter - merge it first (merge_and_unload), or give its directory")
     if not isinstance(reference, str | None) and not isinstance(policy, str) and _share_weights(reference, policy):
         raise ConfigError(
-            "reference: it has weights in common with the policy, which is trained - give None, which is the policy as "
-            "it is now and the model below an adapter, or a model that was loaded apart"
+            "reference: it shares weights with the policy, which is trained - give None (the policy as it is now, or "
+            "the model below its adapter) or a model that was loaded separately"
         )
     if isinstance(reference, str):
         return load_reference(resolve(reference), language.tokenizer, dtype, device)
@@ -167,20 +167,20 @@ def weights_digest(model: torch.nn.Module) -> str:
 
 
 def name_of_model(model: Any) -> str:
-    """Return where a model was loaded from, as far as it knows."""
+    """Return where a model was loaded from; an empty string if it does not know."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     return str(getattr(inner, "name_or_path", "") or "")
 
 
 def _check_trainable(role: str, model: torch.nn.Module) -> None:
-    """Refuse a model of which nothing would be trained, or in which an earlier adapter hides."""
+    """Refuse a model with nothing to train, or with layers of an earlier adapter left in it."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError(
             f"{role}: none of its weights requires gradients - call requires_grad_(True), or load an adapter with "
             "PeftModel.from_pretrained(..., is_trainable=True)"
         )
     if not isinstance(model, PeftModel) and any(isinstance(module, BaseTunerLayer) for module in model.modules()):
-        raise ConfigError(f"{role}: it has layers of an adapter already - load it anew, or give the peft model")
+        raise ConfigError(f"{role}: it still has the layers of an adapter - load it again, or give the peft model")
 
 
 def _share_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -189,7 +189,7 @@ def _share_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 
 def plain(model: PreTrainedModel) -> PreTrainedModel:
-    """Bring a model into the state in which `load_causal_lm` returns one: float32, memory of its own, no dropout."""
+    """Turn a model into what `load_causal_lm` returns: float32, in memory of its own, no dropout."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(torch.float32, copy=True)
     return switch_off_dropout(model)

@@ -1,6 +1,6 @@
-"""PPO from Python: `PPOTrainer` makes the parts of a run from what it is given, and offers each step as a call.
+"""PPO from Python: `PPOTrainer` assembles a run from its arguments, and offers each part of a step as a method.
 
-What a step does stands in `trainer.py`, and the stage of `rlhf ppo` runs the same.
+`rlhf/ppo/trainer.py` has the step itself; `rlhf ppo` runs the same code.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
@@ -46,7 +46,7 @@ class PPOTrainer(StageTrainer):
         trainer.train(prompts)
         trainer.save("path/to/result")
 
-    Or step by step, for a loop of one's own:
+    Or step by step, in your own loop:
 
         for batch in trainer.batches(prompts):
             rollout = trainer.rollout(batch)
@@ -54,8 +54,8 @@ class PPOTrainer(StageTrainer):
             experience = trainer.make_experience(rollout, scores)
             metrics = trainer.update(experience)
 
-    The models that are given belong to the trainer from then on: the policy is trained in place, in the run's compute
-    type. Under `accelerate launch` every process does the same calls with the same prompts, and takes its share.
+    The trainer owns the models you give it: it trains the policy in place, in the run's compute type. Under
+    `accelerate launch` every process makes the same calls with the same prompts, and works on its share.
     """
 
     stage: ClassVar[str] = "ppo"
@@ -73,20 +73,20 @@ class PPOTrainer(StageTrainer):
         output_dir: str | Path | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        """Load what is given by name, and put the run together. Seeds the global generators, as a stage does.
+        """Load what is passed by name, and assemble the run. Seeds the global generators, as a stage does.
 
         Args:
             policy: a causal language model or adapter (peft), or the name of one; `config.model` says what is trained.
-            reference: what the KL is measured to; None is the policy as it is now, for an adapter the model below it.
+            reference: the KL is measured to it; None takes the policy as it is now, or the model below its adapter.
             reward: a function with TRL's signature, a class, a sequence classifier, or a list of these and of mappings
-                such as a config has, `{"kind": "length", "at_most": 60}` or `{"function": f, "weight": 0.5}`.
-            tokenizer: of the policy, which stays as it is; None for the one beside the policy.
-            config: how it learns.
+                as in a config, `{"kind": "length", "at_most": 60}` or `{"function": f, "weight": 0.5}`.
+            tokenizer: the policy's; left unchanged; None loads the one saved with the policy.
+            config: the settings of the run.
             output_dir: where `train` writes metrics, samples, checkpoints and the policy; None writes nothing.
-            callbacks: are told of steps, saves and evaluations.
+            callbacks: called after each step, save and evaluation.
 
         Raises:
-            RlhfError: something cannot be loaded, or does not fit together.
+            RlhfError: something cannot be loaded, or the parts do not fit together.
         """
         settings = checked_config(config, PPOSettings, "policy, reference, reward, tokenizer, config")
         if reward is None:
@@ -106,20 +106,20 @@ class PPOTrainer(StageTrainer):
         evaluation: Evaluation | None = None,
         evaluate_every: int | None = None,
     ) -> list[dict[str, float]]:
-        """Do the `steps` of the config, with metrics, samples, checkpoints and the policy in `output_dir`.
+        """Do the `steps` of the config; metrics, samples, checkpoints and the policy go to `output_dir`.
 
-        A list or data set of prompts is shuffled and gone through again and again; an iterator is asked for no more
-        than each step needs, and the run ends with it. A run in `output_dir` that was stopped goes on from its newest
-        checkpoint; an iterator must then begin where it began before.
+        A list or data set of prompts is shuffled and repeated as needed. An iterator yields only what each step needs,
+        and ends the run when it ends. A stopped run in `output_dir` resumes from its newest checkpoint; an iterator
+        must then start over.
 
         Args:
             prompts: texts, lists of messages, or mappings with `prompt` and the columns that rewards read; or the name
                 of a file or data set of such mappings.
             evaluation: held-out prompts, for mean score and KL; or a function of this trainer that returns metrics.
-            evaluate_every: steps between evaluations; None evaluates after the last step alone.
+            evaluate_every: steps between evaluations; None evaluates only after the last step.
 
         Returns:
-            The metrics of each step that was done, under the names of metrics.jsonl.
+            The metrics of each step done, named as in metrics.jsonl.
 
         Raises:
             RlhfError: bad data, reward or checkpoint, or a guard or a signal stopped the run.
@@ -144,7 +144,7 @@ class PPOTrainer(StageTrainer):
         return self.history
 
     def batches(self, prompts: GivenPrompts) -> Iterator[Sequence[Prompt]]:
-        """Yield the prompts of each step, over all processes, in the order in which `train` takes them."""
+        """Yield the prompts of each step, over all processes, in the order of `train`."""
         source = self._source(prompts, self.ppo.num_steps)
         for step in range(self.ppo.num_steps, self.config.steps):
             batch = source.batch(step)
@@ -156,7 +156,8 @@ class PPOTrainer(StageTrainer):
         """Let the policy respond to this process's share of the prompts, `num_samples_per_prompt` times each.
 
         Raises:
-            DataError: there is none, a prompt does not fit, or their number cannot be shared out.
+            DataError: there are no prompts, or one does not fit.
+            ConfigError: the responses cannot be divided over processes and minibatches.
         """
         ready = self._ready(prompts)
         self._begin(None)
@@ -165,7 +166,7 @@ class PPOTrainer(StageTrainer):
         return self.ppo.rollout(ready[self.processes.rank :: self.processes.num])
 
     def score(self, rollout: Sampled) -> Scored:
-        """Ask the rewards about the responses.
+        """Score the responses with the rewards.
 
         Raises:
             RewardError: a reward failed, here or on another process.
@@ -177,7 +178,7 @@ class PPOTrainer(StageTrainer):
 
         Args:
             rollout: what the policy answered.
-            scores: what `score` returned, or numbers of one's own, one a response of this process.
+            scores: what `score` returned, or your own numbers, one per response of this process.
 
         Raises:
             GuardStop: something is not finite, or the KL is beyond `kl_control.max_kl`.
@@ -186,38 +187,38 @@ class PPOTrainer(StageTrainer):
         return self.ppo.make_experience(rollout, scored)
 
     def update(self, experience: StepBatch) -> dict[str, float]:
-        """Make the optimizer steps of a PPO step, `epochs` passes of `minibatches`, and return its metrics.
+        """Do the optimizer steps of one PPO step, `epochs` passes over `minibatches`, and return its metrics.
 
         Raises:
-            ConfigError: all steps of the config are done, where the learning rate's schedule ends.
+            ConfigError: all steps of the config are done, and with them the learning-rate schedule.
         """
         if self.ppo.num_steps >= self.config.steps:
             raise ConfigError(
-                f"update: all {self.config.steps} steps of the config are done, and the schedule of the learning rate "
-                "ends with them - raise steps"
+                f"update: all {self.config.steps} steps of the config are done, and with them the learning-rate "
+                "schedule - raise steps"
             )
         metrics = all_metrics(self.ppo, self.ppo.learn(experience))
         self._announcer.stepped(self.ppo.num_steps, metrics)
         return metrics
 
     def evaluate(self, prompts: GivenPrompts) -> dict[str, float]:
-        """Return mean score, KL to the reference and more of the policy on held-out prompts."""
+        """Return the policy's mean score, KL to the reference and more on held-out prompts."""
         ready = self._encoded(prompts)
         check_context(self.parts, ready)
         return held_out_metrics(self.ppo, ready)
 
     def save(self, path: str | Path) -> None:
-        """Save the policy with its value head in float32, a directory for `AutoModelForCausalLM` or an adapter's.
+        """Save the policy with its value head in float32, for `AutoModelForCausalLM` or as a peft adapter.
 
-        A separate critic is saved beside it, under the same name with `-critic`.
+        A separate critic goes next to it, under the same name with `-critic`.
 
         Raises:
-            CheckpointError: something else lies there, or it cannot be written.
+            CheckpointError: the path holds something else, or cannot be written.
         """
         super().save(path)
 
     def close(self) -> None:
-        """Close the rewards: what they hold open, a server's connection or a class's own things, is given back."""
+        """Close the rewards: they release a server's connection, or whatever a class of yours holds open."""
         self.ppo.collector.scorer.close()
 
     @property
@@ -248,7 +249,7 @@ class PPOTrainer(StageTrainer):
         return prepared.items
 
     def _source(self, prompts: GivenPrompts, num_given: int = 0) -> PromptSource:
-        """Return where steps take their prompts from: what has a length is read whole.
+        """Return the source of each step's prompts; read the whole of what has a length.
 
         An iterator begins with the prompts of step `num_given`.
         """
@@ -262,7 +263,7 @@ class PPOTrainer(StageTrainer):
         return StreamedPrompts(prompts, make, partial(check_context, self.parts), self.config, num_given)
 
     def _begin(self, prompts: list[Prompt] | None) -> None:
-        """Do once what needs the run's prompts, as far as they are known."""
+        """Do, once, the set-up that needs the run's prompts, as far as they are known."""
         if self._has_begun:
             return
         tokenizer, ends = self.parts.tokenizer, self.ppo.collector.eos_ids
@@ -272,7 +273,7 @@ class PPOTrainer(StageTrainer):
         if begun:
             check_context(self.parts, begun)
         compile_parts(self.parts, self._run, begun)
-        self._has_begun = True  # not earlier: after a refusal everything is looked at again
+        self._has_begun = True  # last: after an error the next call checks everything again
 
     def _measuring_prompts(self, prompts: GivenPrompts) -> Callable[[], dict[str, float]]:
         ready = self._encoded(prompts)

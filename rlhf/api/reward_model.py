@@ -1,6 +1,6 @@
 """A reward model from Python: `RewardTrainer`.
 
-What it does stands in `rlhf/reward_model.py`; the stage of `rlhf reward-model` runs the same.
+`rlhf/reward_model.py` has the task itself; `rlhf reward-model` runs the same code.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,13 +23,13 @@ from rlhf.supervised_run import Learner, make_learner
 
 
 class RewardTrainer(SupervisedTrainer[Pair]):
-    """Trains a scalar model of what people prefer.
+    """Trains a reward model on preference pairs.
 
         trainer = RewardTrainer("path/to/policy", config=RewardSettings(epochs=1))
         trainer.train([{"prompt": "The film", "chosen": " was good.", "rejected": " was."}, ...])
         trainer.save("path/to/reward_model")
 
-    Under `accelerate launch` every process does the same calls with the same rows, and takes its share.
+    Under `accelerate launch` every process makes the same calls with the same rows, and works on its share.
     """
 
     stage: ClassVar[str] = "reward_model"
@@ -46,18 +46,18 @@ class RewardTrainer(SupervisedTrainer[Pair]):
         output_dir: str | Path | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        """Load what is given by name, and make the model ready. Seeds the global generators, as a stage does.
+        """Load what is passed by name, and prepare the model. Seeds the global generators, as a stage does.
 
         Args:
-            model: a causal language model, of which a copy gets a new scalar head; a sequence classifier with one
-                label, which is trained in place and keeps its head; or a name, which gets a new head as in the stage.
-            tokenizer: of the model, which stays as it is; None for the one beside the model.
-            config: how it learns.
+            model: a causal language model (a copy gets a new scalar head), a sequence classifier with one label
+                (trained in place, keeps its head), or a name (loaded with a new head, as in the stage).
+            tokenizer: the model's; left unchanged; None loads the one saved with the model.
+            config: the settings of the run.
             output_dir: where `train` writes metrics, checkpoints and the reward model; None writes nothing.
-            callbacks: are told of steps, saves and evaluations.
+            callbacks: called after each step, save and evaluation.
 
         Raises:
-            RlhfError: something cannot be loaded, or does not fit together.
+            RlhfError: something cannot be loaded, or the parts do not fit together.
         """
         settings = checked_config(config, RewardSettings, "model, tokenizer, config")
         super().__init__(settings, output_dir, callbacks)
@@ -76,18 +76,18 @@ class RewardTrainer(SupervisedTrainer[Pair]):
         evaluate_every: int | None = None,
         demonstrations: GivenRows | None = None,
     ) -> list[dict[str, float]]:
-        """Do the `epochs` or `steps` of the config, with metrics, checkpoints and the reward model in `output_dir`.
+        """Do the `epochs` or `steps` of the config; metrics, checkpoints and the reward model go to `output_dir`.
 
-        A run in `output_dir` that was stopped goes on from its newest checkpoint.
+        A stopped run in `output_dir` resumes from its newest checkpoint.
 
         Args:
             data: mappings with `chosen` and `rejected`, a data set, or the name of one.
             evaluation: held-out rows of the same kind; or a function of this trainer that returns metrics.
-            evaluate_every: steps between evaluations; None evaluates after the last step alone.
-            demonstrations: texts on which the mean score is set to 0 after training; None leaves it as it is.
+            evaluate_every: steps between evaluations; None evaluates only after the last step.
+            demonstrations: texts whose mean score is set to 0 after training; None does not shift the scores.
 
         Returns:
-            The metrics of each step that was done, under the names of metrics.jsonl.
+            The metrics of each step done, named as in metrics.jsonl.
 
         Raises:
             RlhfError: bad data or checkpoint, or a guard or a signal stopped the run.

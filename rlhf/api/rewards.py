@@ -1,4 +1,4 @@
-"""Rewards that a user gives from Python: functions, classifiers, or what a config's list has."""
+"""Rewards passed from Python: functions, classifiers, or entries of a config's list."""
 
 import hashlib
 import inspect
@@ -32,14 +32,14 @@ _SECTION: TypeAdapter[Any] = TypeAdapter(RewardSection)
 
 @dataclass(frozen=True, slots=True)
 class GivenRewards:
-    """Rewards as sections of a config, and what of them is in memory."""
+    """Rewards as sections of a config, and the objects that some of them stand for."""
 
     sections: list[RewardSection]
     objects: dict[int, Given]
-    """By the place of the section."""
+    """By the index of the section."""
 
     def digests(self) -> list[str]:
-        """Return what decides their scores, as far as it can be told: files, and the code of functions."""
+        """Return digests of what determines the scores, as far as known: files, weights, and the code of functions."""
         named = [section for place, section in enumerate(self.sections) if place not in self.objects]
         files = [content_digest(resolve(path)) for path in reward_inputs(named)]
         objects = [
@@ -52,11 +52,11 @@ class GivenRewards:
 def given_rewards(reward: OneReward | Sequence[OneReward], config: PPOSettings, language: Language) -> GivenRewards:
     """Return rewards as sections of a config.
 
-    A mapping is what a config's list has, with `function` (a function or class) or `model` (a classifier, with its
-    `tokenizer`) in the place of `kind` and `path`.
+    A mapping is an entry of a config's list, with `function` (a function or class) or `model` (a classifier, with its
+    `tokenizer`) instead of `kind` and `path`.
 
     Raises:
-        ConfigError: one of them is no reward, or they do not fit together.
+        ConfigError: one of them is not a reward, or they do not fit together.
     """
     several = list(reward) if isinstance(reward, Sequence) and not isinstance(reward, str) else [reward]
     sections: list[RewardSection] = []
@@ -81,10 +81,10 @@ def classifier_tokenizer(
     policy_tokenizer: PreTrainedTokenizerBase,
     where: str,
 ) -> PreTrainedTokenizerBase:
-    """Return the tokenizer that was given, or lies beside the classifier, or the policy's where that can be meant.
+    """Return the given tokenizer, else the one saved with the classifier, else the policy's if its ids fit.
 
     Raises:
-        ConfigError: none of them is there; begins with `where`.
+        ConfigError: there is none of them; the message begins with `where`.
     """
     name = name_of_model(model)
     if tokenizer is not None:

@@ -1,4 +1,4 @@
-"""The directory in which a run from Python works: one that stays, or one that is gone afterwards."""
+"""The directory of a run from Python: one that stays, or a temporary one."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,14 +16,14 @@ def run_in(output_dir: Path | None, run: Frame, inputs: Sequence[str], *, stage:
     """Enter a run directory.
 
     Args:
-        output_dir: None takes one that is gone afterwards.
-        run: joined, in no directory yet.
-        inputs: digests of what decides the result besides the config.
-        stage: what the run is called.
-        result: the directory of the model below `output_dir`.
+        output_dir: None takes a temporary directory.
+        run: with its processes joined, in no directory yet.
+        inputs: digests of what determines the result besides the config.
+        stage: the name of the run.
+        result: the directory of the model under `output_dir`.
 
     Raises:
-        CheckpointError: the result of this very run is there already, or the directory cannot be used.
+        CheckpointError: the directory already holds this run's complete result, or cannot be used.
     """
     if output_dir is None:
         with tempfile.TemporaryDirectory(prefix="rlhf-") as path:
@@ -34,10 +34,10 @@ def run_in(output_dir: Path | None, run: Frame, inputs: Sequence[str], *, stage:
     mark = fingerprint_with(run.config, inputs)
     if is_complete(output_dir, mark):
         raise CheckpointError(
-            f"{output_dir}: holds the complete result of this very run - its {result.replace('_', ' ')} is in "
+            f"{output_dir}: already holds the complete result of this run - its {result.replace('_', ' ')} is in "
             f"{output_dir / result}; choose another output_dir to train again"
         )
-    named = run.directory  # where `joined` was told; only the fingerprint was not known yet
+    named = run.directory  # as `joined` made it; only the fingerprint is new
     directory = RunDirectory(
         output_dir, fingerprint=mark, settings=named.settings, resume=named.resume, is_main=named.is_main
     )

@@ -1,6 +1,6 @@
 """SFT from Python: `SFTTrainer`.
 
-What it does stands in `rlhf/sft.py`; the stage of `rlhf sft` runs the same.
+`rlhf/sft.py` has the task itself; `rlhf sft` runs the same code.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ class SFTTrainer(SupervisedTrainer[Example]):
         trainer.train([{"prompt": "The film", "completion": " was long."}, ...])
         trainer.save("path/to/policy")
 
-    A model that is given is trained in place, in the run's compute type. Under `accelerate launch` every process does
-    the same calls with the same rows, and takes its share.
+    A model you pass is trained in place, in the run's compute type. Under `accelerate launch` every process makes the
+    same calls with the same rows, and works on its share.
     """
 
     stage: ClassVar[str] = "sft"
@@ -41,17 +41,17 @@ class SFTTrainer(SupervisedTrainer[Example]):
         output_dir: str | Path | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        """Load what is given by name, and make the model ready. Seeds the global generators, as a stage does.
+        """Load what is passed by name, and prepare the model. Seeds the global generators, as a stage does.
 
         Args:
             policy: a causal language model or adapter (peft), or the name of one; `config.model` says what is trained.
-            tokenizer: of the policy, which stays as it is; None for the one beside the policy.
-            config: how it learns.
+            tokenizer: the policy's; left unchanged; None loads the one saved with the policy.
+            config: the settings of the run.
             output_dir: where `train` writes metrics, checkpoints and the policy; None writes nothing.
-            callbacks: are told of steps, saves and evaluations.
+            callbacks: called after each step, save and evaluation.
 
         Raises:
-            RlhfError: something cannot be loaded, or does not fit together.
+            RlhfError: something cannot be loaded, or the parts do not fit together.
         """
         settings = checked_config(config, SFTSettings, "policy, tokenizer, config")
         start = name_or_model(policy)

@@ -20,7 +20,7 @@ Evaluation = Callable[[Any], Mapping[str, float]] | GivenRows
 """A function of the trainer that returns metrics, or held-out rows."""
 
 NOTE = "training.json"
-"""Lies in what `save` wrote, and says by what: such a directory may be replaced."""
+"""The file in which `save` names the trainer: `save` may replace a directory that has it."""
 
 
 class SupervisedTrainer(StageTrainer, Generic[T]):
@@ -30,22 +30,22 @@ class SupervisedTrainer(StageTrainer, Generic[T]):
     _task: Task[T]
     _learner: Learner
     _digests: list[str]
-    """Of the model, where a run directory asks for it."""
+    """Of the model; empty without a run directory."""
 
     def train(
         self, data: GivenRows, *, evaluation: Evaluation | None = None, evaluate_every: int | None = None
     ) -> list[dict[str, float]]:
-        """Do the `epochs` or `steps` of the config, with metrics, checkpoints and the model in `output_dir`.
+        """Do the `epochs` or `steps` of the config; metrics, checkpoints and the model go to `output_dir`.
 
-        A run in `output_dir` that was stopped goes on from its newest checkpoint.
+        A stopped run in `output_dir` resumes from its newest checkpoint.
 
         Args:
             data: mappings, a data set, or the name of one.
             evaluation: held-out rows of the same kind; or a function of this trainer that returns metrics.
-            evaluate_every: steps between evaluations; None evaluates after the last step alone.
+            evaluate_every: steps between evaluations; None evaluates only after the last step.
 
         Returns:
-            The metrics of each step that was done, under the names of metrics.jsonl.
+            The metrics of each step done, named as in metrics.jsonl.
 
         Raises:
             RlhfError: bad data or checkpoint, or a guard or a signal stopped the run.
@@ -53,7 +53,7 @@ class SupervisedTrainer(StageTrainer, Generic[T]):
         return self._train(data, evaluation, evaluate_every)
 
     def evaluate(self, rows: GivenRows) -> dict[str, float]:
-        """Return the metrics of held-out rows; touches nothing of the training.
+        """Return the metrics of held-out rows; does not affect training.
 
         Raises:
             RlhfError: a row cannot be used.

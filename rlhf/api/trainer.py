@@ -24,15 +24,15 @@ class StageTrainer:
     """The frame of `SFTTrainer`, `RewardTrainer` and `PPOTrainer`."""
 
     stage: ClassVar[str]
-    """What the run is called in what it prints."""
+    """The name of the run in its output."""
     result: ClassVar[str]
-    """The directory below `output_dir` in which the model is left."""
+    """The directory under `output_dir` that receives the model."""
 
     def __init__(self, config: StageSettings, output_dir: str | Path | None, callbacks: object) -> None:
         """Check what all trainers take, join the processes, and seed the global generators, as a stage does.
 
         Raises:
-            ConfigError: callbacks of another kind, or settings that need `output_dir`.
+            ConfigError: something that is not a callback, or settings that need `output_dir`.
         """
         if output_dir is None and (config.checkpoints.every is not None or config.logging.trackers):
             raise ConfigError("checkpoints.every, logging.trackers: they need output_dir - give one")
@@ -45,34 +45,34 @@ class StageTrainer:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """The metrics of every step that this trainer has done, under the names of metrics.jsonl."""
+        """The metrics of every step that this trainer has done, named as in metrics.jsonl."""
         return self._announcer.history
 
     @property
     def model(self) -> PreTrainedModel | PeftModel:
-        """What is trained, in the run's compute type; with its adapter, where it has one."""
+        """The model in training, in the run's compute type; the peft model if it has an adapter."""
         return self._trained.model if self._trained.adapter is None else self._trained.adapter
 
     def save(self, path: str | Path) -> None:
-        """Save the model in float32, a directory that transformers (or peft) loads.
+        """Save the model in float32 as a directory that transformers (or peft) loads.
 
         Raises:
-            CheckpointError: something else lies there, or it cannot be written.
+            CheckpointError: the path holds something else, or cannot be written.
         """
         directory = Path(path).absolute()
         if self.processes.any(self._holds_something_else(directory)):
             raise CheckpointError(
-                f"{path}: holds something else than a {self.result.replace('_', ' ')} saved here - choose another "
+                f"{path}: holds something other than a {self.result.replace('_', ' ')} saved here - choose another "
                 "directory"
             )
         self._save(directory, partial(self._write, directory))
 
     def stop(self) -> None:
-        """End training after this step, as it ends after the last one: for callbacks and rewards to call."""
+        """End training after this step, as after the last one; callbacks and rewards may call it."""
         self._announcer.wants_stop = True
 
     def close(self) -> None:
-        """Give back what the trainer holds open."""
+        """Release what the trainer holds open."""
 
     def __enter__(self) -> Self:
         """Return the trainer itself."""
@@ -92,13 +92,13 @@ class StageTrainer:
         self._announcer.saved(directory)
 
     def _entered(self, inputs: Sequence[str]) -> AbstractContextManager[Frame]:
-        """Enter the run directory; `inputs` are digests of what decides the result besides the config."""
+        """Enter the run directory; `inputs` are digests of what determines the result besides the config."""
         return run_in(self.output_dir, self._run, inputs, stage=self.stage, result=self.result)
 
     def _measuring(
         self, evaluation: Any, of_rows: Callable[[Any], Callable[[], dict[str, float]]]
     ) -> Callable[[], dict[str, float]]:
-        """Return what measures: nothing, a function of the user's, or what `of_rows` makes of held-out rows."""
+        """Return the evaluation to run: an empty one, the user's function, or what `of_rows` makes of held-out rows."""
         if evaluation is None:
             return dict
         if callable(evaluation):
@@ -110,7 +110,7 @@ class StageTrainer:
         raise NotImplementedError
 
     def _holds_something_else(self, directory: Path) -> bool:
-        """Whether a path is taken by anything but what this kind of trainer saved, which may be replaced."""
+        """Whether a path holds anything but what this kind of trainer saved, which may be replaced."""
         raise NotImplementedError
 
     def _write(self, directory: Path) -> None:
@@ -118,10 +118,10 @@ class StageTrainer:
 
 
 def checked_config(config: object, kind: type[S], order: str) -> S:
-    """Return settings of the right kind; `order` names the arguments, of which one is often left out.
+    """Return settings of the right kind; `order` lists the arguments, as one is often left out.
 
     Raises:
-        ConfigError: there are none, or they are of another kind, or a YAML file's, whose paths would do nothing.
+        ConfigError: they are missing, of another kind, or a YAML file's, whose paths would have no effect.
     """
     if config is None:
         raise ConfigError(f"config: it is missing - give {kind.__name__}(steps=...)")
@@ -136,7 +136,7 @@ def checked_config(config: object, kind: type[S], order: str) -> S:
 
 
 def check_evaluation(evaluation: object, every: int | None) -> None:
-    """Refuse steps between evaluations where there is no evaluation, or that are no number of steps.
+    """Refuse a number of steps between evaluations that is below 1, or without an evaluation.
 
     Raises:
         ConfigError: says what was found.
@@ -148,7 +148,7 @@ def check_evaluation(evaluation: object, every: int | None) -> None:
 
 
 def check_untrained(num_steps: int) -> None:
-    """Refuse to train what was trained: the schedule of the learning rate has run.
+    """Refuse to train twice: the learning-rate schedule has ended.
 
     Raises:
         ConfigError: says how many steps were done.

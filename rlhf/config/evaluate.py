@@ -18,17 +18,17 @@ from rlhf.config.shared import (
 )
 
 FILE_NAME = re.compile(r"\w[\w.\-]*")
-"""What a policy may be called."""
+"""A valid name of a policy."""
 NO_LIMIT = 10**9
-"""Tokens of a prompt that is never dropped; the model's positions are what limits it."""
+"""A max_length that drops no prompt; only the model's positions limit it."""
 
 
 class DecodingSection(Section):
     """How the policies answer."""
 
     max_new_tokens: Count = Field(48, description="longest response in tokens")
-    temperature: NonNegative = Field(1.0, description="0 takes the likeliest token, and the KL is then that at 1")
-    stop_strings: list[str] = Field([], description="a response ends when one of them has appeared")
+    temperature: NonNegative = Field(1.0, description="0 decodes greedily; the KL is then measured at temperature 1")
+    stop_strings: list[str] = Field([], description="a response ends after any of these")
     batch_rows: Count = Field(64, description="prompts decoded together")
     filters: Literal["none", "model"] = Field(
         "none",
@@ -50,10 +50,10 @@ class GoldSection(Section):
     """The gold judge: a classifier on human labels that no training stage has seen."""
 
     train: str = Field(
-        description="rows text, label (0 or 1) from which the judge is fitted; path or `fetch:NAME/file`"
+        description="rows with text and label (0 or 1) that the judge is fitted on; path or `fetch:NAME/file`"
     )
     heldout: str = Field(description="rows of the same kind for its scale, thresholds and accuracy")
-    limit: Count | None = Field(None, description="rows of each of the two to take from the front")
+    limit: Count | None = Field(None, description="rows to take from the front of each file")
     fluency_penalty: NonNegative = Field(
         1.0, description="subtracted when perplexity is above the 95th percentile of human text"
     )
@@ -69,10 +69,10 @@ class Seeded(Section):
 
 
 class EvaluateSettings(ChatSection, Seeded):
-    """How policies are compared: everything but where they, the prompts and the reward model come from."""
+    """How policies are compared: all settings except the sources of policies, prompts and reward model."""
 
     prompts: FittingSection = Field(FittingSection(), description="what happens to prompts that do not fit")
-    gold: GoldSection | None = Field(None, description="the gold judge, when there is one")
+    gold: GoldSection | None = Field(None, description="the gold judge; null leaves it out")
     decoding: Decoding = DecodingSection()
     precision: Precision = Field("auto", description="compute type")
     microbatch_tokens: Count = Field(2048, description="padded tokens in one forward pass")
@@ -80,7 +80,7 @@ class EvaluateSettings(ChatSection, Seeded):
 
 
 class EvaluateSources(Seeded, InRunDirectory):
-    """What is compared, by name. Its keys stand before those of `EvaluateSettings` in a file."""
+    """What is compared, by name. In a file its keys come before those of `EvaluateSettings`."""
 
     policies: Annotated[dict[str, str], Field(min_length=1)] = Field(
         description="name: model directory; win rates are against the first, and responses go to NAME.jsonl"
@@ -102,7 +102,7 @@ class EvaluateConfig(EvaluateSettings, EvaluateSources):
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuse names of policies that no file can have.
+    """Refuse policy names that are not valid file names.
 
     Raises:
         ValueError: with all of them.
@@ -110,7 +110,7 @@ def check_names(names: Iterable[str]) -> None:
     bad = [name for name in names if not FILE_NAME.fullmatch(name)]
     if bad:
         raise ValueError(
-            f"policies: a name is also that of a file, so it is made of letters, digits, '_', '-' and '.', "
+            f"policies: a name is also a file name, so it may have only letters, digits, '_', '-' and '.', "
             f"found {', '.join(map(repr, bad))}"
         )
 
@@ -119,7 +119,7 @@ class GenerateConfig(ChatSection):
     """Answer prompts from a file or standard input, as JSONL."""
 
     model: str = Field(description="model directory, `fetch:NAME` or hub name")
-    prompts: DataSection | None = Field(None, description="prompts; null reads one prompt a line from standard input")
+    prompts: DataSection | None = Field(None, description="prompts; null reads one prompt per line from standard input")
     output: str | None = Field(None, description="JSONL file; null prints to standard output")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler")
     samples_per_prompt: Count = Field(1, description="responses for each prompt")
@@ -128,7 +128,7 @@ class GenerateConfig(ChatSection):
 
 
 class GenerateSettings(ChatSection, DecodingSection):
-    """What `rlhf.generate` takes by keyword. Prompts are never dropped in silence: a list is answered whole."""
+    """Keyword arguments of `rlhf.generate`. By default no prompt is dropped: one that does not fit is an error."""
 
     samples_per_prompt: Count = Field(1, description="responses for each prompt")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler")

@@ -20,19 +20,19 @@ from rlhf.config.shared import (
 
 
 class RewardSettings(StageSettings):
-    """How a reward model learns: everything but where model and data come from."""
+    """How a reward model learns: all settings except the sources of model and data."""
 
     data: PairFittingSection = Field(PairFittingSection(), description="what happens to pairs that do not fit")
     eval_data: PairFittingSection | None = Field(None, description="the same for held-out ones; null: as data")
     demonstrations: FittingSection | None = Field(None, description="the same for demonstrations; null: as data")
     append_eos: bool = Field(True, description="end each text with EOS; the score is read at the last token")
     unfinished_fraction: Fraction = Field(
-        0.0, description="share of the pairs in which the chosen text, cut short, takes the place of the rejected one"
+        0.0, description="share of the pairs in which the chosen text, cut short, replaces the rejected one"
     )
     centring_coef: NonNegative = Field(0.0, description="weight of the squared sum of a pair's two scores")
     epochs: Count | None = Field(None, description="passes over the data; set this or steps")
     steps: Count | None = Field(None, description="optimizer steps; set this or epochs")
-    batch_size: Count = Field(32, description="pairs an optimizer step, over all processes")
+    batch_size: Count = Field(32, description="pairs per optimizer step, over all processes")
     microbatch_tokens: Count = Field(2048, description="padded tokens in one forward and backward pass of one process")
 
     @model_validator(mode="after")
@@ -54,7 +54,7 @@ class RewardModelConfig(RewardSettings, StageConfig):
     data: PairSection = Field(description="pairs: chosen and rejected, with or without prompt, optional margin")
     eval_data: PairSection | None = Field(None, description="held-out pairs for accuracy, calibration and margin")
     demonstrations: DataSection | None = Field(
-        None, description="demonstrations on which the mean score is set to 0 after training"
+        None, description="demonstrations whose mean score is set to 0 after training"
     )
     eval_every: Count | None = Field(None, description="optimizer steps between evaluations; null evaluates at the end")
 

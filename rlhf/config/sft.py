@@ -16,7 +16,7 @@ from rlhf.config.shared import (
 
 
 class SFTSettings(StageSettings):
-    """How SFT learns: everything but where model and data come from."""
+    """How SFT learns: all settings except the sources of model and data."""
 
     data: FittingSection = Field(FittingSection(), description="what happens to demonstrations that do not fit")
     eval_data: FittingSection | None = Field(None, description="the same for held-out ones; null: as data")
@@ -26,7 +26,7 @@ class SFTSettings(StageSettings):
     append_eos: bool = Field(True, description="end each demonstration with EOS")
     epochs: Count | None = Field(None, description="passes over the data; set this or steps")
     steps: Count | None = Field(None, description="optimizer steps; set this or epochs")
-    batch_size: Count = Field(32, description="demonstrations an optimizer step, over all processes")
+    batch_size: Count = Field(32, description="demonstrations per optimizer step, over all processes")
     microbatch_tokens: Count = Field(2048, description="padded tokens in one forward and backward pass of one process")
 
     @model_validator(mode="after")

@@ -34,14 +34,14 @@ class LoraSection(Section):
     r: Count = Field(16, description="rank of the adapter matrices")
     alpha: Positive = Field(32.0, description="scale of the adapter; the update is multiplied by alpha / r")
     dropout: Fraction = Field(0.0, description="dropout on the adapter's input; 0 in PPO, where dropout is off")
-    target_modules: str | list[str] = Field("all-linear", description="module names as peft takes them")
+    target_modules: str | list[str] = Field("all-linear", description="module names, as in peft")
 
 
 class ChatSection(Section):
     """How a tokenizer writes conversations; what is set here is saved with the model."""
 
     chat_template: str | None = Field(
-        None, description="file with a chat template (Jinja) in the place of the tokenizer's own"
+        None, description="file with a chat template (Jinja) to use instead of the tokenizer's own"
     )
     chat_template_kwargs: dict[str, Any] = Field(
         {}, description="values of the template's variables, such as {enable_thinking: false}"
@@ -54,7 +54,7 @@ class ChatSection(Section):
 
 
 def _lora_form(value: Any) -> str:
-    """Tell which of its two forms `lora` has, so that a refusal speaks of that one alone."""
+    """Return which of its two forms `lora` has, so that errors concern only that one."""
     return "continue" if isinstance(value, str) else "settings"
 
 
@@ -70,7 +70,7 @@ class TuningSection(ChatSection):
     precision: Precision = Field("auto", description="compute type; `auto` takes bfloat16 where the hardware has it")
     lora: Lora | None = Field(
         None,
-        description="train new low-rank adapters and keep the model frozen; continue: go on with the adapter in `path`",
+        description="train new low-rank adapters, keep the model frozen; continue: train the adapter in `path` further",
     )
     trainable_layers: Count | None = Field(
         None, description="train only this many of the last blocks and the final norm; embeddings stay frozen"
@@ -108,7 +108,7 @@ class FittingSection(Section):
         "stop", description="what happens to rows that cannot be used: stop, or drop them and count them by reason"
     )
     system: Literal["keep", "merge_into_user", "drop"] = Field(
-        "keep", description="what becomes of system messages, for templates that refuse them"
+        "keep", description="what to do with system messages, for templates that refuse them"
     )
 
     @property
@@ -163,7 +163,7 @@ class OptimizerSection(Section):
     weight_decay: NonNegative = Field(0.0, description="decoupled weight decay on matrices, none on norms and biases")
     betas: tuple[Fraction, Fraction] = Field((0.9, 0.95), description="decay rates of Adam's two moments")
     eps: Positive = Field(1e-8, description="Adam's epsilon, outside the square root")
-    max_grad_norm: Positive = Field(1.0, description="gradients are scaled down to this global L2 norm")
+    max_grad_norm: Positive = Field(1.0, description="gradients are clipped to this global L2 norm")
 
 
 class LoggingSection(Section):
@@ -178,20 +178,20 @@ class LoggingSection(Section):
 
 
 class CheckpointSection(Section):
-    """When a run is saved and how it goes on."""
+    """When a run is saved and how it resumes."""
 
     every: Count | None = Field(None, description="steps between checkpoints; null saves none before the end")
-    keep: Count = Field(2, description="newest checkpoints that are kept")
+    keep: Count = Field(2, description="number of newest checkpoints to keep")
     resume: Literal["auto", "never"] = Field(
-        "auto", description="go on from the newest checkpoint that verifies, or refuse"
+        "auto", description="`auto` resumes from the newest intact checkpoint, `never` refuses a directory with a run"
     )
 
 
 class InRunDirectory(Section):
-    """A stage whose strings may say `{run_dir}`: the directory that holds its output directory, and other stages'."""
+    """A stage whose strings may hold `{run_dir}`: the parent of its output directory, which other stages share."""
 
     output_dir: str = Field(
-        min_length=1, description="directory of this stage; {run_dir} elsewhere stands for its parent"
+        min_length=1, description="directory of this stage; {run_dir} in other keys stands for its parent"
     )
 
     @classmethod
@@ -224,7 +224,7 @@ class StageConfig(StageSettings, InRunDirectory):
 
 
 def check_one_length(epochs: int | None, steps: int | None) -> None:
-    """Refuse a stage whose length is said twice, or not at all.
+    """Refuse a stage with both epochs and steps, or with neither.
 
     Raises:
         ValueError: says so.

@@ -1,4 +1,4 @@
-"""`rlhf doctor`: what can be known to go wrong before a PPO run begins."""
+"""`rlhf doctor`: finds what would go wrong in a PPO run before it begins."""
 
 from rlhf.doctor.examination import examine
 

@@ -46,7 +46,7 @@ def examine(config: PPOConfig) -> None:
     summary = ", ".join(f"{count} {state}" for state, count in counts.items())
     parts.trainer.processes.say(f"{len(findings)} checks: {summary}; {time.perf_counter() - started:.0f} s")
     if failing:
-        raise GuardStop(f"doctor: failing: {', '.join(failing)} - causes and fixes stand in the lines above")
+        raise GuardStop(f"doctor: failing: {', '.join(failing)} - the lines above give causes and fixes")
 
 
 def assembled(config: PPOConfig) -> PPORun:
@@ -59,7 +59,7 @@ def assembled(config: PPOConfig) -> PPORun:
 
 
 def checked(parts: PPORun) -> Iterator[Finding]:
-    """Yield the findings, as they are made; what would only repeat an earlier failure is skipped."""
+    """Yield each finding as soon as it is made; skip what would only repeat an earlier failure."""
     available = available_memory_bytes(parts.trainer.processes.device)
     yield pad_is_not_eos(parts)
     yield tokenizers_agree(parts)
@@ -68,7 +68,7 @@ def checked(parts: PPORun) -> Iterator[Finding]:
     dropout = dropout_is_off(parts)
     yield dropout
     if dropout.state == "failing":
-        yield Finding("first step", "skipped", "nothing was sampled", "with dropout no number would mean anything")
+        yield Finding("first step", "skipped", "nothing was sampled", "with dropout all numbers would be noise")
         return
     yield sampler_agrees(parts)
     trial = run_trial(parts)

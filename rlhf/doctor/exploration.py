@@ -1,4 +1,4 @@
-"""Check of exploration: whether the policy meets each reward at all, from the prompts and from resets."""
+"""Check of exploration: how often the policy earns each reward, from the prompts and from resets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from rlhf.ppo.scoring.running_scale import EQUAL_SHARE
 SELDOM = 0.1
 """PPO learns from differences: when fewer episodes than this are better than the usual one, it has little to go by."""
 OFTEN = 0.25
-"""When more episodes than this are better, nothing has to be explored; measured on a dense reward (about 0.4)."""
+"""When more episodes than this are better, no exploration is needed; measured on a dense reward (about 0.4)."""
 BETTER = 0.1
-"""Share of the way from the usual score to the best one that a better episode has gone; noise goes less."""
+"""An episode is better from this share of the way between the usual score and the best one; noise stays below it."""
 FINETUNE = "finetune the policy on demonstrations first"
 
 
 @dataclass(frozen=True)
 class Reach:
-    """How often one reward is met."""
+    """How often episodes earn one reward."""
 
     name: str
     at_prompts: Sequence[float]
@@ -61,7 +61,7 @@ class Reach:
 
 
 def rewards_are_met(parts: PPORun, trial: Trial, verdicts: Sequence[Verdict]) -> list[Finding]:
-    """Count, for each reward, the episodes that are better than the usual one; one finding a reward, one of resets."""
+    """Count the episodes better than the usual one for each reward; one finding per reward, and one of resets."""
     has_resets = parts.trainer.resets is not None
     reaches = _reaches(trial, verdicts)
     findings = [_is_met(reach, has_resets=has_resets) for reach in reaches]
@@ -70,9 +70,9 @@ def rewards_are_met(parts: PPORun, trial: Trial, verdicts: Sequence[Verdict]) ->
             Finding(
                 "resets",
                 "warning",
-                f"every reward is met at {OFTEN:.0%} of the prompts and more without them",
-                "nothing has to be explored, and resets take episodes from the states that count: measured, they cost "
-                "score then (docs/resets.md) - compare with reset.fraction=0",
+                f"episodes from prompts earn every reward in {OFTEN:.0%} of cases or more",
+                "no exploration is needed, and resets take episodes from the states that count: in our measurements "
+                "they then cost score (docs/resets.md) - compare with reset.fraction=0",
             )
         )
     return findings
@@ -83,7 +83,7 @@ def _reaches(trial: Trial, verdicts: Sequence[Verdict]) -> list[Reach]:
     kept, is_reset = rollout.response_mask.any(1).tolist(), rollout.forced.any(1).tolist()
     reaches = []
     for verdict in verdicts:
-        if isinstance(verdict.scores, RewardError):  # the check of the same score has said it
+        if isinstance(verdict.scores, RewardError):  # the check "same score" has reported it
             continue
         at_prompts, at_resets = (
             [score for score, keep, reset in zip(verdict.scores, kept, is_reset, strict=True) if keep and reset == kind]
@@ -96,15 +96,15 @@ def _reaches(trial: Trial, verdicts: Sequence[Verdict]) -> list[Reach]:
 def _is_met(reach: Reach, *, has_resets: bool) -> Finding:
     name = f"exploration, {reach.name}"
     if not reach.has_better:
-        advice = f"well for a rule that is kept; if the policy never meets it, {FINETUNE}, or see docs/resets.md"
+        advice = f"good for a rule that all keep; for a reward that none earns, {FINETUNE}, or see docs/resets.md"
         return Finding(name, "ok", f"no episode is better than the usual {reach.usual:.3g}", advice)
     advice = f"{FINETUNE}, or begin episodes inside them: reset.fraction (docs/resets.md)"
     if has_resets:
-        advice = f"nor do resets: {FINETUNE}, or cut later and other demonstrations (own_best has none at first)"
+        advice = f"resets do not help: {FINETUNE}, or cut later or other demonstrations (own_best has none at first)"
     return graded(
         name,
         f"better than the usual {reach.usual:.3g}: {reach.counts}",
-        warning=f"the policy seldom meets it, and learns only from what it samples - {advice}"
+        warning=f"the policy seldom earns it, and learns only from what it samples - {advice}"
         if max(reach.share(reach.at_prompts), reach.share(reach.at_resets)) < SELDOM
         else "",
     )

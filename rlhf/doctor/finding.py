@@ -1,4 +1,4 @@
-"""What one check found, and the line that says it."""
+"""What one check found, and the line that reports it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +13,7 @@ class Finding:
     name: str
     """What was checked."""
     state: State
-    """failing: the run would learn from wrong numbers, or not at all; warning: it might; skipped: not looked at."""
+    """failing: the run would learn from wrong numbers, or not at all; warning: it might; skipped: not checked."""
     measured: str
     """The numbers."""
     advice: str = ""

@@ -1,4 +1,4 @@
-"""Check of the memory: what the run will need against what is there."""
+"""Check of the memory: what the run will need, and what is free."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -14,12 +14,12 @@ from rlhf.training.optimizer import MOMENTS
 
 GIB = 2**30
 TIGHT = 0.8
-"""A run that needs more than this share of what is there leaves no room for what the estimate does not know."""
+"""A run that needs more than this share of what is free leaves no room for what the estimate misses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """Bytes that models take from the start on."""
+    """Bytes that models take from the start."""
 
     policy: int
     """With its critic."""
@@ -41,7 +41,7 @@ class ToCome:
     sampling: int
     """The cache of a batch of responses, and packed weights."""
     kept_states: int
-    """What the frozen blocks say of a rollout."""
+    """The frozen blocks' outputs for a rollout."""
 
     @property
     def total(self) -> int:
@@ -50,13 +50,13 @@ class ToCome:
 
 
 def memory_suffices(parts: PPORun, trial: Trial, available: int) -> Finding:
-    """Hold the estimate against `available`, the bytes that were free when the models had been loaded."""
+    """Compare the estimate with `available`, the bytes that were free once the models were loaded."""
     loaded, coming = already_loaded(parts), to_come(parts, trial)
     share = coming.total / max(available, 1)
     return graded(
         "memory",
         f"loaded {_listed(loaded)}; to come {_listed(coming)}, {coming.total / GIB:.1f} GiB at once, of "
-        f"{available / GIB:.1f} GiB that are free",
+        f"{available / GIB:.1f} GiB free",
         failing="the run will not fit - lower microbatch_tokens or sampling.batch_rows, train less (model.lora, "
         "model.trainable_layers), or take a smaller model"
         if share > 1
@@ -124,7 +124,7 @@ def _cache_bytes(lm: PreTrainedModel) -> int:
 
 
 def _bytes(tensors: Iterable[Tensor], known: Iterable[int] = ()) -> int:
-    """Add up distinct tensors that do not lie at one of the addresses `known`."""
+    """Add up distinct tensors, except those at the addresses `known`."""
     sizes = {tensor.data_ptr(): tensor.nbytes for tensor in tensors}
     return sum(size for place, size in sizes.items() if place not in set(known))
 

@@ -1,4 +1,4 @@
-"""Checks of what only some models have: rotary factors that depend on the length, and settings of their own."""
+"""Checks of what only some models have: rotary factors that depend on the length, and their own decoding settings."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from rlhf.ppo.run.assembly import PPORun
 
 
 def factors_are_steady(parts: PPORun) -> Iterator[Finding]:
-    """A row's positions mean the same whatever stands beside it; a finding where that had to be chosen."""
+    """A row's rotary factors do not depend on its batch; no finding for a model whose factors are constant."""
     limit = steady_length(parts.trained.model)
     if limit is None:
         return
@@ -25,7 +25,7 @@ def factors_are_steady(parts: PPORun) -> Iterator[Finding]:
 
 
 def decoding_is_plain(parts: PPORun) -> Iterator[Finding]:
-    """Rollouts draw from the policy as it is; a finding where the model asks for something else."""
+    """Rollouts sample from the unfiltered policy; a finding only for a model with other settings."""
     ignored = ignored_settings(parts.trained.model)
     if ignored is not None:
         yield Finding("decoding", "ok", ignored)

@@ -1,4 +1,4 @@
-"""Checks of the rewards: one score an episode whatever stands beside it, and a scale that the KL penalty fits."""
+"""Checks of the rewards: an episode's score does not depend on its batch, and the scale suits the KL penalty."""
 
 import statistics
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from rlhf.rewards.protocol import Episode, Reward
 NUM_ALONE = 4
 """Episodes that are scored alone."""
 TYPICAL_KL = 10.0
-"""Nats a sequence that PPO on language models commonly ends at (Ziegler et al. 2019, arXiv:1909.08593, 6 to 10)."""
+"""Nats per sequence at which PPO on language models commonly ends (Ziegler et al. 2019, arXiv:1909.08593, 6 to 10)."""
 DROWNS = 10.0
-"""A penalty of this many standard deviations of the scores leaves nothing of them."""
+"""A penalty of more than this many standard deviations of the scores drowns them."""
 NOTHING = 0.01
-"""A penalty below this share of a standard deviation holds nothing."""
+"""A penalty below this share of a standard deviation has no effect."""
 FLOOR = 1e-4
-"""Share of a score that libraries on which a reward may stand round away."""
+"""Share of a score that the libraries behind a reward may lose to rounding."""
 
 
 def same_score(verdicts: Sequence[Verdict], trial: Trial) -> list[Finding]:
-    """Score episodes alone, in a batch, in the batch turned round, and with other padding; one finding a reward."""
+    """Score episodes alone, in a batch, in the reversed batch, and with other padding; one finding per reward."""
     return [_same_score(verdict, trial.collected.episodes) for verdict in verdicts]
 
 
@@ -38,7 +38,7 @@ def scale_fits(parts: PPORun, trial: Trial) -> Finding:
     """The scores differ, by an amount that the KL penalty neither drowns nor is lost in."""
     config = parts.trainer.config
     rollout = trial.experience.rollout
-    # What a reward dropped has no score.
+    # Episodes that a reward dropped have no score.
     kept = rollout.response_mask.any(1).nonzero().flatten().tolist()
     raw, scores = [trial.collected.raw_scores[row] for row in kept], episode_scores(rollout)[kept].tolist()
     spread, shaped = statistics.pstdev(raw), statistics.pstdev(scores)
@@ -54,8 +54,8 @@ def scale_fits(parts: PPORun, trial: Trial) -> Finding:
         "reward scale",
         f"scores have mean {statistics.fmean(scores):.3g} and standard deviation {shaped:.3g}, kl_coef x {typical:g} "
         f"nats is {penalty:.3g}",
-        failing=f"all {len(raw)} scores are equal: there is nothing to learn from - look at the reward, at what it "
-        "is given, and at score.clip; one that the policy has yet to meet needs demonstrations, see docs/resets.md"
+        failing=f"all {len(raw)} scores are equal: there is nothing to learn from - look at the reward, at its "
+        "inputs, and at score.clip; a reward that the policy never earns needs demonstrations, see docs/resets.md"
         if are_equal
         else "",
         warning=warning,
@@ -73,7 +73,7 @@ def _same_score(verdict: Verdict, episodes: Sequence[Episode]) -> Finding:
     try:
         alone = [totals(reward.score([episode]))[0] for episode in episodes[:NUM_ALONE]]
     except RewardError as error:
-        return Finding(name, "warning", "a batch of one was refused", f"{error}; a last batch may be that small")
+        return Finding(name, "warning", "a batch of one failed", f"{error}; the last batch may be that small")
     apart = max(_apart(turned, together), _apart(alone, together))
     content = _apart_by_padding(reward, episodes) if isinstance(reward, ModelReward) else 0.0
     limit = _limit(reward) * max(1.0, *map(abs, together))
@@ -92,12 +92,12 @@ def _same_score(verdict: Verdict, episodes: Sequence[Episode]) -> Finding:
 
 
 def _failed(name: str, error: RewardError) -> Finding:
-    return Finding(name, "warning", "it failed", f"{error}; on_error and on_nan say what a run does then")
+    return Finding(name, "warning", "it failed", f"{error}; on_error and on_nan decide what a run does then")
 
 
 @torch.no_grad()
 def _apart_by_padding(reward: ModelReward, episodes: Sequence[Episode]) -> float:
-    """Score texts with one padding and with another, in tensors of the same shape: nothing may differ at all."""
+    """Score texts with different padding in tensors of the same shape: the scores must not differ at all."""
     device = reward.model.classifier.device
     rows = [_ids(reward, episode) for episode in episodes[:NUM_ALONE]]
     width = max(map(len, rows)) + 1
@@ -112,13 +112,13 @@ def _apart_by_padding(reward: ModelReward, episodes: Sequence[Episode]) -> float
 
 
 def _ids(reward: ModelReward, episode: Episode) -> list[int]:
-    """Return some ids that the model knows, of an episode's own length: its completion in the model's tokenizer."""
+    """Return an episode's text as ids of the model's own tokenizer; ids are enough to test padding."""
     text = episode.prompt if isinstance(episode.prompt, str) else ""
     return list(reward.tokenizer(text + episode.completion + reward.tokenizer.eos_token)["input_ids"])
 
 
 def _limit(reward: Reward) -> float:
-    """Return the share of a score by which rounding may move it."""
+    """Return by what share of itself rounding may change a score."""
     return max(rounding_unit(reward.model.classifier), FLOOR) if isinstance(reward, ModelReward) else FLOOR
 
 

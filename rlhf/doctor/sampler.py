@@ -1,4 +1,4 @@
-"""Check of the sampler: what it says of its tokens against what a forward pass says."""
+"""Check of the sampler: its logprobs against those of a forward pass."""
 
 import torch
 
@@ -25,11 +25,11 @@ def sampler_agrees(parts: PPORun) -> Finding:
         "sampler",
         f"logprobs of {len(apart)} sampled tokens {mean:.2g} nats from a forward pass on average (limit in {dtype} "
         f"{limits[0]:.2g}), {largest:.2g} at most (limit {limits[1]:.2g})",
-        failing="the sampler draws from another distribution than the one that is trained - look for another "
-        "temperature, a mask or positions that the model reads otherwise with a cache, or use model.precision=float32"
+        failing="the sampler draws from another distribution than training uses - look for another temperature, or a "
+        "mask or positions that the model treats differently with a cache, or use model.precision=float32"
         if not mean <= limits[0]
         else "",
-        warning="single tokens are far apart: more than rounding usually does - compare with model.precision=float32"
+        warning="single tokens differ by more than rounding usually explains - compare with model.precision=float32"
         if not largest <= limits[1]
         else "",
     )

@@ -10,7 +10,7 @@ from rlhf.doctor.trial import Trial
 from rlhf.ppo.run.assembly import PPORun
 
 FEW_ENDED = 0.1
-"""Below this share of ended responses, an end is too rare to be learned from."""
+"""Below this share of ended responses, ends are too rare to learn from."""
 
 
 def dropout_is_off(parts: PPORun) -> Finding:
@@ -25,7 +25,7 @@ def dropout_is_off(parts: PPORun) -> Finding:
     return graded(
         "dropout",
         f"{len(active)} active in {', '.join(models)}",
-        failing=f"{', '.join([*training, *active][:3])}: dropout or training mode would make the ratio noise - call "
+        failing=f"{', '.join([*training, *active][:3])}: dropout or training mode would add noise to the ratio - call "
         "`switch_off_dropout` on the model, and set its dropout to 0 in config.json"
         if training or active
         else "",
@@ -33,14 +33,14 @@ def dropout_is_off(parts: PPORun) -> Finding:
 
 
 def ratio_is_one(parts: PPORun, trial: Trial) -> Finding:
-    """The loss computes the logprobs of the rollout again: bit for bit, so that the ratio is 1."""
+    """The loss recomputes the rollout's logprobs bit for bit, so the ratio is 1."""
     deviation, limit = trial.ratio_deviation, LARGEST_UNITS * rounding_unit(parts.trainer.policy.lm)
     num_tokens = int(trial.experience.rollout.response_mask.sum())
     return graded(
         "ratio",
         f"largest |ratio - 1| before any update {deviation:.2g} over {num_tokens} tokens",
         failing=f"beyond rounding ({limit:.2g}): the update does not compute what the rollout computed - look for "
-        "dropout, a model that depends on its batch, or code of the model that differs in training"
+        "dropout, a model whose output depends on the batch, or model code that differs in training"
         if not deviation <= limit
         else "",
         warning="it should be 0: passes with and without gradients round differently here" if deviation > 0 else "",
@@ -55,9 +55,9 @@ def kl_is_zero(parts: PPORun, trial: Trial) -> Finding:
     kl = parts.trainer.sequence_kl(trial.experience)
     return graded(
         "KL",
-        f"{kl:.2g} nats a sequence to the reference, logprobs at most {apart:.2g} nats apart",
-        failing=f"beyond rounding ({limit:.2g}): the reference is not what the policy starts from - look for code of "
-        "the model that changes it when it is copied, or an adapter that does not start at 0"
+        f"{kl:.2g} nats per sequence to the reference, logprobs at most {apart:.2g} nats apart",
+        failing=f"beyond rounding ({limit:.2g}): the reference differs from the initial policy - look for model "
+        "code that changes the model on copying, or an adapter that does not start at 0"
         if not apart <= limit
         else "",
         warning="it should be 0: the two models round differently here" if apart > 0 else "",
@@ -80,7 +80,7 @@ def critic_is_finite(parts: PPORun, trial: Trial) -> Finding:
 def responses_end(parts: PPORun, trial: Trial) -> Finding:
     """Some responses of the starting policy end by themselves."""
     config, rollout = parts.trainer.config, trial.experience.rollout
-    ended = rollout.ended[rollout.response_mask.any(1)]  # what a reward dropped has no tokens
+    ended = rollout.ended[rollout.response_mask.any(1)]  # an episode that a reward dropped has no tokens
     share, length = float(ended.float().mean()), config.sampling.max_new_tokens
     tokenizer = parts.trainer.collector.tokenizer
     ends = ", ".join(repr(text) for text in tokenizer.convert_ids_to_tokens(list(parts.trainer.collector.eos_ids)))
@@ -92,7 +92,7 @@ def responses_end(parts: PPORun, trial: Trial) -> Finding:
     return graded(
         "end of response",
         f"{share:.0%} of {len(ended)} responses end within {length} tokens",
-        failing=f"none ends, so score.missing_eos_penalty ({penalty:g}) tells them nothing - {fix}"
+        failing=f"none ends, so score.missing_eos_penalty ({penalty:g}) hits all alike and teaches nothing - {fix}"
         if share == 0 and penalty > 0
         else "",
         warning=f"few end - {fix}" if share < FEW_ENDED else "",
@@ -100,7 +100,7 @@ def responses_end(parts: PPORun, trial: Trial) -> Finding:
 
 
 def _dropouts(model: nn.Module) -> list[str]:
-    """Return where a dropout has a share above 0: modules, and numbers that modules hand to functions."""
+    """Return every dropout rate above 0: of modules, and of attributes that modules pass to functions."""
     found = []
     for name, module in model.named_modules():
         shares = {key: value for key, value in vars(module).items() if "drop" in key and isinstance(value, float)}

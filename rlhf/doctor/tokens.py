@@ -21,19 +21,19 @@ def pad_is_not_eos(parts: PPORun) -> Finding:
     return graded(
         "pad token",
         f"{tokenizer.pad_token!r} (id {pad}), responses end with {tokenizer.convert_ids_to_tokens(list(ends))}",
-        failing="the pad token is the EOS: whoever tells padding by its id never learns to end - set pad_token in "
-        "tokenizer_config.json to a token that text does not hold"
+        failing="the pad token is EOS: training that masks padding by its id never learns to end - set pad_token in "
+        "tokenizer_config.json to a token that does not occur in text"
         if pad is None or pad == tokenizer.eos_token_id
         else "",
-        warning="the pad token is among the ids that end a response; lengths are kept here, but other programs may "
-        "take the end for padding - take it out of eos_token_id in generation_config.json"
+        warning="the pad token is among the ids that end a response; rlhf masks by length, but other programs may "
+        "mistake the end for padding - remove it from eos_token_id in generation_config.json"
         if pad in ends
         else "",
     )
 
 
 def template_is_prefix(parts: PPORun, episodes: list[Episode]) -> Finding:
-    """What the policy read is how the whole conversation begins."""
+    """The whole conversation begins with what the policy read."""
     spoken = [each for each in episodes if isinstance(each.prompt, list)][:NUM_CONVERSATIONS]
     if not spoken:
         return Finding("chat template", "ok", "prompts are text, no template is applied")
@@ -41,8 +41,8 @@ def template_is_prefix(parts: PPORun, episodes: list[Episode]) -> Finding:
     num_good = sum(_is_prefix(encoder, each) for each in spoken)
     return graded(
         "chat template",
-        f"the prompt begins the conversation in {num_good} of {len(spoken)}",
-        failing="finetuning and rewards read the conversation otherwise than the policy does - mend "
+        f"the conversation begins with the prompt in {num_good} of {len(spoken)}",
+        failing="finetuning and rewards read another conversation than the policy does - fix "
         "chat_template.jinja: with add_generation_prompt it must end where the assistant's content begins"
         if num_good < len(spoken)
         else "",
@@ -50,7 +50,7 @@ def template_is_prefix(parts: PPORun, episodes: list[Episode]) -> Finding:
 
 
 def tokenizers_agree(parts: PPORun) -> Finding:
-    """A reward model reads the policy's token ids where the tokenizers are one, else text."""
+    """A reward model with the policy's tokenizer reads the policy's token ids; any other reads text."""
     tokenizer = parts.trainer.collector.tokenizer
     said, near = [], []
     for place, item in enumerate(parts.trainer.collector.scorer.rewards):
@@ -65,8 +65,8 @@ def tokenizers_agree(parts: PPORun) -> Finding:
     return graded(
         "tokenizers",
         ", ".join(["the reference reads ids", *critic, *said]),
-        warning=f"{', '.join(near)}: the same vocabulary as the policy's, but other special tokens, so that text goes "
-        "across and the score is read at another end - save both with the same special_tokens"
+        warning=f"{', '.join(near)}: the policy's vocabulary but other special tokens, so it reads text, and its score "
+        "is read at another end token - save both with the same special_tokens"
         if near
         else "",
     )

@@ -1,4 +1,4 @@
-"""The first PPO step of a run in small, up to the losses: nothing is learned from it."""
+"""The first PPO step of a run on a few episodes, up to the losses: without an update."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -21,9 +21,9 @@ from rlhf.training.randomness import generator
 NUM_EPISODES = 32
 """Episodes of the trial, at most: enough to tell a share of 0 from one of 10 % (0.9^32 is 3 %)."""
 NUM_TOKENS = 2048
-"""Response tokens of the trial, about: with long responses there are fewer episodes."""
+"""Response tokens of the trial, roughly: the longer the responses, the fewer episodes."""
 NUM_SAMPLED = 8
-"""Episodes in which the sampler is held against a forward pass."""
+"""Episodes in which the sampler is compared with a forward pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +37,11 @@ class Trial:
     value_loss: float
     """Sum over the microbatches."""
     saved_bytes: float
-    """What the graph of the losses keeps for the backward pass, a padded token of a microbatch."""
+    """Bytes that the graph of the losses keeps for the backward pass, per padded token of a microbatch."""
 
 
 def run_trial(parts: PPORun) -> Trial:
-    """Collect a few episodes of the run's first batch, and compute the losses on them, without a step.
+    """Collect a few episodes of the run's first batch, and compute the losses on them, without an update.
 
     With resets, some begin inside demonstrations as they do in the run.
 
@@ -91,7 +91,7 @@ def start_states(parts: PPORun, num_rows: int, resets: Resets | None = None) -> 
 
 
 def sampled(parts: PPORun) -> tuple[StartStates, Samples]:
-    """Return some start states and responses to them, with what the sampler says of each token."""
+    """Return some start states and responses to them, with the sampler's logprob of each token."""
     trainer = parts.trainer
     starts = start_states(parts, min(NUM_SAMPLED, num_episodes(trainer)))
     return starts, trainer.collector.respond(starts, generator(trainer.config.seed, "doctor"))
@@ -99,7 +99,7 @@ def sampled(parts: PPORun) -> tuple[StartStates, Samples]:
 
 @contextmanager
 def saved_for_backward() -> Iterator[Callable[[], int]]:
-    """Yield a function that tells how many bytes were saved for a backward pass so far, parameters left out."""
+    """Yield a function that returns how many bytes were saved for a backward pass so far, parameters excluded."""
     sizes: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:

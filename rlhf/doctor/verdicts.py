@@ -1,4 +1,4 @@
-"""What each reward says of the trial's episodes: asked once, read by every check that needs it."""
+"""Each reward's scores of the trial's episodes: computed once, read by every check that needs them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from rlhf.rewards.protocol import Reward
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """One reward, and what it says when it reads all episodes in their order."""
+    """One reward, and its scores of all episodes in their order."""
 
     name: str
     """What the config calls it."""
     reward: Reward
     scores: list[float] | RewardError
-    """[N] one number an episode, or why there is none."""
+    """[N] one number per episode, or why there is none."""
 
 
 def each_verdict(parts: PPORun, trial: Trial) -> list[Verdict]:
-    """Ask each reward about the trial's episodes."""
+    """Score the trial's episodes with each reward."""
     config = parts.trainer.config
     assert isinstance(config, PPOConfig)  # a run that the doctor examines comes from a file
     return [
@@ -36,7 +36,7 @@ def each_verdict(parts: PPORun, trial: Trial) -> list[Verdict]:
 
 
 def totals(scores: Sequence[object]) -> list[float]:
-    """Return one number an episode: the sum where a reward speaks of single tokens, 0 where it says nothing."""
+    """Return one number per episode: the sum where a reward scores single tokens, 0 where it gives None."""
     return [float(sum(s)) if isinstance(s, list) else 0.0 if s is None else float(s) for s in scores]  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""The evaluation stage: what policies say on held-out prompts, and what independent judges make of it."""
+"""The evaluation stage: policies answer held-out prompts, and independent judges score the answers."""
 
 from rlhf.evaluation.assembly import evaluate
 

@@ -1,4 +1,4 @@
-"""Stage: several policies answer the same held-out prompts, and every judge reads the answers."""
+"""Stage: several policies answer the same held-out prompts, and every judge scores the answers."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -31,11 +31,11 @@ from rlhf.training.storage.run_directory import RunDirectory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonInputs:
-    """Who is compared on which prompts, before which reward model; a path is loaded when its turn comes."""
+    """The policies to compare, the prompts, and the reward model that judges; a path is loaded when its turn comes."""
 
     policies: Mapping[str, Policy | str]
     reference: Policy | str
-    """To which the KL is measured; may be one of the policies."""
+    """The KL is measured to it; may be one of the policies."""
     prompts: Sequence[Row]
     prompts_name: str
     """Where the prompts come from, for messages."""
@@ -69,7 +69,7 @@ def evaluate(config: EvaluateConfig) -> Path:
 def compare_policies(
     inputs: ComparisonInputs, settings: EvaluateSettings, device: torch.device, output_dir: Path | None = None
 ) -> Comparison:
-    """Let every policy answer and every judge read; write all of it where there is a directory.
+    """Let every policy answer and every judge score the answers; write everything to `output_dir` if given.
 
     Raises:
         RlhfError: bad data or model, or policies that cannot be compared.
@@ -88,7 +88,7 @@ def compare_policies(
 
 
 def judged_text(prompt: Prompt, response: Response) -> str:
-    """Return what a reader sees: a plain prompt and its response, without the word that a cut left unfinished."""
+    """Return what a reader sees: a plain prompt and its response, without the last word of a response that was cut."""
     text = response.text
     if not response.ended and re.search(r"\S\s", text):
         text = re.sub(r"\s+\S*\Z", "", text)
@@ -108,10 +108,10 @@ def _generations(
         _check_tokenizers(name, policy, reference)
         prompts = _prompts(inputs, settings, policy)
         fix_factors(reference, prompts, settings.decoding)
-        # Every policy draws the same uniform numbers: a policy that meets itself says the same.
+        # Every policy draws the same uniform numbers: a policy compared with itself gives the same responses.
         responses = respond(policy, prompts, settings.decoding, generator(settings.seed, "evaluate"))
         if settings.decoding.filters == "model":
-            print(f"{name}: answers with its own settings; the KL is that on such answers", flush=True)
+            print(f"{name}: answers with its own settings; the KL is measured on these answers", flush=True)
         if output_dir is not None:
             write_output(output_dir / f"{name}.jsonl", json_lines(response_rows(prompts, responses)))
         kl = _kl(settings, policy, reference, prompts, responses)
@@ -168,7 +168,7 @@ def _check_tokenizers(name: str, policy: Policy, reference: Policy) -> None:
         raise ConfigError(
             f"policies.{name}: {policy.path} has another tokenizer ({len(policy.tokenizer)} ids, {ours[:8]}) than the "
             f"reference {reference.path} ({len(reference.tokenizer)} ids, {theirs[:8]}), so no KL is defined "
-            "- set reference to their common start, or compare them apart"
+            "- set reference to their common start, or compare them separately"
         )
 
 

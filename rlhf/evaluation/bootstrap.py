@@ -51,7 +51,7 @@ def mean_difference_interval(
     num_resamples: int = NUM_RESAMPLES,
     level: float = LEVEL,
 ) -> Interval:
-    """Return the mean of ours - theirs; row i of both answers prompt i, and prompts are drawn again, not rows alone."""
+    """Return the mean of ours - theirs; row i of both answers prompt i, and resampling draws prompts, keeping pairs."""
     first, second = _paired(ours, theirs)
     return mean_interval(first - second, generator=generator, num_resamples=num_resamples, level=level)
 
@@ -81,7 +81,7 @@ def _resampled_means(sample: Floats, generator: np.random.Generator, num_resampl
 def _paired(ours: ArrayLike, theirs: ArrayLike) -> tuple[Floats, Floats]:
     first, second = _checked(ours, "ours"), _checked(theirs, "theirs")
     if len(first) != len(second):
-        raise ValueError(f"a paired comparison needs one score a prompt on each side: {len(first)} and {len(second)}")
+        raise ValueError(f"a paired comparison needs one score per prompt on each side: {len(first)} and {len(second)}")
     return first, second
 
 

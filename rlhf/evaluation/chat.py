@@ -1,4 +1,4 @@
-"""Verb: talk to a model in the terminal, one line a turn."""
+"""Verb: talk to a model in the terminal, one line per turn."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -16,14 +16,14 @@ from rlhf.training.precision import compute_dtype
 from rlhf.training.randomness import generator
 
 NO_LIMIT = 10**9
-"""Tokens of a conversation; the model's positions are the limit."""
+"""Tokens of a conversation: no limit but the model's positions."""
 COMMANDS = "an empty line starts a new conversation, Ctrl-D ends"
 
 
 def chat(config: GenerateConfig) -> None:
     """Answer each line of standard input, with the conversation so far as its prompt.
 
-    A model without a chat template continues each line on its own.
+    A model without a chat template continues each line by itself, without the earlier ones.
 
     Raises:
         RlhfError: bad config or model, or the conversation exceeds the model's positions.
@@ -40,8 +40,8 @@ def converse(policy: Policy, config: GenerateConfig, lines: Iterable[str], show:
     """Answer the lines one after the other.
 
     Args:
-        policy: answers.
-        config: how responses are drawn.
+        policy: the model that answers.
+        config: how responses are sampled.
         lines: of the user; an empty one starts a new conversation.
         show: gets each response.
     """

@@ -1,4 +1,4 @@
-"""What was generated and judged -> one summary a policy, side by side, as JSON and as tables."""
+"""Responses and their judgements -> one summary per policy, side by side, as JSON and as tables."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyGenerations:
-    """One response of a policy to each of N prompts, with what was measured on it."""
+    """One response of a policy to each of N prompts, with its measurements."""
 
     prompts: Sequence[str]
     """[N], the same for every policy of a comparison."""
@@ -30,7 +30,7 @@ class PolicyGenerations:
     ended: NDArray[np.bool_]
     """[N] True where the policy emitted EOS."""
     reward_scores: Floats | None
-    """[N] of the reward model that training used (the proxy); None if the comparison has none."""
+    """[N] scores of the reward model that training used (the proxy); None if the comparison has none."""
     gold: Judgement | None
     """Of the gold judge on `texts`; None if the comparison has none."""
 
@@ -41,12 +41,12 @@ class PolicyGenerations:
         columns = {"texts": self.texts, "kl": self.kl, "lengths": self.lengths, "ended": self.ended, **scores}
         for name, column in columns.items():
             if column is not None and len(column) != len(self.prompts):
-                raise ValueError(f"{name} must hold one entry a prompt ({len(self.prompts)}), found {len(column)}")
+                raise ValueError(f"{name} must hold one entry per prompt ({len(self.prompts)}), found {len(column)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySummary:
-    """The numbers of one policy; None where the comparison has no such judge, or a policy would meet itself."""
+    """The numbers of one policy; None without such a judge, or where the policy would be compared with itself."""
 
     reward: Interval | None
     """Mean score of the reward model."""
@@ -61,7 +61,7 @@ class PolicySummary:
     gold_gain: Interval | None
     """Mean of gold score minus the first policy's, on the same prompts."""
     kl: Interval
-    """Nats a sequence."""
+    """Nats per sequence."""
     kl_per_token: float
     """Sum of the KL over all responses, divided by their tokens."""
     perplexity_median: float | None
@@ -76,7 +76,7 @@ class PolicySummary:
     distinct_2: float
     """Distinct bigrams over all bigrams of the texts together."""
     length: Interval
-    """Tokens a response."""
+    """Tokens per response."""
     ended: float
     """Share of responses that the policy ended with EOS."""
 
@@ -88,8 +88,8 @@ _ROWS = {
     "gold_positive": "share gold-positive",
     "reward_win_rate": "win rate against {first}, reward model",
     "reward": "reward-model score",
-    "kl": "KL to the reference, nats a sequence",
-    "kl_per_token": "KL to the reference, nats a token",
+    "kl": "KL to the reference, nats per sequence",
+    "kl_per_token": "KL to the reference, nats per token",
     "perplexity_median": "perplexity, median",
     "perplexity_mean": "perplexity, mean",
     "disfluent": "share less fluent than 95 % of human text",
@@ -103,7 +103,7 @@ _ROWS = {
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Policies summarised on the same prompts; the first is the one that the others are set against."""
+    """Policies summarised on the same prompts; the others are compared with the first."""
 
     num_prompts: int
     policies: dict[str, PolicySummary]
@@ -113,11 +113,11 @@ class Comparison:
         return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
 
     def to_table(self) -> str:
-        """Return the comparison as an aligned table, one column a policy."""
+        """Return the comparison as an aligned table, one column per policy."""
         return text_table(*self._cells())
 
     def to_markdown(self) -> str:
-        """Return the comparison as a Markdown table, one column a policy."""
+        """Return the comparison as a Markdown table, one column per policy."""
         return markdown_table(*self._cells())
 
     def _cells(self) -> tuple[list[str], list[list[Cell]]]:
@@ -131,7 +131,7 @@ class Comparison:
 
 
 def summarise(policies: Mapping[str, PolicyGenerations], *, seed: int = 0) -> Comparison:
-    """Summarise every policy, and set each against the first, prompt by prompt.
+    """Summarise every policy, and compare each with the first, prompt by prompt.
 
     Intervals are 95 % percentile intervals of 10,000 resamples of the prompts. Every interval draws the same resamples,
     so that the numbers of one policy do not depend on which others are compared.

@@ -50,7 +50,7 @@ def answers(
     """Answer every prompt `samples_per_prompt` times.
 
     Returns:
-        Of each response, those of one prompt in a row: prompt, response, ended, tokens.
+        One row per response, grouped by prompt: prompt, response, ended, tokens.
 
     Raises:
         ConfigError: a prompt and its response do not fit into the model's positions.
@@ -73,5 +73,5 @@ def _rows_of_standard_input() -> list[Row]:
         raise DataError(f"standard input: byte {error.start} is not {error.encoding} - convert the text") from None
     rows = [Row({"prompt": line}, f"standard input:{number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
-        raise DataError("standard input: 0 prompts - give one a line, or set prompts.path")
+        raise DataError("standard input: 0 prompts - give one per line, or set prompts.path")
     return rows

@@ -4,7 +4,7 @@ score = logit / (standard deviation of the logit on held-out human text)
         - fluency_penalty    if the perplexity is above the 95th percentile of held-out human text
         - repetition_penalty if the share of repeated bigrams is above the 95th percentile of human text of that length
 
-The thresholds come from human text alone, so no policy had a say in them.
+The thresholds come from human text alone, so no policy influences them.
 """
 
 import importlib
@@ -39,7 +39,7 @@ MIN_TEXTS_A_CLASS = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The numbers of the judge that are not learned weights; all but the penalties come from human text."""
+    """The numbers of the judge besides its learned weights; all but the penalties come from human text."""
 
     intercept: float
     unit: float
@@ -53,7 +53,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What the judge said of N texts, part by part; every array is [N]."""
+    """The verdict on N texts, part by part; every array is [N]."""
 
     logits: Floats
     """Of the classifier, in human standard deviations; above 0 is a favourable text."""
@@ -66,7 +66,7 @@ class Judgement:
 
     @property
     def positive(self) -> Bools:
-        """Whether the classifier calls a text favourable; penalties have no part in it."""
+        """Whether the classifier calls a text favourable; penalties do not count."""
         return self.logits > 0
 
 
@@ -93,9 +93,9 @@ class GoldJudge:
         Args:
             pieces: human texts.
             labels: 1 where the author liked the film, else 0.
-            human_texts: human texts that are not among `pieces`, of the length that will be judged; no labels.
-            fluency_penalty: taken from the score of a disfluent text, in human standard deviations.
-            repetition_penalty: taken from the score of a repetitive text.
+            human_texts: human texts that are not among `pieces`, as long as the texts to be judged; no labels.
+            fluency_penalty: subtracted from the score of a disfluent text, in human standard deviations.
+            repetition_penalty: subtracted from the score of a repetitive text.
         """
         _check_training_set(pieces, labels, human_texts)
         classifier = _sklearn("linear_model").LogisticRegression(C=INVERSE_REGULARISATION, max_iter=500)
@@ -135,11 +135,11 @@ class GoldJudge:
         return self.judge(texts).scores
 
     def verdict(self, texts: Sequence[str]) -> Bools:
-        """Return for each text whether the classifier calls it favourable; penalties have no part in it."""
+        """Return for each text whether the classifier calls it favourable; penalties do not count."""
         return self._logits(texts) > 0
 
     def perplexity(self, texts: Sequence[str]) -> Floats:
-        """Return the perplexity of a word of each text under the independent language model."""
+        """Return the perplexity per word of each text under the independent language model."""
         return self.language_model.perplexity(texts)
 
     def repeated_bigrams(self, texts: Sequence[str]) -> Floats:
@@ -173,7 +173,7 @@ class GoldJudge:
 
 def _check_training_set(pieces: Sequence[str], labels: Sequence[int], human_texts: Sequence[str]) -> None:
     if len(pieces) != len(labels):
-        raise ValueError(f"one label a piece: found {len(pieces)} pieces and {len(labels)} labels")
+        raise ValueError(f"one label per piece: found {len(pieces)} pieces and {len(labels)} labels")
     if set(labels) != {0, 1}:
         raise ValueError(f"labels must be 0 and 1, both present; found {sorted(set(labels))}")
     shared = len(set(pieces) & set(human_texts))

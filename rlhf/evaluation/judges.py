@@ -1,4 +1,4 @@
-"""The judges of a comparison, as its config asks for them: the gold judge and the reward model."""
+"""The judges of a comparison: the gold judge and the reward model."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ from rlhf.stage import load_rows
 
 
 def train_gold_judge(section: GoldSection) -> GoldJudge:
-    """Fit the gold judge, and print on how many held-out human texts it agrees with the author.
+    """Fit the gold judge, and print the share of held-out human texts on which it agrees with the author.
 
     Raises:
         DataError: a row lacks text or label, the two files share a text, or all labels are the same.

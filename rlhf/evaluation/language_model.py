@@ -1,6 +1,6 @@
-"""A trigram language model of human text, independent of every policy: it says how fluent a text is.
+"""A trigram language model of human text, independent of every policy: it measures how fluent a text is.
 
-Interpolated Kneser-Ney with one discount an order. Left out: modified discounts, orders above three, pruning.
+Interpolated Kneser-Ney with one discount per order. Left out: modified discounts, orders above three, pruning.
 """
 
 import json
@@ -61,7 +61,7 @@ class TrigramModel:
     """P(word | two words before it), with words seen too rarely sharing the probability of the unknown word.
 
     Source: Chen and Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 2.7.
-    A text starts after two start marks. Its end is not predicted, because responses and pieces are cut at a length.
+    Each text begins with two start marks. Its end is not predicted, because responses and pieces are cut at a length.
     """
 
     def __init__(self, vocabulary: Sequence[str], num_rare: int, keys: Ints, counts: Ints) -> None:
@@ -69,7 +69,7 @@ class TrigramModel:
 
         Args:
             vocabulary: the known words.
-            num_rare: number of distinct words that the unknown word stands for; each gets an equal part of it.
+            num_rare: number of distinct words that the unknown word stands for; they share its probability equally.
             keys: sorted distinct trigrams, packed by `_pack`.
             counts: how often each occurs.
         """
@@ -106,7 +106,7 @@ class TrigramModel:
         return self._logprobs(_trigram_keys([words(text)], self._ids))
 
     def perplexity(self, texts: Sequence[str]) -> Floats:
-        """Return exp of minus the mean log probability of a word, for each text [len(texts)].
+        """Return exp of minus the mean log probability per word, for each text [len(texts)].
 
         A text without words predicts nothing and gets the perplexity of a uniform guess, `num_words`.
         """
@@ -148,7 +148,7 @@ class TrigramModel:
 
 
 def _trigram_keys(tokenized: Sequence[Sequence[str]], ids: dict[str, int]) -> Ints:
-    """Return one packed trigram a word, texts one after the other; each text starts after two start marks."""
+    """Return one packed trigram per word, texts one after the other; each text begins with two start marks."""
     sequences = [[START, START, *(ids.get(word, UNKNOWN) for word in text)] for text in tokenized]
     flat = np.array([word_id for sequence in sequences for word_id in sequence], dtype=np.int64)
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)

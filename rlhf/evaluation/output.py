@@ -12,7 +12,7 @@ from rlhf.training.storage.atomic import write_atomic
 
 
 def response_rows(prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[dict[str, Any]]:
-    """Return of each response: prompt, response, whether it ended, its tokens."""
+    """Return for each response: prompt, response, whether it ended, its tokens."""
     return [
         {"prompt": prompt.raw, "response": response.text, "ended": response.ended, "tokens": len(response.ids)}
         for prompt, response in zip(prompts, responses, strict=True)
@@ -20,12 +20,12 @@ def response_rows(prompts: Sequence[Prompt], responses: Sequence[Response]) -> l
 
 
 def json_lines(rows: Sequence[Mapping[str, Any]], *, ensure_ascii: bool = False) -> str:
-    """Return one JSON object a line."""
+    """Return one JSON object per line."""
     return "".join(json.dumps(row, ensure_ascii=ensure_ascii) + "\n" for row in rows)
 
 
 def write_output(path: Path, text: str) -> None:
-    """Write a file whole or not at all, with the directories above it.
+    """Write a file whole or not at all, and create the directories above it.
 
     Raises:
         CheckpointError: the disk is full or cannot be written.

@@ -1,4 +1,4 @@
-"""A policy answers prompts: load, sample, and the KL of what it said to a reference."""
+"""A policy answers prompts: load it, sample, and measure the KL of its responses to a reference."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ class Response:
     text: str
     """Without special tokens."""
     ids: tuple[int, ...]
-    """The EOS included."""
+    """Including EOS."""
     ended: bool
     """True when it ended by EOS or a stop string."""
 
@@ -54,7 +54,7 @@ def load_policy(path: str, dtype: torch.dtype, device: torch.device, chat: Mappi
     `chat` holds its chat template and variables of it, as `load_tokenizer` takes them.
 
     Raises:
-        ConfigError: no model or no tokenizer there, or they do not belong together.
+        ConfigError: there is no model or no tokenizer, or they do not fit together.
     """
     tokenizer = load_tokenizer(path, **(chat or {}))
     model = load_causal_lm(path)
@@ -74,7 +74,7 @@ def fix_factors(policy: Policy, prompts: Sequence[Prompt], decoding: DecodingSec
 def respond(
     policy: Policy, prompts: Sequence[Prompt], decoding: DecodingSection, generator: torch.Generator
 ) -> list[Response]:
-    """Sample one response a prompt, `decoding.batch_rows` prompts at a time.
+    """Sample one response per prompt, `decoding.batch_rows` prompts at a time.
 
     Raises:
         ConfigError: the longest prompt and a response do not fit into the model's positions.
@@ -98,12 +98,12 @@ def respond(
 
 
 def temperature_of(policy: Policy, decoding: DecodingSection) -> float:
-    """Return the temperature at which a policy answers: the config's, or the model's own where that is asked for."""
+    """Return the temperature at which a policy answers: the config's, or the model's own if `filters` is model."""
     return float(_drawing(policy, decoding)["temperature"])
 
 
 def _drawing(policy: Policy, decoding: DecodingSection) -> dict[str, Any]:
-    """Return how responses are drawn, as `Decoding` takes it.
+    """Return the arguments of `Decoding`.
 
     Raises:
         ConfigError: the model's generation config has a setting that the sampler does not know.
@@ -135,11 +135,11 @@ def sequence_kl(
     """Return log p(response) - log p_reference(response) in nats for each response: its mean estimates the KL (k1).
 
     Args:
-        policy: what the responses were sampled from.
-        reference: of the same tokenizer.
-        prompts: one a response.
+        policy: the policy that gave the responses.
+        reference: a model with the same tokenizer.
+        prompts: one per response.
         responses: of the policy.
-        temperature: logits of both are divided by it; above 0.
+        temperature: divides the logits of both; above 0.
         max_tokens: padded tokens of one forward pass.
     """
     lengths = [len(prompt.ids) + len(response.ids) for prompt, response in zip(prompts, responses, strict=True)]

@@ -8,7 +8,7 @@ Cell = str | int | float | None
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits: int = 3) -> str:
-    """Return an aligned table for a terminal; columns of numbers are set to the right."""
+    """Return an aligned table for a terminal; columns of numbers are right-aligned."""
     lines = [[_clean(name) for name in header], *_rendered(header, rows, digits)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     to_right = _number_columns(header, rows)

@@ -1,4 +1,4 @@
-"""Numbers read off the words of a text alone: length, repetition, variety."""
+"""Metrics of a text's words alone: length, repetition, variety."""
 
 import re
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
 
     Args:
         texts: the responses of one policy.
-        n: words an n-gram, at least 1.
+        n: words per n-gram, at least 1.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, found {n}")

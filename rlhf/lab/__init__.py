@@ -1,6 +1,6 @@
 """The lecture, measured: `rlhf lab` runs its experiments and writes one page.
 
-Belongs here: the list of experiments, what they are told, what they hand over, and the page that shows it. Not here: an
+Belongs here: the list of experiments, their settings and results, and the page that shows them. Not here: an
 experiment; those on tables of logits are in `tabular/`, those with a language model in `language_model/`.
 """
 

@@ -1,11 +1,11 @@
-"""A number with its interval, and how both are shown."""
+"""A number with its interval, and how to print both."""
 
 import math
 from dataclasses import dataclass
 
 
 def shown(number: float, digits: int = 3) -> str:
-    """Return a number with so many significant digits, and without an exponent where it is large: `262,000`."""
+    """Return a number with `digits` significant digits; a large one without an exponent: `262,000`."""
     if not math.isfinite(number):
         return f"{number}"
     if abs(number) < 10.0**digits:
@@ -22,7 +22,7 @@ class Estimate:
     high: float
 
     def shown(self, digits: int = 3) -> str:
-        """Return `2.99 [2.95, 3.03]`, with so many significant digits."""
+        """Return `2.99 [2.95, 3.03]`, with `digits` significant digits."""
         return f"{shown(self.value, digits)} [{shown(self.low, digits)}, {shown(self.high, digits)}]"
 
     def holds(self, number: float) -> bool:

@@ -1,4 +1,4 @@
-"""What `rlhf lab` can be told; read without torch."""
+"""The options of `rlhf lab`; importable without torch."""
 
 import argparse
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ class LabOptions:
 
     output_dir: Path
     names: tuple[str, ...]
-    """Of the experiments, in the order of the page."""
+    """Names of the experiments, in the order of the page."""
     settings: Settings
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> Self:
-        """Take over what the command line said."""
+        """Return the options of a parsed command line."""
         return cls(
             output_dir=Path(options.output_dir),
             names=tuple(name for name in EXPERIMENTS if options.only is None or name in options.only),
@@ -36,6 +36,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--output-dir", default="runs/lab", metavar="DIR", help="where lab.md and its figures go (%(default)s)")
     listed = ", ".join(EXPERIMENTS)
     add("--only", nargs="+", choices=EXPERIMENTS, metavar="NAME", help=f"experiments to run: {listed} (all)")
-    add("--seed", type=int, default=_DEFAULTS.seed, help="of all randomness (%(default)s)")
-    add("--model", default=_DEFAULTS.model, help="for the experiments with a language model (%(default)s)")
-    add("--quick", action="store_true", help="tiny sizes: seconds, and numbers that mean little")
+    add("--seed", type=int, default=_DEFAULTS.seed, help="seed of all randomness (%(default)s)")
+    add("--model", default=_DEFAULTS.model, help="model of the language-model experiments (%(default)s)")
+    add("--quick", action="store_true", help="tiny sizes: takes seconds, and the numbers mean little")

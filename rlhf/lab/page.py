@@ -30,7 +30,7 @@ class Result:
 def write_page(directory: Path, results: Sequence[Result], settings: Settings) -> None:
     """Write lab.md, results.json and the figures of the last result, each file whole or not at all, the page last.
 
-    Call it after every experiment: the figures of the others are there already.
+    Call it after every experiment: it relies on the earlier calls for the other figures.
 
     Raises:
         OSError: the directory cannot be written.
@@ -62,8 +62,8 @@ def markdown(results: Sequence[Result], settings: Settings, around: dict[str, st
     """Return the page."""
     parts = [
         "# The lecture, measured",
-        "Written by `rlhf lab`: what a lecture on policy gradients says, and what this machine measured beside it. "
-        "The mathematics is that of `rlhf/functional/`, which trains the language models; exact numbers are those of "
+        "Written by `rlhf lab`: what a lecture on policy gradients says, next to what this machine measured. "
+        "The mathematics is that of `rlhf/functional/`, which trains the language models; exact numbers come from "
         "`rlhf/oracle/`. Every finding is computed from the numbers above it.",
     ]
     if settings.quick:
@@ -81,7 +81,7 @@ def markdown(results: Sequence[Result], settings: Settings, around: dict[str, st
 
 
 def table(content: Table) -> str:
-    """Return a Markdown table under its title; a bar within a cell does not end it."""
+    """Return a Markdown table under its title; bars within a cell are escaped."""
     rows = [content.header, ["---"] * len(content.header), *content.rows]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join([f"{content.title}:\n", *lines] if content.title else lines)

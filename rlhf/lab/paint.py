@@ -14,7 +14,7 @@ from rlhf.lab.section import Curve, Figure
 SIZE = (8.0, 4.2)
 """Inches."""
 STYLE: dict[Any, Any] = {
-    # Ids in the file are hashes of their content with this, and not random.
+    # Ids in the file are hashes of their content and this salt instead of random.
     "svg.hashsalt": "rlhf lab",
     "svg.fonttype": "none",
     "font.size": 10.0,
@@ -22,10 +22,10 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
 }
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C564B")
-"""Told apart by colour-blind readers; the first seven are those of Okabe and Ito 2008 but yellow."""
+"""Colour-blind readers can tell them apart; the first seven are those of Okabe and Ito 2008 without yellow."""
 MARKERS = "osD^vPX*"
 MAX_TICKS = 10
-"""A logarithmic axis names the measured places themselves where there are at most so many."""
+"""A logarithmic axis has its ticks at the measured x values if there are at most this many."""
 PLAIN_COLOURS = ("#000000", "#888888", "#BBBBBB")
 
 
@@ -33,7 +33,7 @@ def svg(figure: Figure) -> str:
     """Return the SVG text of a figure.
 
     A curve with intervals is a line through its points with a band; one without is dashed. Curves with the same label
-    look the same and stand once in the legend.
+    look the same and appear once in the legend.
     """
     with mpl.rc_context(STYLE):
         canvas = Canvas(figsize=SIZE, layout="constrained")
@@ -45,7 +45,7 @@ def svg(figure: Figure) -> str:
         canvas.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9.0)
         text = io.StringIO()
         canvas.savefig(text, format="svg", metadata={"Date": None, "Creator": "rlhf lab"})
-    # One line ending and no blank at the end of a line: the file may be kept under version control.
+    # One kind of line ending and no trailing blanks, for version control.
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
@@ -55,9 +55,9 @@ def _draw(axes: Axes, figure: Figure) -> None:
     looks = dict(zip(measured, cycle(zip(COLOURS, MARKERS, strict=True)), strict=False))
     plain_looks = dict(zip(plain, cycle(PLAIN_COLOURS), strict=False))
     seen: set[str] = set()
-    # Measured curves come first, so that they do in the legend.
+    # Measured curves come first, so they also come first in the legend.
     for curve in sorted(figure.curves, key=lambda curve: curve.low is None):
-        label = "_" if curve.label in seen else curve.label  # the legend leaves out what begins so
+        label = "_" if curve.label in seen else curve.label  # the legend leaves out labels that begin with it
         seen.add(curve.label)
         if curve.low is None or curve.high is None:
             axes.plot(curve.x, curve.y, "--", color=plain_looks[curve.label], linewidth=1.0, label=label, zorder=4)

@@ -1,4 +1,4 @@
-"""What an experiment hands to the page: words, tables, curves; and what it is told."""
+"""What an experiment returns to the page: text, tables, curves; and its settings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ from rlhf.lab.estimate import Estimate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What every experiment is told."""
+    """The settings of every experiment."""
 
     seed: int = 0
-    """Of all its randomness: the same seed gives the same numbers."""
+    """Seed of all randomness: the same seed gives the same numbers."""
     model: str = "fetch:smollm2-135m-instruct"
     """Directory, `fetch:NAME` or hub name; for the experiments with a language model."""
     quick: bool = False
@@ -64,7 +64,7 @@ class Table:
     """Cells as they are shown."""
 
     title: str = ""
-    """Stands above it; may be empty."""
+    """Printed above it; may be empty."""
     header: list[str]
     rows: list[list[str]]
 
@@ -85,10 +85,10 @@ class Section:
     statement: str
     """What the lecture says."""
     formula: str = ""
-    """Shown as it stands, in a block of its own; empty where there is none."""
+    """Shown verbatim in its own block; empty if there is none."""
     method: str
-    """What was measured, and what was decided before: sizes, seeds, what counts as a success."""
+    """What was measured, and what was decided beforehand: sizes, seeds, what counts as a success."""
     tables: list[Table] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     finding: str
-    """Computed from the numbers: what came out, and whether it agrees with the statement."""
+    """Computed from the numbers: the result, and whether it agrees with the statement."""

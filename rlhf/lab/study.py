@@ -1,4 +1,4 @@
-"""Runs the chosen experiments one after the other, and keeps the page up to date after each."""
+"""Runs the chosen experiments one after the other, and updates the page after each."""
 
 import importlib
 import os
@@ -17,13 +17,13 @@ from rlhf.training.storage.run_directory import RunDirectory, is_complete
 def study(options: LabOptions) -> Path:
     """Run the experiments, printing the finding of each, and return the page.
 
-    A directory that holds the result of the same options is left as it is, one with another result is refused, and
-    what an interrupted study left is written anew.
+    If the directory holds the complete result of the same options, nothing runs; if it holds another result, that is
+    an error; an interrupted study starts over.
 
     Raises:
         ConfigError: there are several processes.
         CheckpointError: the output directory cannot be used.
-        RlhfError: an experiment failed; the page holds those before it.
+        RlhfError: an experiment failed; the page has the earlier ones.
     """
     if (num := os.environ.get("WORLD_SIZE", "1")) != "1":
         raise ConfigError(f"lab runs in one process, {num} started - call it without a launcher")

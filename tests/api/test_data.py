@@ -33,7 +33,7 @@ def test_a_list_a_data_set_and_a_name_give_the_same_rows(tmp_path: Path) -> None
             {"train": ROWS},
             "^data: expected a list of mappings, a data set or a name, found dict - give one of its splits",
         ),
-        ((row for row in ROWS), "found generator - all rows must be known"),
+        ((row for row in ROWS), "found generator - each epoch shuffles all rows"),
         (None, "found NoneType"),
         ("no/such.jsonl", "no such file"),
     ],

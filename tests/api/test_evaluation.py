@@ -128,7 +128,7 @@ def test_what_cannot_be_compared_is_one_clear_line(workshop: Path, tmp_path: Pat
     for policies, more, message in (
         ([workshop / "policy"], {}, r'policies: expected a mapping such as \{"sft": model, .* found list'),
         ({}, {}, "found an empty one"),
-        ({"a/b": "x"}, {}, "a name is also that of a file"),
+        ({"a/b": "x"}, {}, "a name is also a file name"),
         ({"a": 3}, {}, r"policies\.a: expected a causal language model .* found int"),
         (policy, {"reference": 3}, "reference: expected a causal language model"),
         (policy, {"reward_model": 3}, "reward_model: expected a sequence classifier .* found int"),

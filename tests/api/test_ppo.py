@@ -109,7 +109,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(
         again = tiny.ppo_trainer(workshop, output_dir=tmp_path / name / "run", **options)
         assert [row["step"] for row in again.train(prompts())] == [3, 4]
         tiny.assert_equal(tiny.policy_state(whole), tiny.policy_state(again))
-    with pytest.raises(CheckpointError, match="holds the complete result of this very run"):
+    with pytest.raises(CheckpointError, match="already holds the complete result of this run"):
         tiny.ppo_trainer(workshop, output_dir=tmp_path / "list" / "run", **options).train(tiny.prompt_rows(workshop))
     other = tiny.ppo_trainer(workshop, output_dir=tmp_path / "list" / "run", **options)
     with pytest.raises(CheckpointError, match=r"another config \(the content of data or models differs\)"):

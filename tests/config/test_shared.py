@@ -118,5 +118,5 @@ def test_adapters_with_dropout_are_refused_in_ppo_alone() -> None:
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b"])
 def test_a_policy_is_called_what_a_file_may_be_called(name: str) -> None:
     (line,) = lines(EvaluateConfig, {**EVALUATE, "policies": {"ok": "a", name: "b"}})
-    assert line.startswith("policies: a name is also that of a file") and line.endswith(repr(name))
+    assert line.startswith("policies: a name is also a file name") and line.endswith(repr(name))
     assert validate(EvaluateConfig, {**EVALUATE, "policies": {"ppo-2.b_1": "a"}}, "x.yaml")

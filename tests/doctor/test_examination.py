@@ -52,7 +52,7 @@ def test_a_failing_check_ends_with_status_6_and_its_name(written, capsys) -> Non
     assert main([*written(reward="constant"), "seed=1"]) == 6
     captured = capsys.readouterr()
     assert "failing  reward scale: " in captured.out
-    assert captured.err == "error: doctor: failing: reward scale - causes and fixes stand in the lines above\n"
+    assert captured.err == "error: doctor: failing: reward scale - the lines above give causes and fixes\n"
 
 
 def test_a_warning_ends_with_status_0(written, capsys) -> None:

@@ -72,7 +72,7 @@ def test_resets_that_do_not_meet_it_either_are_no_remedy(at_resets, state, found
     assert "reset.fraction" in found([0.0] * 19 + [1.0])[0].advice
     (finding,) = found([0.0] * 19 + [1.0], at_resets, resets=True)
     assert finding.state == state
-    assert ("nor do resets" in finding.advice) == (state == "warning")
+    assert ("resets do not help" in finding.advice) == (state == "warning")
 
 
 def test_dropped_episodes_do_not_count(found) -> None:

@@ -51,7 +51,7 @@ def spoken(config, conversations, workshop):
 def test_a_template_whose_prompt_begins_the_conversation_is_well(spoken, examined, troubles) -> None:
     findings = examined(spoken, use_template(GOOD))
     assert troubles(findings) == {}
-    assert findings["chat template"].measured == "the prompt begins the conversation in 8 of 8"
+    assert findings["chat template"].measured == "the conversation begins with the prompt in 8 of 8"
 
 
 def test_a_template_that_opens_the_answer_otherwise_fails(spoken, examined, troubles) -> None:

@@ -90,7 +90,7 @@ def test_blocks_of_resamples_change_nothing(monkeypatch):
 @pytest.mark.parametrize(
     ("ours", "theirs", "message"),
     [
-        ([1.0, 2.0], [1.0], "one score a prompt on each side: 2 and 1"),
+        ([1.0, 2.0], [1.0], "one score per prompt on each side: 2 and 1"),
         ([], [], "ours must be a list of at least one number"),
         ([[1.0]], [[1.0]], r"ours must be a list of at least one number, found shape \[1, 1\]"),
         ([1.0, 2.0], [1.0, math.nan], "theirs must be finite, found nan at row 1"),

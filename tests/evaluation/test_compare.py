@@ -93,7 +93,7 @@ def test_judges_that_are_absent_have_no_rows():
     assert "gold" not in table
     assert "reward" not in table
     assert "perplexity" not in table
-    assert "KL to the reference, nats a sequence" in table
+    assert "KL to the reference, nats per sequence" in table
 
 
 def test_texts_stand_side_by_side_and_cannot_break_the_table():
@@ -120,9 +120,9 @@ def test_policies_that_cannot_be_compared_are_refused(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kl": np.zeros(3)}, r"kl must hold one entry a prompt \(4\), found 3"),
-        ({"texts": ["a"]}, r"texts must hold one entry a prompt \(4\), found 1"),
-        ({"reward_scores": np.zeros(5)}, r"reward_scores must hold one entry a prompt \(4\), found 5"),
+        ({"kl": np.zeros(3)}, r"kl must hold one entry per prompt \(4\), found 3"),
+        ({"texts": ["a"]}, r"texts must hold one entry per prompt \(4\), found 1"),
+        ({"reward_scores": np.zeros(5)}, r"reward_scores must hold one entry per prompt \(4\), found 5"),
         ({"prompts": []}, "at least one prompt"),
     ],
 )

@@ -52,7 +52,7 @@ def test_prompts_from_standard_input_are_answered_on_standard_output(policy_dire
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"", r"standard input: 0 prompts - give one a line, or set prompts\.path"),
+        (b"", r"standard input: 0 prompts - give one per line, or set prompts\.path"),
         (b"\n  \n", "standard input: 0 prompts"),
         (b"caf\xe9\n", "standard input: byte 3 is not utf-8"),
     ],

@@ -1,4 +1,4 @@
-"""The batch on which all rungs are compared: the policy that samples it, its prompts, and what is known of it."""
+"""The batch on which all rungs are compared: the policy that samples it, its prompts, and its summary."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,15 +67,15 @@ class Batch:
     """Mean, before KL."""
     score_std: float
     kl: float
-    """Nats a sequence, to the reference."""
+    """Nats per sequence, to the reference."""
     explained_variance: float
-    """Of the returns by the critic, on this batch, which it has not learned from."""
+    """Explained variance of the returns by the critic, on this batch, which it was not trained on."""
     kl_share: float
-    """Root mean square of what trajectory and reward_to_go differ by, as a share of that of trajectory itself."""
+    """Root mean square of the difference between trajectory and reward_to_go, as a share of that of trajectory."""
 
 
 def warmed_up(settings: Settings, sizes: Sizes, directory: Path) -> PPORun:
-    """Return a PPO run after its warm-up: the critic knows something, and the policy has left its reference."""
+    """Return a PPO run after its warm-up: the critic is partly trained, and the policy has left its reference."""
     prompts = [{"prompt": f"{opener} {subject} was"} for opener in OPENERS for subject in SUBJECTS]
     write_jsonl(directory / "prompts.jsonl", prompts)
     parts = assembled(_ppo_settings(settings, sizes, directory))
@@ -94,7 +94,7 @@ def collect(parts: PPORun, sizes: Sizes, seed: int) -> Collected:
 
 
 def summary(collected: Collected, experiences: Mapping[str, Experience], num_weights: int) -> Batch:
-    """Return what is known of the batch, with what some of the rungs make of it."""
+    """Return the summary of the batch, with numbers from some of the rungs."""
     rollout = collected.rollout
     mask = rollout.response_mask
     whole, to_go = experiences["trajectory"].advantages, experiences["reward_to_go"].advantages
@@ -115,7 +115,7 @@ def _ppo_settings(settings: Settings, sizes: Sizes, directory: Path) -> dict[str
     return {
         "output_dir": str(directory),
         "seed": settings.seed,
-        # Gradients are compared: bfloat16 would add scatter of its own.
+        # float32: bfloat16 would add its own scatter to the gradients.
         "model": {"path": settings.model, "trainable_layers": sizes.num_layers, "precision": "float32"},
         "prompts": {"path": str(directory / "prompts.jsonl")},
         "rewards": [{"kind": "length", "unit": "characters", "at_most": sizes.at_most, "weight": 0.1}],
@@ -126,7 +126,7 @@ def _ppo_settings(settings: Settings, sizes: Sizes, directory: Path) -> dict[str
         "steps": sizes.warmup_steps,
         "rollout_batch_size": sizes.warmup_batch,
         "num_samples_per_prompt": SAMPLES,
-        # Many small updates: the critic is to know something, the policy to move a little.
+        # Many small updates: they train the critic and move the policy a little.
         "minibatches": sizes.warmup_batch // 8,
         "epochs": 2,
         "kl_coef": 0.05,

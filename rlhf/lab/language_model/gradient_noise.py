@@ -28,9 +28,9 @@ RUNGS: dict[str, dict[str, Any]] = {
     "rloo": {"advantage": "rloo"},
     "group": {"advantage": "group"},
 }
-"""What each rung writes into the config; without the value loss, for the gradient is to be the policy's alone."""
+"""Each rung's keys in the config; without the value loss, so that the gradient is the policy's alone."""
 REFERENCE = "rloo"
-"""Whose gradient of the other minibatches the rungs are compared with: unbiased, whatever the critic."""
+"""The rung whose gradient of the other minibatches all rungs are compared with: unbiased, whatever the critic."""
 
 
 def run(settings: Settings) -> Section:
@@ -47,8 +47,8 @@ def run(settings: Settings) -> Section:
         name="gradient_noise",
         title="How much the gradients scatter on a language model",
         statement="Each rung of the ladder has the same gradient in expectation, or nearly, and scatters less than the "
-        "one below: rewards that came before a token are noise, a baseline takes off what was to be expected, the "
-        "bootstrap trades some bias for less variance, and the other responses to a prompt are a baseline for nothing.",
+        "one below: rewards that came before a token are noise, a baseline removes what was expected, the "
+        "bootstrap trades some bias for less variance, and the other responses to a prompt are a free baseline.",
         formula="signal to noise = |G|^2 / tr(Sigma),   G = E[g],   Sigma = Cov[g],   g the gradient of a minibatch",
         method=method(settings, sizes, batch),
         tables=[table(scatter, sizes.episodes_each)],
@@ -58,32 +58,32 @@ def run(settings: Settings) -> Section:
 
 
 def method(settings: Settings, sizes: Sizes, batch: Batch) -> str:
-    """Say what is measured, and what was decided before."""
+    """Say what is measured, and what was decided beforehand."""
     return (
         f"{settings.model} after a warm-up of {sizes.warmup_steps} PPO steps of {sizes.warmup_batch} episodes (GAE "
-        "0.95, whitened, KL coefficient 0.05), which gives the critic something to know and takes the policy away from "
+        "0.95, whitened, KL coefficient 0.05), which trains the critic and moves the policy away from "
         f"its reference. Then one fresh batch: {batch.num_episodes} episodes, {SAMPLES} from each prompt, "
         f"{batch.num_tokens} response tokens of at most {sizes.max_new_tokens} each; prompts are beginnings of film "
         f"reviews, the score of a response is minus a tenth of its characters beyond {sizes.at_most}: mean "
-        f"{batch.score:.2f}, standard deviation {batch.score_std:.2f}; KL {batch.kl:.2f} nats a sequence; the critic, "
-        f"a linear value head, explains {batch.explained_variance:.0%} of the variance of these returns. Every rung is "
+        f"{batch.score:.2f}, standard deviation {batch.score_std:.2f}; KL {batch.kl:.2f} nats per sequence; the "
+        f"critic, a linear value head, explains {batch.explained_variance:.0%} of the returns' variance. Every rung is "
         "the stage's own loss with `objective: policy_gradient` and without whitening, in float32, on the same batch; "
         "its gradient over the "
         f"last {sizes.num_layers} block(s) and the final norm ({batch.num_weights / 1e6:.1f} million numbers) is taken "
         f"for {sizes.num_minibatches} minibatches of {sizes.episodes_each} episodes, whole prompts each, all divided "
         "by the same number of tokens. |G|^2 is the mean inner product of two different minibatches, tr(Sigma) the "
-        "mean squared length less that: the unbiased form of the noise scale of McCandlish et al. 2018 "
-        "(arXiv:1812.06162, appendix A.1), whose inverse the ratio is; it is proportional to the episodes of a "
-        "minibatch. Cosines are between disjoint parts of the batch, but for the last column. Intervals: 95 %, "
-        "bootstrap over minibatches, the same resamples for every rung. The other direction is that of "
+        "mean squared length minus that. The ratio is the inverse of the noise scale of McCandlish et al. 2018 "
+        "(arXiv:1812.06162, appendix A.1) in its unbiased form; it is proportional to the episodes of a "
+        "minibatch. Cosines are between disjoint parts of the batch, except in the last column. Intervals: 95 %, "
+        "bootstrap over minibatches, the same resamples for every rung. The direction to compare with is that of "
         f"{REFERENCE}: unbiased, whatever the critic. One batch of one policy. The reward was chosen after a first "
-        "trial with the sentiment of 20 tokens (VADER) on a batch as large, where no rung but GAE with lambda 0 had a "
-        "ratio above 0 that exceeded its interval."
+        "trial with the sentiment of 20 tokens (VADER) on a batch of the same size, where only GAE with lambda 0 had "
+        "a ratio whose interval lay above 0."
     )
 
 
 def measure(parts: PPORun, sizes: Sizes, seed: int) -> tuple[Batch, dict[str, InnerProducts]]:
-    """Collect one batch and return what is known of it, and the inner products of every rung's gradients."""
+    """Collect one batch and return its summary, and the inner products of every rung's gradients."""
     trainer = parts.trainer
     collected = collect(parts, sizes, seed)
     minibatches = list(torch.arange(len(collected.episodes)).split(sizes.episodes_each))
@@ -104,12 +104,12 @@ def measure(parts: PPORun, sizes: Sizes, seed: int) -> tuple[Batch, dict[str, In
         measured[name] = InnerProducts(
             gram=inner_products(ours, ours), cross=inner_products(ours, reference), reference=own
         )
-        del ours  # a gigabyte, before the next one is made
+        del ours  # frees a gigabyte before the next one
     return summary(collected, experiences, reference.shape[1]), measured
 
 
 def on_rung(trainer: PPO, changes: dict[str, Any]) -> PPO:
-    """Return the same models under a configuration that differs in the rung, with the plain policy gradient as loss."""
+    """Return a trainer of the same models on another rung, with the plain policy gradient as loss."""
     critic = ("value_optimizer", "value_clip_range")
     given = trainer.config.model_dump(exclude_unset=True, exclude=set(critic))
     given |= {"objective": "policy_gradient", "whiten_advantages": False, **changes}
@@ -119,7 +119,7 @@ def on_rung(trainer: PPO, changes: dict[str, Any]) -> PPO:
 
 @torch.no_grad()
 def frozen_states(trainer: PPO, collected: Collected, rows: Tensor) -> Tensor | None:
-    """Return what enters the first trained block for these rows: the same for every rung."""
+    """Return the input of the first trained block for these rows: the same for every rung."""
     batch = collected.rollout.rows(rows)
     sequences = join(batch.prompt_ids, batch.prompt_mask, batch.response_ids, batch.response_mask, batch.forced)
     return trainer.policy.frozen_states(sequences)

@@ -1,4 +1,4 @@
-"""What the gradients of the rungs say: ratios and cosines with intervals, a table, figures, and the finding."""
+"""The report on the rungs' gradients: ratios and cosines with intervals, a table, figures, and the finding."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,19 +31,19 @@ STEPS = (*pairwise(LADDER), ("gae, lambda 0.95", "gae, lambda 0"), ("reward_to_g
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InnerProducts:
-    """Those [M, M] of a rung's minibatch gradients."""
+    """Inner products [M, M] of a rung's minibatch gradients."""
 
     gram: Floats
     """With each other."""
     cross: Floats
     """Rows: this rung's; columns: those of the reference rung on the same minibatches."""
     reference: Floats
-    """Of the reference rung's with each other."""
+    """The reference rung's with each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scatter:
-    """What is measured of a rung."""
+    """The measurements of a rung."""
 
     ratio: Estimate
     """Signal to noise of a minibatch."""
@@ -52,7 +52,7 @@ class Scatter:
     to_reference: Estimate
     """The same to the reference rung's gradient of the other minibatches."""
     cosines: Floats
-    """[M] of which that is the mean."""
+    """[M] the cosines behind that mean."""
     halves: float
     """Cosine of two disjoint halves of the batch."""
     whole: float
@@ -81,7 +81,7 @@ def _scatter(one: InnerProducts, counts: Floats, seed: int) -> Scatter:
 
 
 def table(scatter: Mapping[str, Scatter], episodes_each: int) -> Table:
-    """Return a row a rung."""
+    """Return one row per rung."""
     return Table(
         header=[
             "rung",
@@ -96,7 +96,7 @@ def table(scatter: Mapping[str, Scatter], episodes_each: int) -> Table:
             [
                 name,
                 f"{each.ratio:.3f}",
-                f"{episodes_each / each.ratio.value:.0f}" if each.ratio.low > 0 else "not told from infinity",
+                f"{episodes_each / each.ratio.value:.0f}" if each.ratio.low > 0 else "cannot be told from infinity",
                 f"{each.to_rest:.3f}",
                 f"{each.to_reference:.3f}",
                 f"{each.halves:.3f}",
@@ -132,12 +132,12 @@ def figures(
 
 
 def _bar(name: str, place: int, ratio: Estimate) -> Curve:
-    """Return a level line as wide as most of its place, with the interval around it."""
+    """Return a horizontal line over most of its place on the axis, with the interval around it."""
     return Curve.through(name, [place - 0.35, place + 0.35], [ratio, ratio])
 
 
 def _growing(name: str, gram: Floats, episodes_each: int, seed: int) -> Curve:
-    """Return the cosine to the rest of minibatches of 1, 2, 4 times the size; fewer than 8 make no interval."""
+    """Return the cosine to the rest of minibatches of 1, 2, 4 times the size; fewer than 8 give no interval."""
     sizes = [size for size in (1, 2, 4) if len(gram) // size >= 8]
     grams = [merged(gram, size) for size in sizes]
     cosines = [_mean(cosines_to_rest(each, each, each), seed) for each in grams]
@@ -155,8 +155,8 @@ def finding(scatter: Mapping[str, Scatter], batch: Batch, seed: int) -> str:
         + ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
         + ". What each step changes in the cosine to the rest's rloo gradient, paired by minibatch: "
         + "; ".join(f"{lower} -> {upper} {_verdict(gain)}" for (lower, upper), gain in gains.items())
-        + ". The score stands on the last token alone, so trajectory and reward_to_go differ by KL terms, which are "
-        f"{batch.kl_share:.1%} of what weighs a token here. From {LADDER[0]} to {LADDER[-1]} the ratios should climb: "
+        + ". Only the last token carries the score, so trajectory and reward_to_go differ by KL terms, which are "
+        f"{batch.kl_share:.1%} of a token's weight here. From {LADDER[0]} to {LADDER[-1]} the ratios should climb: "
         f"on this batch they {'do' if climbs == sorted(climbs) else 'do not'}, and {told} of the {len(LADDER) - 1} "
         "steps raise the cosine beyond the interval."
     )

@@ -1,7 +1,7 @@
 """How much minibatch gradients scatter, from the inner products between them alone.
 
-M gradients of independent minibatches are rows of a matrix; its Gram matrix [M, M] holds every length and angle that
-is asked for here, so that the gradients themselves need not be kept.
+M gradients of independent minibatches are rows of a matrix; its Gram matrix [M, M] holds every length and angle used
+here, so the gradients themselves need not be kept.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 Floats = NDArray[np.float64]
 
 BLOCK = 2**20
-"""Columns that are made float64 at once."""
+"""Columns to convert to float64 at once."""
 
 
 def inner_products(ours: Tensor, theirs: Tensor) -> Floats:
@@ -26,7 +26,7 @@ def inner_products(ours: Tensor, theirs: Tensor) -> Floats:
 def signal_to_noise(gram: Floats, counts: Floats | None = None) -> Floats:
     """Estimate |G|^2 / tr(Sigma): G the expected gradient of a minibatch, Sigma the covariance of its gradient.
 
-    |G|^2 is estimated by the mean of g_i . g_j over i != j, and tr(Sigma) by the mean of |g_i|^2 less that: both are
+    |G|^2 is estimated by the mean of g_i . g_j over i != j, and tr(Sigma) by the mean of |g_i|^2 minus that: both are
     unbiased, while the squared length of the mean gradient would exceed |G|^2 by tr(Sigma) / M. The estimate may be
     negative. It grows in proportion to the episodes of a minibatch.
 
@@ -50,7 +50,7 @@ def signal_to_noise(gram: Floats, counts: Floats | None = None) -> Floats:
 
 
 def resample_counts(num: int, num_resamples: int, generator: np.random.Generator) -> Floats:
-    """Return [R, M] how often each of M minibatches stands in each of R bootstrap resamples of size M."""
+    """Return [R, M] how often each of M minibatches occurs in each of R bootstrap resamples of size M."""
     return generator.multinomial(num, np.full(num, 1 / num), size=num_resamples).astype(np.float64)
 
 
@@ -84,9 +84,9 @@ def cosine_of_halves(gram: Floats, num_splits: int, generator: np.random.Generat
 
 
 def merged(gram: Floats, size: int) -> Floats:
-    """Return [M // size, M // size] the inner products of the sums of `size` minibatch gradients in a row each.
+    """Return [M // size, M // size] the inner products of sums of `size` consecutive minibatch gradients.
 
-    Minibatches that are left over at the end stand nowhere.
+    Minibatches left over at the end are dropped.
     """
     num = len(gram) // size
     kept = gram[: num * size, : num * size]

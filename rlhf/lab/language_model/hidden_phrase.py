@@ -1,4 +1,4 @@
-"""Experiment: a reward that plain PPO never meets, with and without demonstrations: behaviour cloning, and resets."""
+"""Experiment: a reward that plain PPO never earns, without and with demonstrations: behaviour cloning, and resets."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,7 +44,7 @@ ARMS: dict[str, Callable[[Run], dict[str, Any]]] = {
     "cloning, then PPO": cloned,
     "PPO with resets": reset,
 }
-"""What each run's configuration is made by."""
+"""Name and function that makes a run's configuration."""
 
 
 def run(settings: Settings) -> Section:
@@ -62,7 +62,7 @@ def run(settings: Settings) -> Section:
         title="A phrase that must be found",
         statement="A policy that must do many things right before anything is rewarded does not learn from its own "
         "episodes: it never sees the reward. Behaviour cloning of a few demonstrations, or episodes that begin inside "
-        "of them, bring the reward within reach.",
+        "them, bring the reward within reach.",
         formula="P(reward) = prod_t pi(a_t | s_t) from the prompt,   and only the last factors from inside",
         method=method(settings, task, runs),
         tables=[table(runs, task)],
@@ -72,7 +72,7 @@ def run(settings: Settings) -> Section:
 
 
 def outcome(given: dict[str, Any], task: Task) -> Outcome:
-    """Do a run and return how its episodes at the prompts fared."""
+    """Do a run and return its outcome."""
     parts = assembled(given)
     try:
         start = phrase_probability(parts, task.phrase)
@@ -101,7 +101,7 @@ def decoded(metrics: dict[str, float], batch: int) -> int:
 
 
 def solved(parts: PPORun, num: int) -> int:
-    """Sample `num` responses to the prompts, in turn and without resets, and count those that hold the phrase."""
+    """Sample `num` responses to the prompts, in turn and without resets, and count those that contain the phrase."""
     trainer = parts.trainer
     prompts = [parts.prompts[index % len(parts.prompts)] for index in range(num)]
     starts = draw_start_states(prompts, int(trainer.collector.tokenizer.pad_token_id), trainer.processes.device)

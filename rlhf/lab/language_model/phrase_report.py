@@ -1,4 +1,4 @@
-"""What the runs after the hidden phrase say: success rates with intervals, a table, a figure, and the finding."""
+"""The report on the hidden phrase: success rates with intervals, a table, a figure, and the finding."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from rlhf.lab.language_model.phrase_task import Task
 from rlhf.lab.section import Curve, Figure, Settings, Table
 
 WINDOW = 4
-"""PPO steps of which a point of a curve is the mean."""
+"""PPO steps that a point of a curve averages."""
 SOLVED = 0.5
 """Success rate from which the task counts as solved."""
 Z = 1.959964
@@ -27,18 +27,18 @@ class Outcome:
     num_judged: int
     """Responses to the prompts that were judged after the last step."""
     num_solved: int
-    """How many of these hold the phrase."""
+    """How many of these contain the phrase."""
     probability: float
-    """That a response begins with the phrase, before the first step."""
+    """Probability that a response begins with the phrase, before the first step."""
 
 
 def wilson(num_solved: int, num: int) -> Estimate:
-    """Return a share with its 95 % score interval, which holds where the share is 0 or 1.
+    """Return a share with its 95 % score interval, which is also valid when the share is 0 or 1.
 
     Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
 
     Raises:
-        ValueError: there is nothing to take a share of.
+        ValueError: `num` is below 1, or `num_solved` is not between 0 and `num`.
     """
     if num < 1 or not 0 <= num_solved <= num:
         raise ValueError(f"expected 0 <= successes <= number and a number of at least 1, found {num_solved} of {num}")
@@ -49,7 +49,7 @@ def wilson(num_solved: int, num: int) -> Estimate:
 
 
 def table(runs: Mapping[str, Sequence[Outcome]], task: Task) -> Table:
-    """Return a row an arm."""
+    """Return one row per arm."""
     return Table(
         header=["run", "P(phrase) at the start", "success after the last step", "each seed", "episodes to 50 %",
                 "tokens sampled"],
@@ -68,10 +68,10 @@ def table(runs: Mapping[str, Sequence[Outcome]], task: Task) -> Table:
 
 
 def figure(runs: Mapping[str, Sequence[Outcome]], task: Task) -> Figure:
-    """Return the success of the episodes that began at their prompts, over the episodes that were learned from."""
+    """Return the success of the episodes that began at their prompts, over the training episodes so far."""
     return Figure(
         name="hidden_phrase",
-        title=f"Finding the hidden phrase ({task.batch * task.steps} episodes a run)",
+        title=f"Finding the hidden phrase ({task.batch * task.steps} episodes per run)",
         x_label="episodes so far, those inside demonstrations included",
         y_label="success of episodes from the prompts",
         curves=[_curve(name, outcomes, task) for name, outcomes in runs.items()],
@@ -97,13 +97,13 @@ def _verdict(outcomes: Sequence[Outcome]) -> str:
 
 
 def method(settings: Settings, task: Task, runs: Mapping[str, Sequence[Outcome]]) -> str:
-    """Say what is measured, what was decided before, and what was tuned."""
+    """Say what is measured, what was decided beforehand, and what was tuned."""
     probability = next(iter(runs.values()))[0].probability
     return (
         f"{settings.model} is to say '{task.phrase}' somewhere in at most {task.max_new_tokens} tokens after "
         f"one of {len(task.prompts)} prompts such as '{task.prompts[0]}': score 1 if it does (the response then ends), "
-        "else 0. The phrase was chosen before any run, by a rule: after what stands before it, each word is the second "
-        "most likely one, so that every step is within reach and the whole is not. The base begins a response with it "
+        "else 0. The phrase was chosen before any run, by a rule: after the text before it, each word is the second "
+        "most likely one, so every step is within reach but the whole is not. The base begins a response with it "
         f"with probability {probability:.1e}, mean over the prompts: {probability * task.batch * task.steps:.1e} hits "
         f"expected in the budget of {task.batch * task.steps} episodes ({task.steps} PPO steps of {task.batch}, 2 "
         "epochs of 4 minibatches, KL coefficient 0.005), which is the same for all. There is one demonstration for "
@@ -111,10 +111,10 @@ def method(settings: Settings, task: Task, runs: Mapping[str, Sequence[Outcome]]
         "half of the episodes begin inside a demonstration, every cut from one token on equally often, and the policy "
         f"always samples at least the last token. The last {task.num_layers} blocks are trained. Curves: success of "
         f"the training episodes that began at their prompts, the mean of {WINDOW} steps and {task.seeds} seed(s); the "
-        f"table: {task.num_judged} responses a seed, sampled from the plain prompts after the last step, whatever the "
-        "run. Intervals: 95 %, Wilson, over responses; what differs between seeds is not in them. Layers, epochs and "
-        "lengths were cut to the time there is, after two steps of a larger setting; annealed cuts were tried once and "
-        "left again: they solved the task with one seed of two, as uniform ones did."
+        f"table: {task.num_judged} responses per seed, sampled from the plain prompts after the last step, whatever "
+        "the run. Intervals: 95 %, Wilson, over responses; they ignore differences between seeds. Layers, epochs and "
+        "lengths were cut to fit the time, after two steps of a larger setting; annealed cuts were tried once and "
+        "dropped: they solved the task with one seed of two, as uniform ones did."
     )
 
 
@@ -123,7 +123,7 @@ def _final(outcomes: Sequence[Outcome]) -> Estimate:
 
 
 def _episodes_to_half(run: Outcome, task: Task) -> str:
-    """Return after how many episodes a window of steps first had the rate at which the task counts as solved."""
+    """Return the number of episodes before the first window of steps that reaches the rate of a solved task."""
     for start in range(0, len(run.at_prompts), WINDOW):
         num, found = (sum(each[which] for each in run.at_prompts[start : start + WINDOW]) for which in (0, 1))
         if num and found / num >= SOLVED:
@@ -132,7 +132,7 @@ def _episodes_to_half(run: Outcome, task: Task) -> str:
 
 
 def _curve(name: str, outcomes: Sequence[Outcome], task: Task) -> Curve:
-    """Return the rates of all seeds together, a point a window, at the middle of the window."""
+    """Return the rates of all seeds together, one point per window, at its middle."""
     x, rates = [], []
     for start in range(0, task.steps, WINDOW):
         window = [each for run in outcomes for each in run.at_prompts[start : start + WINDOW]]

@@ -19,12 +19,12 @@ PROMPTS = (
     "In short the film was a",
 )
 PHRASE = "movie that has nothing but"
-"""Each of its words is SmolLM2-135M-Instruct's second most likely one after `PROMPTS` and the words before it."""
+"""Each word is SmolLM2-135M-Instruct's second most likely one after `PROMPTS` and the words before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What is to be found, and in how many episodes."""
+    """What to find, and in how many episodes."""
 
     prompts: tuple[str, ...] = PROMPTS
     phrase: str = PHRASE
@@ -37,7 +37,7 @@ class Task:
     """Blocks that are trained."""
     precision: str = "auto"
     cloning_steps: int = 4
-    """Optimizer steps of behaviour cloning, on all demonstrations each."""
+    """Optimizer steps of behaviour cloning, each on all demonstrations."""
     num_judged: int = 128
     """Responses to the prompts that are judged at the end."""
     seeds: int = 2
@@ -45,18 +45,18 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run at a task."""
+    """One run on a task."""
 
     task: Task
     model: str
-    """What it starts from."""
+    """The initial model."""
     seed: int
     directory: Path
-    """With the files of the task; for this run alone."""
+    """Holds the files of the task; for this run only."""
 
 
 def holds_phrase(completions: Sequence[str], phrase: Sequence[str], **columns: Sequence[object]) -> list[float]:
-    """Reward: 1 for a response that holds the phrase of its row, else 0."""
+    """Reward: 1 for a response that contains the phrase of its row, else 0."""
     return [float(wanted in completion) for completion, wanted in zip(completions, phrase, strict=True)]
 
 
@@ -74,7 +74,7 @@ def ppo_settings(run: Run) -> dict[str, Any]:
         **_shared(run, "ppo"),
         "prompts": {"path": str(run.directory / "prompts.jsonl")},
         "rewards": [{"kind": "function", "path": "rlhf.lab.language_model.phrase_task:holds_phrase"}],
-        # The phrase ends the response: the score lies on the token that completes it.
+        # The phrase ends the response, so the token that completes it gets the score.
         "sampling": {"max_new_tokens": task.max_new_tokens, "stop_strings": [task.phrase]},
         "optimizer": {"learning_rate": 5e-4, "schedule": "constant"},
         "steps": task.steps,
@@ -86,7 +86,7 @@ def ppo_settings(run: Run) -> dict[str, Any]:
 
 
 def reset_settings(directory: Path) -> dict[str, Any]:
-    """Return the section `reset:`: half of the episodes begin inside a demonstration, every cut equally often."""
+    """Return the section `reset:`: half of the episodes begin inside a demonstration, every cut equally likely."""
     shown = {"kind": "data", "path": str(directory / "demonstrations.jsonl")}
     return {"fraction": 0.5, "demonstrations": shown, "cut": {"law": "uniform"}}
 

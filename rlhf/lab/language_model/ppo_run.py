@@ -1,4 +1,4 @@
-"""A PPO run put together in memory, from keys of a configuration, and its steps."""
+"""A PPO run assembled in memory from keys of a configuration, and its steps."""
 
 from collections.abc import Mapping
 from pathlib import Path

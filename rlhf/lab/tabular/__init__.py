@@ -1,4 +1,4 @@
 """Experiments on tables of logits, sampled with the mathematics that trains language models.
 
-Belongs here: what needs `functional/` and `oracle/` alone, and fits to its numbers. Not here: a model or a stage.
+Belongs here: what needs only `functional/` and `oracle/`, and fits to the numbers. Not here: a model or a stage.
 """

@@ -16,19 +16,19 @@ QUICK_BUDGET = Budget(num_seeds=4, batch=32, cap=2**13)
 QUICK_PLACES = 2
 """Lengths of each start that the quick version tries, the shortest ones."""
 ENOUGH = 0.5
-"""A length enters the fit when at least this share of the runs solved it."""
+"""A length enters the fit if at least this share of the runs solved it."""
 SPACING = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """A way to begin, and the lengths that are tried with it."""
+    """A way to begin, and the lengths to try with it."""
 
     name: str
     num_demonstrations: int
-    """Of the cloned policy; 0 is the uniform one."""
+    """Demonstrations behind the cloned policy; 0 is the uniform policy."""
     spacing: int | None
-    """Episodes begin at every so-many-th state; None for the first state alone."""
+    """Episodes begin at every `spacing`-th state; None for only the first."""
     lengths: tuple[int, ...]
 
     @property
@@ -38,7 +38,7 @@ class Start:
 
     @property
     def base(self) -> float:
-        """b, where waiting for the first success alone takes b^H episodes: 1 / pi(advance)."""
+        """The b in b^H, the episodes that waiting for the first success alone takes: 1 / pi(advance)."""
         return (self.num_demonstrations + 3) / (self.num_demonstrations + 1)
 
 
@@ -59,7 +59,7 @@ class Growth:
     """How the episodes of one start grow with the length."""
 
     points: list[Estimate]
-    """Mean episodes at each length; as if one run had solved the chain where none did."""
+    """Mean episodes at each length; if no run solved the chain, counted as if one had."""
     num_solved: list[int]
     is_fitted: list[bool]
     base: Estimate
@@ -72,7 +72,7 @@ class Growth:
 
     @property
     def law(self) -> str:
-        """The fit that is nearer to the points."""
+        """The law that fits the points better."""
         return "exponential" if self.exponential_residual < self.power_residual else "power"
 
 
@@ -103,8 +103,8 @@ def run(settings: Settings) -> Section:
 def growth(lengths: tuple[int, ...], runs: list[Solving], numbers: torch.Generator) -> Growth:
     """Estimate the mean number of episodes at every length, and fit both laws.
 
-    The mean is all episodes spent over the number of runs that solved the chain: the plain mean where all did, and
-    the maximum-likelihood estimate for exponential waiting times where some were given up.
+    The mean is all episodes spent divided by the number of runs that solved the chain: the plain mean if all did, and
+    the maximum-likelihood estimate for exponential waiting times if some were given up.
     """
     points, drawn, fitted = [], [], []
     for solving in runs:
@@ -135,23 +135,23 @@ def _solved(start: Start, length: int, budget: Budget, numbers: torch.Generator)
 
 
 def _mean_episodes(means: Tensor, num_runs: int) -> Tensor:
-    """Divide mean episodes by the share that solved, [..., 2] -> [...]; a resample without one counts as if one had."""
+    """Divide mean episodes by the share that solved, [..., 2] -> [...]; a resample with none counts as if one had."""
     return means[..., 0] / means[..., 1].clamp(min=1.0 / num_runs)
 
 
 def _method(budget: Budget) -> str:
     return (
-        "The chain has three actions, of which one advances and two end the episode with nothing; the reward of 1 "
-        "stands at its end (`oracle.chain.chain`). REINFORCE with the reward to go on a table of logits, "
-        f"{budget.batch} episodes a batch, learning rate {LEARNING_RATE:g} on the gradient summed over them. Solved: "
+        "The chain has three actions: one advances, two end the episode without reward; the reward of 1 "
+        "is at its end (`oracle.chain.chain`). REINFORCE with the reward to go on a table of logits, "
+        f"{budget.batch} episodes per batch, learning rate {LEARNING_RATE:g} on the gradient summed over them. Solved: "
         f"the probability of the reward from the first state is at least {SOLVED:g} (counted in batches of "
         f"{budget.batch}). {budget.num_seeds} seeds; a run is given up after {budget.cap:,} episodes. The mean is all "
-        "episodes spent over the number of runs that solved the chain, which for waiting times with an exponential "
-        f"law stays right when some are given up; a length enters the fits when at least {100 * ENOUGH:g} % of its "
+        "episodes spent divided by the number of runs that solved the chain, which for exponential waiting times "
+        f"stays correct when some are given up; a length enters the fits when at least {100 * ENOUGH:g} % of its "
         "runs solved it. A demonstration advances in every state, and a clone of k has pi(advance) = (k + 1) / (k + "
         "3). The states of one demonstration are all states of the chain, so resets over a demonstration and over "
-        f"the chain are the same law here; 'every {SPACING}th' is a demonstration that is cut only at every "
-        f"{SPACING}th state, as a text at its sentences. Both laws, b^H and H^p, are fitted to the logarithms; the "
+        f"the chain are the same law here; 'every {SPACING}th' is a demonstration cut only at every {SPACING}th state, "
+        "like a text cut only between sentences. Both laws, b^H and H^p, are fitted to the logarithms; the "
         "distance is root mean square, in units of log episodes. Intervals: 95 % bootstrap over seeds."
     )
 
@@ -188,7 +188,7 @@ def _points(grown: dict[str, Growth], lengths: dict[str, tuple[int, ...]], budge
 
 
 def _figure(name: str, is_log: bool, grown: dict[str, Growth], lengths: dict[str, tuple[int, ...]]) -> Figure:
-    """Draw every start over H, or those with resets over log H, in which a power law is a line."""
+    """Draw every start over H, or those with resets over log H, where a power law is a straight line."""
     curves = []
     for start in STARTS:
         if is_log and not start.is_reset:
@@ -215,9 +215,9 @@ def _finding(grown: dict[str, Growth]) -> str:
     return (
         f"{'The numbers agree with the statement' if agrees else 'The numbers do not show what the statement says'}: "
         f"from a random policy the number of episodes is nearer to the {random.law} law, with base "
-        f"{random.base.shown()} (the wait for the first success alone: {STARTS[0].base:g}; at small H what is learned "
+        f"{random.base.shown()} (the wait for the first success alone: {STARTS[0].base:g}; at small H learning "
         f"after it counts too, and flattens the fit), and with resets {laws.count('power')} of {len(laws)} are nearer "
         f"to the power law, with exponents: {powers}. The clones have the bases {bases}; {num_exponential} of "
         f"{len(clones)} are nearer to the exponential. A clone that errs with a fixed probability at every step errs "
-        "somewhere with a probability that grows with H: a smaller base, and not another law, unless k grows with H."
+        "somewhere with a probability that grows with H: a smaller base but the same law, unless k grows with H."
     )

@@ -18,7 +18,7 @@ LEARNING_RATE = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """How long is tried, and how often."""
+    """How long each run tries, and how many runs there are."""
 
     num_seeds: int
     batch: int
@@ -32,7 +32,7 @@ class Solving:
     """When the runs of one chain ended."""
 
     episodes: Tensor
-    """[K] float64 of each seed, a multiple of the batch; those that were given up have the cap."""
+    """[K] float64 episodes of each seed, a multiple of the batch; runs that were given up have the cap."""
     solved: Tensor
     """[K] bool."""
 
@@ -61,13 +61,13 @@ def success(logits: Tensor) -> Tensor:
 
 
 def solve_chain(logits: Tensor, start: Tensor | None, budget: Budget, numbers: torch.Generator) -> Solving:
-    """Train one policy a seed, all from the same logits [H, 3], until it solves the chain or the cap is reached.
+    """Train one policy per seed, all from the same logits [H, 3], until it solves the chain or reaches the cap.
 
     Args:
-        logits: where every run begins.
-        start: [H] where episodes begin; None for the first state. J is counted from the first state in any case.
+        logits: the initial policy of every run.
+        start: [H] probabilities of where episodes begin; None for the first state. J always starts from the first.
         budget: seeds, batch and cap.
-        numbers: of the episodes.
+        numbers: draw the episodes.
     """
     sampler = Sampler.of(chain(len(logits), start), budget.num_seeds)
     spent = torch.zeros(budget.num_seeds, dtype=torch.float64)

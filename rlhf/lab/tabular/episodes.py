@@ -16,7 +16,7 @@ class Episodes:
     """B episodes of each of R runs, N = R * B rows of at most T steps; masked positions hold 0."""
 
     runs: Tensor
-    """[N] int64, whose policy acted; the rows of a run stand next to each other."""
+    """[N] int64, the run whose policy acted; the rows of a run are consecutive."""
     states: Tensor
     """[N, T] int64."""
     actions: Tensor
@@ -37,7 +37,7 @@ class Episodes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampler:
-    """Draws episodes in a process without noise, in which runs may have rewards of their own."""
+    """Draws episodes in a deterministic process; each run may have its own rewards."""
 
     start: Tensor
     """[S] probability that an episode begins in a state."""
@@ -48,12 +48,12 @@ class Sampler:
 
     @classmethod
     def of(cls, process: Process, num_runs: int, rewards: Tensor | None = None) -> Self:
-        """Take over a process.
+        """Return a sampler of a process.
 
         Args:
-            process: whose actions lead to one state each.
+            process: each action leads to one state.
             num_runs: R.
-            rewards: [R, S, A] in place of the process's.
+            rewards: [R, S, A] instead of the process's.
 
         Raises:
             ValueError: a transition has noise.

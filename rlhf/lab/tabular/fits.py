@@ -38,7 +38,7 @@ def fitted_line(x: Sequence[float], y: Tensor) -> Line:
         y: [..., K] float64; each row is fitted on its own.
 
     Raises:
-        ValueError: fewer than two different places, or another number of them than of points.
+        ValueError: fewer than two different places, or not as many places as points.
     """
     places = torch.tensor(x, dtype=torch.float64)
     if len(set(x)) < 2 or y.shape[-1:] != places.shape:
@@ -61,8 +61,8 @@ def resampled_means(sample: Tensor, generator: torch.Generator, num_resamples: i
     Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 6.
 
     Args:
-        sample: [N, ...]; whole rows are drawn.
-        generator: of the draws.
+        sample: [N, ...]; draws whole rows.
+        generator: draws them.
         num_resamples: R.
 
     Returns:
@@ -78,7 +78,7 @@ def resampled_means(sample: Tensor, generator: torch.Generator, num_resamples: i
 
 
 def estimate(value: float | Tensor, resamples: Tensor, level: float = LEVEL) -> Estimate:
-    """Put a number together with the percentile interval of its resamples [R]."""
+    """Return a number with the percentile interval of its resamples [R]."""
     ends = torch.tensor([(1.0 - level) / 2.0, (1.0 + level) / 2.0], dtype=torch.float64)
     low, high = torch.quantile(resamples.double(), ends).tolist()
     return Estimate(value=float(value), low=low, high=high)

@@ -1,4 +1,4 @@
-"""Experiment: where the naive policy gradient, the surrogate and PPO break, over learning rates and epochs a batch."""
+"""Experiment: where naive policy gradient, surrogate and PPO break, over learning rates and epochs per batch."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +29,7 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 Cell = tuple[int, str, int]
-"""Epochs, objective, place of the learning rate."""
+"""Epochs, objective, index of the learning rate."""
 Cells = dict[Cell, Estimate]
 
 
@@ -48,23 +48,23 @@ def run(settings: Settings) -> Section:
     return Section(
         name="stability",
         title="Several steps on one batch",
-        statement="The policy gradient is right for the policy that sampled. Naive gradient steps that go on using "
-        "an old batch, or that are too long, leave the place where it is right and break the policy; importance "
-        "weights with a clip keep the new policy near the old one, so that a batch serves several epochs.",
+        statement="The policy gradient is valid at the policy that sampled the batch. Naive gradient steps that keep "
+        "using an old batch, or are too large, leave the region where it is valid and break the policy; importance "
+        "weights with a clip keep the new policy near the old one, so a batch serves several epochs.",
         formula="naive        -sum_t A_t log pi(a_t | s_t)\n"
         "surrogate    -sum_t A_t r_t,   r_t = pi(a_t | s_t) / pi_old(a_t | s_t)\n"
         "PPO          -sum_t min(A_t r_t, A_t clip(r_t, 1 - c, 1 + c))",
         method=f"{size.num_seeds} tiny languages ({VOCABULARY} tokens, at most {HORIZON} of them, a standard normal "
-        f"score for each response), one a seed and the same in every cell. J = E[score] - {KL_COEF} KL to the uniform "
-        f"policy, at which training starts: {size.num_batches} batches of {size.num_episodes} sampled responses, "
+        f"score for each response), one per seed and the same in every cell. J = E[score] - {KL_COEF} KL to the "
+        f"uniform policy, where training starts: {size.num_batches} batches of {size.num_episodes} sampled responses, "
         "leave-one-out advantages, plain gradient ascent on a table of logits, each step on the whole batch. Shown "
         "is the share of the gap to the optimum that was closed, (J - J_start) / (J_best - J_start), with J "
         "enumerated: 1 is the optimal policy, 0 the start, below 0 worse than the start. A cell holds when its mean is "
-        f"at least {BROKEN:g} of the best cell's, which was decided before the run. Another one is slow when it is "
+        f"at least {BROKEN:g} of the best cell's, as decided before the run. Any other cell is slow when it is "
         "above 0 and a larger learning rate closes more with the same objective and epochs; else it **breaks**. The "
         "coefficient of the penalty was chosen in trials: without one all cells end in local optima of J, which says "
         "nothing about stability. KL: "
-        "the largest KL(old || new) of any batch, nats a response. Intervals: 95 % bootstrap over seeds. With 1 "
+        "the largest KL(old || new) of any batch, nats per response. Intervals: 95 % bootstrap over seeds. With 1 "
         "epoch all three objectives have the same gradient, and their columns are equal.",
         tables=[_closed_table(closed, states, rates), _kl_table(moved, rates), _edge_table(states, rates)],
         figures=[_figure(closed, epochs, rates) for epochs in EPOCHS],
@@ -106,7 +106,7 @@ def _closed_table(closed: Cells, states: dict[Cell, str], rates: tuple[float, ..
 
 
 def _kl_table(moved: Cells, rates: tuple[float, ...]) -> Table:
-    return _table("Largest KL of a batch, nats a response", lambda key: moved[key].shown(2), rates)
+    return _table("Largest KL of a batch, nats per response", lambda key: moved[key].shown(2), rates)
 
 
 def _table(title: str, cell: Callable[[Cell], str], rates: tuple[float, ...]) -> Table:
@@ -132,7 +132,7 @@ def _figure(closed: Cells, epochs: int, rates: tuple[float, ...]) -> Figure:
     curves.append(Curve(label="optimum", x=list(rates), y=[1.0] * len(rates)))
     return Figure(
         name=f"stability_{epochs}",
-        title=f"{epochs} epoch{'s' if epochs > 1 else ''} a batch",
+        title=f"{epochs} epoch{'s' if epochs > 1 else ''} per batch",
         x_label="learning rate",
         y_label="share of the gap to the optimum closed",
         curves=curves,
@@ -151,9 +151,9 @@ def _finding(closed: Cells, states: dict[Cell, str], moved: Cells, rates: tuple[
     last = len(rates) - 1
     return (
         f"{'The numbers agree with the statement' if agrees else 'The numbers do not show what the statement says'}: "
-        f"with {most} epochs a batch these learning rates hold: {shown_edges}. Best cells of {most} epochs: {tops}. "
+        f"with {most} epochs per batch these learning rates hold: {shown_edges}. Best cells of {most} epochs: {tops}. "
         f"With 1 epoch all three hold {_up_to(once)}. At the first step of a batch every ratio is 1 and nothing is "
-        f"clipped, so that the clip cannot hold a single step that is too long: at a learning rate of {rates[last]:g} "
+        f"clipped, so the clip cannot restrain a single step that is too large: at a learning rate of {rates[last]:g} "
         f"PPO's largest KL of a batch is {shown(moved[most, CLIPPED, last].value, 2)} nats, and it closes "
         f"{closed[most, CLIPPED, last].value:.2f}. Importance weights without a clip: at {rates[1]:g} and {most} "
         f"epochs they close {closed[most, SURROGATE, 1].value:.2f}, the naive gradient "

@@ -1,4 +1,4 @@
-"""Policies of tiny languages trained on sampled responses, many runs at once, and what is exactly true of their ends.
+"""Trains policies of tiny languages on sampled responses, many runs at once, and evaluates the results exactly.
 
 Rewards, advantages and losses are those of `functional/`; J is enumerated.
 """
@@ -31,10 +31,10 @@ class Size:
 
     learning_rates: tuple[float, ...]
     num_seeds: int
-    """Each with a language of its own, the same for all cells."""
+    """Each seed has its own language, the same for all cells."""
     num_batches: int
     num_episodes: int
-    """In a batch."""
+    """Per batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +44,12 @@ class Ends:
     closed: Tensor
     """[L, K] of L learning rates and K seeds: (J - J_start) / (J_best - J_start), 1 at the optimum."""
     largest_kl: Tensor
-    """[L, K] nats a response, the largest KL(old || new) of any batch's update."""
+    """[L, K] nats per response, the largest KL(old || new) of any batch's update."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Languages:
-    """One tiny language a seed; J is the expected score less the KL penalty."""
+    """One tiny language per seed; J is the expected score minus the KL penalty."""
 
     processes: list[Process]
     starts: list[float]
@@ -72,7 +72,7 @@ def languages(num_seeds: int, seed: int) -> Languages:
 
 
 def objective_of(process: Process, logits: Tensor) -> float:
-    """Return J of one policy, less the KL penalty, by enumeration."""
+    """Return J of one policy, the expected score minus the KL penalty, by enumeration."""
     return float(regularised_objective(process, logits, torch.zeros_like(logits), KL_COEF))
 
 
@@ -84,7 +84,7 @@ def train(objective: Objective, epochs: int, size: Size, drawn: Languages, seed:
         epochs: gradient steps on a batch, each on all of it.
         size: learning rates, seeds, batches.
         drawn: the languages.
-        seed: of the episodes, the same for every objective and number of epochs.
+        seed: draws the episodes, the same for every objective and number of epochs.
     """
     num_rates, num_seeds = len(size.learning_rates), len(drawn.processes)
     rates = torch.tensor(size.learning_rates, dtype=torch.float64).repeat_interleave(num_seeds).view(-1, 1, 1)
@@ -106,8 +106,8 @@ def train(objective: Objective, epochs: int, size: Size, drawn: Languages, seed:
 def update(logits: Tensor, episodes: Episodes, objective: Objective, epochs: int, rates: Tensor) -> Tensor:
     """Take `epochs` gradient steps on one batch and return the new logits [R, S, A].
 
-    The rewards carry the KL penalty; the advantages are leave-one-out, for all responses of a run answer the same empty
-    prompt. The loss is a mean over episodes, and no parameter is shared, so that one backward pass serves all runs.
+    Rewards include the KL penalty; advantages are leave-one-out, as all responses of a run answer the same empty
+    prompt. The loss is a mean over episodes, and runs share no parameter, so one backward pass serves all runs.
 
     Args:
         logits: [R, S, A] of the policies that sampled.
@@ -132,7 +132,7 @@ def update(logits: Tensor, episodes: Episodes, objective: Objective, epochs: int
 
 
 def update_kl(logits: Tensor, updated: Tensor, episodes: Episodes) -> Tensor:
-    """Return [R] nats a response, KL(old || new): exact at every state, averaged over the visits of the batch."""
+    """Return [R] nats per response, KL(old || new): exact at every state, averaged over the visits of the batch."""
     tables = exact_kl(logits, updated)
     kl = keep(tables[episodes.runs.unsqueeze(1), episodes.states], episodes.mask)
     return kl.sum(1).view(len(logits), -1).mean(1)

@@ -1,7 +1,7 @@
 """Experiment: how the second moment of each rung's gradient estimate grows with the length of the episode, sampled.
 
-The rungs are the functions of `functional/`, on sampled scores and rewards; the derivations that the numbers are held
-against stand in `oracle/second_moments.py`.
+The rungs are the functions of `functional/`, on sampled scores and rewards; `oracle/second_moments.py` derives the
+exact numbers to compare with.
 """
 
 from collections.abc import Callable
@@ -24,17 +24,17 @@ QUICK_HORIZONS = (4, 8, 16)
 NUM_EPISODES, QUICK_EPISODES = 8192, 512
 """At each horizon; the second moment of a Gaussian is then known to sqrt(2 / 8192) = 1.6 %."""
 LAMBDA = 0.9
-"""Between 0 and 1; the bootstrap sets in at 1 / (1 - lambda) = 10 steps, in the middle of the horizons."""
+"""Between 0 and 1; the bootstrap takes effect at 1 / (1 - lambda) = 10 steps, in the middle of the horizons."""
 LEVEL = 0.99
-"""Of each interval, so that those of all rungs hold together with about 95 %."""
+"""Level of each interval, so that those of all rungs hold jointly with about 95 %."""
 
 Rewards = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From rewards, values and mask [N, T] to what the scores are weighted by."""
+"""From rewards, values and mask [N, T] to the weights of the scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """An estimator of the ladder and what is derived about it."""
+    """An estimator of the ladder and its exact second moment."""
 
     name: str
     weights: Rewards
@@ -42,7 +42,7 @@ class Rung:
     """Second moment at a horizon."""
     formula: str
     growth: str
-    """Of the formula for long episodes."""
+    """The formula for long episodes."""
     noise: float
     """Variance of each step's reward."""
 
@@ -111,17 +111,17 @@ def run(settings: Settings) -> Section:
     return Section(
         name="variance",
         title="How much the rungs scatter",
-        statement="A gradient estimate that weighs every action by the whole return has a variance that grows as the "
-        "cube of the episode's length; the reward to go leaves a third of it; with a value function it grows as the "
+        statement="A gradient estimate that weighs every action by the whole return has a variance that grows with the "
+        "cube of the episode's length; the reward to go leaves a third of it; with a value function it grows with the "
         "length itself.",
         formula="g = sum_t grad log pi(a_t | s_t) Psi_t,   E[g^2] = sum_t E[Psi_t^2]",
         method=f"{num_episodes} episodes at each H in {', '.join(map(str, horizons))}. Every action is one of two with "
-        "probability 1/2 and a score of +1 or -1; it changes no reward, so E[g] = 0. A step brings 1, plus normal "
+        "probability 1/2 and a score of +1 or -1; it changes no reward, so E[g] = 0. A step's reward is 1, plus normal "
         "noise of variance n = 1 in the rungs that know the value: without noise they would be 0. g of an episode is "
         "the gradient of `policy_gradient_loss` on the rung's own function. An exponent is the slope of log mean g^2 "
-        "against log H. Next to it stands the same fit through the exact formula: a polynomial with lower terms has "
+        "against log H. Next to it is the same fit through the exact formula: a polynomial with lower terms has "
         f"another slope at these H than at infinity. Intervals: {100 * LEVEL:g} % bootstrap over episodes, so that "
-        f"all {len(RUNGS)} hold together with 95 %. They agree when each holds its exact slope.",
+        f"all {len(RUNGS)} hold jointly with 95 %. The two agree when each interval contains its exact slope.",
         tables=[_exponents(measured), _largest(measured, horizons)],
         figures=[_figure(measured, horizons)],
         finding=_finding(measured, horizons),
@@ -135,8 +135,8 @@ def squared_gradients(rung: Rung, horizon: int, num_episodes: int, numbers: torc
     rewards = 1.0 + rung.noise**0.5 * torch.randn(shape, dtype=torch.float64, generator=numbers)
     values = torch.arange(horizon, 0, -1, dtype=torch.float64).expand(shape)
     mask = torch.ones(shape, dtype=torch.bool)
-    # One parameter an episode, so that one backward pass gives the estimate of each. At theta = 0 both actions have
-    # probability 1/2 and d/dtheta log sigmoid(2 * theta * sign) is the sign.
+    # One parameter per episode, so that one backward pass gives the estimate of each. At theta = 0 both actions have
+    # probability 1/2, and d/dtheta log sigmoid(2 * theta * sign) is the sign.
     theta = torch.zeros(num_episodes, 1, dtype=torch.float64, requires_grad=True)
     logprobs = F.logsigmoid(2.0 * theta * signs)
     weights = rung.weights(rewards, values, mask)
@@ -217,7 +217,7 @@ def _finding(measured: dict[str, Growth], horizons: tuple[int, ...]) -> str:
     return (
         f"{verdict} At H = {last} the reward to go leaves {share:.3f} of the whole return's second moment (exactly "
         f"{exact_share:.3f}; 1/3 for long H). The lecture's last step needs a qualification: an exact value with "
-        f"Monte Carlo returns still grows with slope {value.exponent.shown()}, as H(H+1)/2, for the noise of the "
+        f"Monte Carlo returns still grows with slope {value.exponent.shown()}, as H(H+1)/2, because the noise of the "
         f"whole future stays in it. Growth as H needs the bootstrap: lambda 0 gives {single.exponent.shown()}, lambda "
         f"{LAMBDA} {between.exponent.shown()} over these H, on its way to 1 once H is far beyond 1/(1 - lambda)."
     )

@@ -58,7 +58,7 @@ def test_the_table_says_how_many_episodes_a_ratio_of_1_takes():
     assert list(rows) == list(RUNGS)
     assert float(rows["gae, lambda 0"][2]) == pytest.approx(8.0, rel=0.2)
     hopeless = dict.fromkeys(RUNGS, 1e3)
-    assert table(scatter_of(measured(hopeless), 0), 8).rows[0][2] == "not told from infinity"
+    assert table(scatter_of(measured(hopeless), 0), 8).rows[0][2] == "cannot be told from infinity"
 
 
 def test_the_curves_begin_at_one_minibatch_and_double():
