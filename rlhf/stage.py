@@ -1,6 +1,6 @@
 """The frame of a training stage, shared by SFT, reward model and PPO: processes, run directory, data, model, loop."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,37 +8,26 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from rlhf.config import EvaluateConfig, EvaluateSettings
 from rlhf.config.reading.loader import save_config
 from rlhf.config.shared import (
     ChatSection,
     DataSection,
-    ModelSection,
-    OptimizerSection,
     StageConfig,
     StageSettings,
-    TuningSection,
 )
 from rlhf.data.reading.rows import stream_rows
 from rlhf.data.records import Prepared, Row
-from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
-from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.passes.compiled import compile_blocks, compiles
 from rlhf.models.passes.matrices import largest_matrix
 from rlhf.models.passes.rotary import choose_factors
-from rlhf.models.pretrained.adapters import base_of, is_adapter
-from rlhf.models.pretrained.loading import load_adapter
-from rlhf.models.pretrained.setup import Trainable, continued, make_trainable, save_adapter_base, save_model
-from rlhf.models.pretrained.vocabulary import fit_vocabulary
 from rlhf.training.loop import Loop, LoopSettings, Observer, Steps
-from rlhf.training.optimizer import MasterWeights, OptimizerSettings
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes, is_main_by_launch
 from rlhf.training.randomness import seed_everything
-from rlhf.training.storage.atomic import atomic_directory
 from rlhf.training.storage.checkpoint import JSON
 from rlhf.training.storage.fingerprint import content_digest, flattened, json_digest
 from rlhf.training.storage.run_directory import RunDirectory, is_complete
@@ -201,97 +190,6 @@ def fingerprint_with(config: StageSettings | EvaluateSettings, content: Sequence
 def load_rows(section: DataSection) -> Iterator[Row]:
     """Yield the rows that a data section names, as they are read."""
     return stream_rows(resolve(section.path), split=section.split, limit=section.limit, **section.naming)
-
-
-def trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTrainedTokenizerBase) -> Trainable:
-    """Load the model of a section with `load` and decide which weights are trained.
-
-    Args:
-        section: which model, and which of its weights are trained.
-        load: `load_causal_lm` or `load_scalar_lm`.
-        tokenizer: the model must have embeddings for its tokens.
-
-    Raises:
-        ConfigError: the tokenizer does not fit, or the config wants an adapter on weights that are saved nowhere.
-    """
-    if section.random_init and section.lora is not None:
-        raise ConfigError("model: lora on random_init would save an adapter without its base - train the model in full")
-    source = resolve(section.path)
-    if section.lora == "continue":
-        return going_on(source, tokenizer, trust_remote_code=section.trust_remote_code)
-    model = load(source, random_init=section.random_init, trust_remote_code=section.trust_remote_code)
-    return tuned(model, section, tokenizer, source)
-
-
-def tuned(model: PreTrainedModel, section: TuningSection, tokenizer: PreTrainedTokenizerBase, source: str) -> Trainable:
-    """Decide which weights of a loaded model are trained; `source` names it.
-
-    Raises:
-        ConfigError: the tokenizer does not fit.
-    """
-    if section.lora == "continue":
-        raise ConfigError(f"model.lora: continue, but {source or 'the model'} is no adapter - use lora: {{r: 16}}")
-    fit_vocabulary(model, tokenizer, source)
-    use_short_row_attention(model)
-    if is_adapter(source) and is_main_by_launch():
-        print(_what_was_merged(model, section, source), flush=True)
-    lora = None if section.lora is None else section.lora.model_dump()
-    return make_trainable(model, source, lora=lora, trainable_layers=section.trainable_layers)
-
-
-def going_on(source: str, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code: bool = False) -> Trainable:
-    """Load an adapter of a language model, which is trained further.
-
-    Raises:
-        ConfigError: the directory holds none, or it does not fit the tokenizer.
-    """
-    if not is_adapter(source):
-        raise ConfigError(
-            f"model.lora: continue needs the directory of an adapter in model.path, and {source} is none - use lora: "
-            "{r: 16} for a new one"
-        )
-    trained = continued(
-        load_adapter(source, trust_remote_code=trust_remote_code, is_trainable=True),
-        source,
-    )
-    fit_vocabulary(trained.model, tokenizer, source)
-    use_short_row_attention(trained.model)
-    return trained
-
-
-def _what_was_merged(model: PreTrainedModel, section: TuningSection, source: str) -> str:
-    merged = f"model.path: {source} is an adapter, and was merged into its base {base_of(source)}"
-    if not model.can_generate():
-        return f"{merged}: the result is a whole model"
-    if section.lora is not None:
-        return f"{merged}: a new adapter is trained on the sum - model.lora=continue goes on with the old one"
-    return f"{merged}: the sum is trained and saved as a whole model - model.lora=continue goes on with the adapter"
-
-
-def optimizer_settings(section: OptimizerSection) -> OptimizerSettings:
-    """Return the section as the optimizer takes it."""
-    return OptimizerSettings(**section.model_dump())
-
-
-def export(
-    trained: Trainable,
-    weights: MasterWeights,
-    tokenizer: PreTrainedTokenizerBase,
-    directory: Path,
-    extra: Callable[[Path], None] | None = None,
-) -> None:
-    """Save a trained model in float32, whole or not at all; `extra` adds files."""
-    with weights.in_full_precision(), atomic_directory(directory) as temporary:
-        if trained.adapter is not None and trained.starts_from_adapter:
-            save_adapter_base(trained, directory.with_name("base_model").absolute())
-        save_model(trained, tokenizer, temporary)
-        if extra is not None:
-            extra(temporary)
-
-
-def parameters_of(module: nn.Module, prefix: str = "") -> dict[str, nn.Parameter]:
-    """Return the trained parameters whose names start with `prefix`."""
-    return {name: p for name, p in module.named_parameters() if p.requires_grad and name.startswith(prefix)}
 
 
 def _what_counts(config: StageSettings | EvaluateSettings) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from rlhf.fetch import resolve
 from rlhf.models.pretrained.loading import context_length, limit_of
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import load_tokenizer
-from rlhf.stage import Frame, completed, export, fingerprint, frame, load_rows, optimizer_settings, trainable
+from rlhf.stage import Frame, completed, fingerprint, frame, load_rows
+from rlhf.stage_model import export, optimizer_settings, trainable
 from rlhf.training.batch_plan import BatchPlan
 from rlhf.training.loop import Observer
 from rlhf.training.optimizer import MasterWeights, Optimizer, ParameterGroup

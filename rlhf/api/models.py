@@ -22,7 +22,7 @@ from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language, all_eos_ids, eos_ids, load_tokenizer, with_pad
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
 from rlhf.models.reference import load_reference
-from rlhf.stage import going_on, tuned
+from rlhf.stage_model import going_on, tuned
 from rlhf.training.storage.fingerprint import content_digest
 
 Model = PreTrainedModel | PeftModel | str

@@ -23,7 +23,8 @@ from rlhf.ppo.rollout import Collector
 from rlhf.ppo.scoring.scorer import Scorer
 from rlhf.ppo.trainer import PPO, Generators
 from rlhf.rewards.component import Component
-from rlhf.stage import Frame, export, optimizer_settings, parameters_of, trainable
+from rlhf.stage import Frame
+from rlhf.stage_model import export, optimizer_settings, parameters_of, trainable
 from rlhf.training.optimizer import MasterWeights, Optimizer, ParameterGroup
 from rlhf.training.processes import Processes
 from rlhf.training.randomness import generator

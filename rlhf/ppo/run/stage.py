@@ -19,7 +19,8 @@ from rlhf.ppo.run.prompt_source import ListedPrompts
 from rlhf.ppo.run.steps import SHOWN, PPOSteps
 from rlhf.ppo.scoring.assembly import components, reward_inputs
 from rlhf.ppo.starts.assembly import make_resets, reset_inputs
-from rlhf.stage import Frame, completed, fingerprint, frame, load_rows, trainable
+from rlhf.stage import Frame, completed, fingerprint, frame, load_rows
+from rlhf.stage_model import trainable
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
 from rlhf.training.randomness import seed_everything
