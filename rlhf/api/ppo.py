@@ -233,13 +233,13 @@ class PPOTrainer(StageTrainer):
 
     def _ready(self, prompts: Sequence[GivenPrompt] | Sequence[Prompt]) -> list[Prompt]:
         given = list(several(prompts))
-        ready = [prompt for prompt in given if isinstance(prompt, Prompt)]
-        if len(ready) < len(given):
-            ready = self._encoded([prompt for prompt in given if not isinstance(prompt, Prompt)])
-        if len(ready) < len(given) or not given:
+        raw = [prompt for prompt in given if not isinstance(prompt, Prompt)]
+        encoded = self._encoded(raw) if raw or not given else []
+        if len(encoded) < len(raw):
             limit = self.config.prompts.max_length
-            raise DataError(f"rollout: {len(given) - len(ready)} of {len(given)} prompts are longer than {limit}")
-        return ready
+            raise DataError(f"rollout: {len(raw) - len(encoded)} of {len(given)} prompts are longer than {limit}")
+        fresh = iter(encoded)
+        return [prompt if isinstance(prompt, Prompt) else next(fresh) for prompt in given]
 
     def _encoded(self, prompts: GivenPrompts) -> list[Prompt]:
         source = given_prompts(prompts, self.config.prompts)

@@ -27,8 +27,7 @@ class Curve:
     x: list[float]
     y: list[float]
     low: list[float] | None = None
-    """Lower ends of the intervals of y; with `high`, or neither. Without them the curve is drawn dashed, as a "
-    "formula."""
+    """Lower ends of the intervals of y; with `high`, or neither. Without them the curve is dashed, as a formula is."""
     high: list[float] | None = None
 
     @classmethod

@@ -68,6 +68,13 @@ def test_prompts_are_texts_messages_or_rows_and_columns_reach_the_reward(tiny: M
         made.score(made.rollout(tiny.BEGINNINGS))
 
 
+def test_prepared_and_raw_prompts_may_be_mixed(tiny: ModuleType, workshop: Path) -> None:
+    made = tiny.ppo_trainer(workshop)
+    prepared = next(made.batches(tiny.BEGINNINGS))
+    mixed = [each if place % 2 else each.text for place, each in enumerate(prepared)]
+    assert [episode.prompt for episode in made.rollout(mixed).episodes] == [each.raw for each in prepared]
+
+
 def test_prompts_by_name_are_those_of_the_file(tiny: ModuleType, workshop: Path) -> None:
     histories = []
     for prompts in (tiny.prompt_rows(workshop), workshop / "prompts.jsonl", str(workshop / "prompts.jsonl")):
