@@ -4,7 +4,7 @@ import json
 import math
 
 from rlhf.data.bad_rows import BadRow
-from rlhf.data.messages import checked_message, encodable, unexpected, without_nulls
+from rlhf.data.conversations.messages import checked_message, encodable, unexpected, without_nulls
 from rlhf.data.records import Message, Row, Tools
 
 

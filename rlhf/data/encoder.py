@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.data.chat import Chat
+from rlhf.data.conversations.chat import Chat
 from rlhf.data.records import Message, Tools
 from rlhf.errors import ConfigError
 

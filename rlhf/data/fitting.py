@@ -5,10 +5,10 @@ from typing import NotRequired, TypedDict
 
 from rlhf.data import cells
 from rlhf.data.bad_rows import BadRow, OnBadRow
+from rlhf.data.conversations.system import System, with_system
 from rlhf.data.intake import OnEmpty
 from rlhf.data.over_long import OverLong
 from rlhf.data.records import Message, Row
-from rlhf.data.system import System, with_system
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

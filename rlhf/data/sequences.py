@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from rlhf.data import cells
-from rlhf.data.answers import sequences, whole
 from rlhf.data.bad_rows import BadRow
-from rlhf.data.conversation import Conversation, TokenSequence, up_to
+from rlhf.data.conversations.answers import sequences, whole
+from rlhf.data.conversations.conversation import Conversation, TokenSequence, up_to
+from rlhf.data.conversations.messages import goes_on, with_continuation
 from rlhf.data.encoder import Encoder
-from rlhf.data.messages import goes_on, with_continuation
 from rlhf.data.records import Message, Prompt, Row
 
 

@@ -11,7 +11,7 @@ from typing import Literal, Unpack
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.data import cells
-from rlhf.data.conversation import TokenSequence
+from rlhf.data.conversations.conversation import TokenSequence
 from rlhf.data.encoder import Encoder
 from rlhf.data.fitting import Fitting, FittingKeys
 from rlhf.data.intake import (

@@ -1,8 +1,8 @@
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from rlhf.data.answers import sequences
-from rlhf.data.conversation import Conversation
+from rlhf.data.conversations.answers import sequences
+from rlhf.data.conversations.conversation import Conversation
 from rlhf.data.encoder import Encoder
 from rlhf.errors import ConfigError, DataError
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rlhf import PPOSettings, PPOTrainer
+from rlhf.data.conversations.messages import with_continuation
 from rlhf.data.demonstrations import prepare_demonstrations
-from rlhf.data.messages import with_continuation
 from rlhf.data.records import Row
 from rlhf.data.tokenization import prepare_pairs
 from rlhf.errors import DataError

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from rlhf.data.batching import padded
-from rlhf.data.messages import with_continuation
+from rlhf.data.conversations.messages import with_continuation
 from rlhf.errors import ConfigError, RewardError
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.pretrained.loading import context_length

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.data import cells
 from rlhf.data.batching import padded
+from rlhf.data.conversations.messages import with_continuation
 from rlhf.data.encoder import Encoder
-from rlhf.data.messages import with_continuation
 from rlhf.data.records import Row
 from rlhf.errors import RewardError
 from rlhf.functional.token_budget import token_budget_batches

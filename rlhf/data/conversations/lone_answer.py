@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import takewhile
 
 from rlhf.data.bad_rows import BadRow
-from rlhf.data.conversation import Conversation, TokenSequence, before_answer, rendered
+from rlhf.data.conversations.conversation import Conversation, TokenSequence, before_answer, rendered
 from rlhf.data.encoder import Encoder
 
 _PROBE = "The-answer-goes-here"

@@ -9,10 +9,10 @@ thought before. Then no single text holds all answers as they were said, and eac
 
 from collections.abc import Sequence
 
-from rlhf.data.chat import Span
-from rlhf.data.conversation import Conversation, TokenSequence, before_answer, rendered, up_to
+from rlhf.data.conversations.chat import Span
+from rlhf.data.conversations.conversation import Conversation, TokenSequence, before_answer, rendered, up_to
+from rlhf.data.conversations.lone_answer import answer_apart, num_shared
 from rlhf.data.encoder import Encoder
-from rlhf.data.lone_answer import answer_apart, num_shared
 
 
 def sequences(conversation: Conversation, turns: Sequence[int], encoder: Encoder) -> list[TokenSequence]:
