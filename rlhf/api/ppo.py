@@ -156,13 +156,15 @@ class PPOTrainer(StageTrainer):
         """Let the policy respond to this process's share of the prompts, `num_samples_per_prompt` times each.
 
         Raises:
-            DataError: there are no prompts, or one does not fit.
-            ConfigError: the responses cannot be divided over processes and minibatches.
+            DataError: there are fewer prompts than processes, or one does not fit.
         """
         ready = self._ready(prompts)
         self._begin(None)
         check_context(self.parts, ready)
-        check_shares(self.config, self.processes, len(ready) * self.config.num_samples_per_prompt)
+        if len(ready) < self.processes.num:
+            raise DataError(
+                f"rollout: {len(ready)} prompts for {self.processes.num} processes - give each at least one"
+            )
         return self.ppo.rollout(ready[self.processes.rank :: self.processes.num])
 
     def score(self, rollout: Sampled) -> Scored:
@@ -181,8 +183,10 @@ class PPOTrainer(StageTrainer):
             scores: what `score` returned, or your own numbers, one per response of this process.
 
         Raises:
+            ConfigError: the responses cannot be divided over processes and minibatches.
             GuardStop: something is not finite, or the KL is beyond `kl_control.max_kl`.
         """
+        check_shares(self.config, self.processes, int(self.processes.sums([len(rollout.episodes)])[0]))
         scored = scores if isinstance(scores, Scored) else given_scores(scores, rollout.episodes)
         return self.ppo.make_experience(rollout, scored)
 

@@ -133,8 +133,10 @@ def test_what_makes_no_sense_is_refused(tiny: ModuleType, workshop: Path) -> Non
         made.train("The film")
     with pytest.raises(DataError, match="prompt 2: expected text, a list of messages, or a mapping"):
         made.train(["A", 7])  # type: ignore[list-item]
+    few = made.rollout(tiny.BEGINNINGS[:3])  # any number, to look at
+    assert len(few.completions) == 3
     with pytest.raises(ConfigError, match=r"episodes of a rollout \(3\) must be a multiple .* nearest valid: 2 or 4"):
-        made.rollout(tiny.BEGINNINGS[:3])
+        made.make_experience(few, made.score(few))
     made.train(tiny.BEGINNINGS)
     with pytest.raises(ConfigError, match="has done 1 steps already"):
         made.train(tiny.BEGINNINGS)
