@@ -65,6 +65,7 @@ def test_an_adapter_that_was_merged_is_said_to_be(workshop, adapter, tmp_path, c
 
 
 def test_continue_trains_the_same_adapter_on_the_same_base(workshop, adapter, tmp_path, capsys) -> None:
+    # huggingface/trl#3684: SFT and then RL on one adapter, without merging it in between.
     policy = _sft(workshop, adapter, tmp_path, lora="continue")
     assert "was merged" not in capsys.readouterr().out
     config = json.loads((policy / "adapter_config.json").read_text())
@@ -86,6 +87,7 @@ def _ppo(tiny, workshop, adapter, **changes):
 
 @torch.no_grad()
 def test_the_reference_is_the_adapter_as_it_was(tiny, workshop, adapter) -> None:
+    # huggingface/trl#1340 and #495: the base alone was the reference, and the KL was large at the first step.
     made = tiny.parts(_ppo(tiny, workshop, adapter))
     rollout = tiny.collected(made).rollout
     assert torch.equal(rollout.logprobs, rollout.ref_logprobs)

@@ -169,6 +169,7 @@ def instruct(workshop, tmp_path):
 
 
 def test_rollouts_ignore_generation_config_and_say_so_once(tiny, workshop, instruct, capsys) -> None:
+    # verl-project/verl#7270: rollouts took the checkpoint's repetition_penalty, and the training pass did not.
     rollouts = []
     for path in (instruct, workshop / "policy"):
         made = tiny.parts(tiny.ppo_config(workshop, model__path=str(path)))

@@ -2,10 +2,12 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, Phi3Config, PhimoeConfig
 
 from rlhf import generate
@@ -15,7 +17,7 @@ from rlhf.doctor.examination import assembled, checked
 from rlhf.errors import ConfigError
 from rlhf.models.passes.rotary import choose_factors, steady_length
 from rlhf.models.policy import sequence_logprobs
-from rlhf.models.pretrained.loading import check_positions, context_length, load_scalar_lm
+from rlhf.models.pretrained.loading import check_positions, context_length, load_causal_lm, load_scalar_lm
 from rlhf.reward_model import train_reward_model
 from rlhf.rewards.kinds.model import ModelReward
 from rlhf.sampling.sampler import sample
@@ -223,3 +225,24 @@ def test_a_reward_model_is_trained_up_to_the_limit(phi3, tmp_path) -> None:
     given |= {"steps": 1, "batch_size": 4}
     with pytest.raises(ConfigError, match=r"has 16 positions \(beyond them .* - lower max_length \(64\) to 16 or less"):
         train_reward_model(RewardModelConfig.model_validate(given))
+
+
+def test_two_processes_fix_the_same_factors_under_a_continued_adapter(
+    small, tiny, workshop, tmp_path, in_two_processes
+) -> None:
+    path = small.save(_longrope(small), tmp_path / "phi3", tiny)
+    adapter = get_peft_model(load_causal_lm(path), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    for name, parameter in adapter.named_parameters():
+        if "lora_B" in name:
+            parameter.data.fill_(0.05)
+    adapter.peft_config["default"].base_model_name_or_path = path
+    adapter.save_pretrained(tmp_path / "adapter")
+    tiny.give_tokenizer(tmp_path / "adapter")
+    changes = {"model__path": str(tmp_path / "adapter"), "model__lora": "continue", "output_dir": str(tmp_path / "ppo")}
+    config = tiny.ppo_config(workshop, **changes, reset=tiny.reset_section(workshop, 0.5), steps=1)
+    (tmp_path / "ppo.yaml").write_text(json.dumps(config.model_dump(mode="json")))
+    said = in_two_processes([sys.executable, "-m", "rlhf", "ppo", "--config", str(tmp_path / "ppo.yaml")])
+    assert [text.count("policy: rotary factors (longrope) change beyond 16 tokens") for text in said] == [1, 0]
+    (first,) = [row for row in tiny.logged(tmp_path / "ppo") if "objective/kl" in row]
+    assert first["objective/kl"] == 0 and first["val/first_ratio_deviation"] == 0
+    assert (tmp_path / "ppo" / "policy" / "adapter_model.safetensors").is_file()
