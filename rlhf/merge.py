@@ -9,10 +9,8 @@ from rlhf.models.pretrained.loading import load_causal_lm
 from rlhf.models.pretrained.setup import Trainable, save_model
 from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
+from rlhf.ppo.run.assembly import VALUE_HEAD
 from rlhf.training.storage.atomic import atomic_directory
-
-BESIDE = "value_head.safetensors"
-"""PPO saves it with a policy; it is copied along."""
 
 
 def merge(adapter: str, output: Path) -> Path:
@@ -39,6 +37,6 @@ def merge(adapter: str, output: Path) -> Path:
     fit_vocabulary(model, tokenizer, source)
     with atomic_directory(output.absolute()) as temporary:
         save_model(Trainable(model=model, adapter=None, source=source), tokenizer, temporary)
-        if (Path(source) / BESIDE).is_file():
-            shutil.copy(Path(source) / BESIDE, temporary / BESIDE)
+        if (Path(source) / VALUE_HEAD).is_file():
+            shutil.copy(Path(source) / VALUE_HEAD, temporary / VALUE_HEAD)
     return output

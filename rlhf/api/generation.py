@@ -19,9 +19,7 @@ from rlhf.evaluation.generate import answers
 from rlhf.evaluation.respond import Policy, load_policy
 from rlhf.fetch import resolve
 from rlhf.models.passes.anatomy import check_logits
-from rlhf.models.passes.attention import use_short_row_attention
-from rlhf.models.pretrained.loading import frozen_in
-from rlhf.models.pretrained.vocabulary import fit_vocabulary
+from rlhf.models.reference import made_frozen
 from rlhf.supervised_run import Source
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
@@ -81,9 +79,7 @@ def answering(
     language, name = given_language(tokenizer, model, section), name_of_model(model) or type(model).__name__
     own = _merged(copy.deepcopy(model))
     check_logits(own, name)
-    use_short_row_attention(own)
-    fit_vocabulary(own, language.tokenizer, name)
-    frozen = frozen_in(own, dtype).to(device)  # type: ignore[arg-type]  # decorated without types
+    frozen = made_frozen(own, name, language.tokenizer, dtype, device)
     return Policy(path=name, model=frozen, tokenizer=language.tokenizer, eos_ids=language.eos_ids)
 
 

@@ -17,11 +17,11 @@ from rlhf.fetch import resolve
 from rlhf.models.passes.anatomy import check_logits, switch_off_dropout
 from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.pretrained.chat_template import use_chat_template
-from rlhf.models.pretrained.loading import frozen_in, load_causal_lm, load_scalar_lm, scalar_head, with_new_head
+from rlhf.models.pretrained.loading import load_causal_lm, load_scalar_lm, scalar_head, with_new_head
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language, all_eos_ids, eos_ids, load_tokenizer, with_pad
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
-from rlhf.models.reference import load_reference
+from rlhf.models.reference import load_reference, made_frozen
 from rlhf.stage_model import going_on, tuned
 from rlhf.training.storage.fingerprint import content_digest
 
@@ -152,9 +152,7 @@ def given_reference(
         return load_reference(resolve(reference), language.tokenizer, dtype, device)
     name = name_of_model(reference)
     check_logits(plain(reference), name)
-    fit_vocabulary(reference, language.tokenizer, name)
-    use_short_row_attention(reference)
-    return frozen_in(reference, dtype).to(device)  # type: ignore[arg-type,no-any-return]  # decorated without types
+    return made_frozen(reference, name, language.tokenizer, dtype, device)
 
 
 def weights_digest(model: torch.nn.Module) -> str:

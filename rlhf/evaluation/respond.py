@@ -14,13 +14,12 @@ from rlhf.data.batching import collate_prompts, padded
 from rlhf.data.records import Prompt
 from rlhf.errors import ConfigError
 from rlhf.functional.token_budget import token_budget_batches
-from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.passes.rotary import choose_factors
 from rlhf.models.policy import sequence_logprobs
 from rlhf.models.pretrained.generation import sampling_settings
-from rlhf.models.pretrained.loading import check_positions, frozen_in, load_causal_lm
+from rlhf.models.pretrained.loading import check_positions, load_causal_lm
 from rlhf.models.pretrained.tokenizer import eos_ids, load_tokenizer
-from rlhf.models.pretrained.vocabulary import fit_vocabulary
+from rlhf.models.reference import made_frozen
 from rlhf.sampling.batched import Decoding, sample_in_batches
 from rlhf.sampling.filters import Filters
 
@@ -57,10 +56,7 @@ def load_policy(path: str, dtype: torch.dtype, device: torch.device, chat: Mappi
         ConfigError: there is no model or no tokenizer, or they do not fit together.
     """
     tokenizer = load_tokenizer(path, **(chat or {}))
-    model = load_causal_lm(path)
-    use_short_row_attention(model)
-    fit_vocabulary(model, tokenizer, path)
-    model = frozen_in(model, dtype).to(device)  # type: ignore[arg-type]  # decorated without types
+    model = made_frozen(load_causal_lm(path), path, tokenizer, dtype, device)
     return Policy(path=path, model=model, tokenizer=tokenizer, eos_ids=eos_ids(path, tokenizer))
 
 

@@ -70,8 +70,18 @@ def load_reference(
             f"reference: {source} has another tokenizer ({len(own)} ids, {theirs[:8]}) than the policy "
             f"({len(tokenizer)} ids, {ours[:8]}), so no KL is defined - take a model with the policy's tokenizer"
         )
-    model = load_causal_lm(source)
-    fit_vocabulary(model, tokenizer, source)
+    return made_frozen(load_causal_lm(source), source, tokenizer, dtype, device)
+
+
+def made_frozen(
+    model: PreTrainedModel, name: str, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    """Make a loaded language model ready to be asked and never trained, in place; `name` is for messages.
+
+    Raises:
+        ConfigError: the tokenizer does not fit.
+    """
+    fit_vocabulary(model, tokenizer, name)
     use_short_row_attention(model)
     return frozen_in(model, dtype).to(device)  # type: ignore[arg-type,no-any-return]  # decorated without types
 
