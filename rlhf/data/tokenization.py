@@ -136,20 +136,26 @@ def prepare_prompts(
         DataError: a row cannot be used, or none is left.
         ConfigError: the tokenizer lacks a chat template for messages.
     """
-    known = typed(rows, [DatasetType.PROMPT], Fitting(**fitting).on_bad_row)
-    return alike(known, prompt_maker(tokenizer, **fitting), Fitting(**fitting).on_bad_row)
+    fit = Fitting(**fitting)
+    known = typed(rows, [DatasetType.PROMPT], fit.on_bad_row)
+    return alike(known, _prompt_maker(tokenizer, fit), fit.on_bad_row)
 
 
 def prompt_maker(
     tokenizer: PreTrainedTokenizerBase,
     **fitting: Unpack[FittingKeys],
 ) -> Callable[[Row], Outcome[Prompt]]:
-    """Return what `prepare_prompts` does to each row."""
+    """Return what `prepare_prompts` does to each row, for rows that come one by one."""
     fit = Fitting(**fitting)
+    make = _prompt_maker(tokenizer, fit)
+    return tolerant(lambda given: make(in_our_columns(given, [DatasetType.PROMPT]).row), fit.on_bad_row)
+
+
+def _prompt_maker(tokenizer: PreTrainedTokenizerBase, fit: Fitting) -> Callable[[Row], Outcome[Prompt]]:
+    """Return what is done to a row in our columns."""
     encoder = Encoder(tokenizer, append_eos=False)
 
-    def make(given: Row) -> Outcome[Prompt]:
-        row = in_our_columns(given, [DatasetType.PROMPT]).row
+    def make(row: Row) -> Outcome[Prompt]:
         if "prompt" not in row.values:
             raise untyped(row, [DatasetType.PROMPT])
         raw = fit.field(row, "prompt")
@@ -163,7 +169,7 @@ def prompt_maker(
             return Outcome(None, "dropped_long")
         return Outcome(prompt_of(row, raw, text, kept), fate_of(kept, ids))
 
-    return tolerant(make, fit.on_bad_row)
+    return make
 
 
 def _columns_of(kind: DatasetType) -> tuple[str, ...]:
