@@ -7,11 +7,13 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlhf.config.reward_model import DepthSection
 from rlhf.config.shared import ModelSection, OptimizerSection, TuningSection
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.pretrained.adapters import base_of, is_adapter
+from rlhf.models.pretrained.depth import keep_first_blocks
 from rlhf.models.pretrained.loading import load_adapter
 from rlhf.models.pretrained.setup import Trainable, continued, make_trainable, save_adapter_base, save_model
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
@@ -41,13 +43,15 @@ def trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTra
 
 
 def tuned(model: PreTrainedModel, section: TuningSection, tokenizer: PreTrainedTokenizerBase, source: str) -> Trainable:
-    """Decide which weights of a loaded model are trained; `source` names it.
+    """Decide which blocks of a loaded model are kept and which weights are trained; `source` names it.
 
     Raises:
-        ConfigError: the tokenizer does not fit.
+        ConfigError: the tokenizer does not fit, or the model has fewer blocks than are kept or trained.
     """
     if section.lora == "continue":
         raise ConfigError(f"model.lora: continue, but {source or 'the model'} is no adapter - use lora: {{r: 16}}")
+    if isinstance(section, DepthSection) and section.num_layers is not None:
+        keep_first_blocks(model, section.num_layers)
     fit_vocabulary(model, tokenizer, source)
     use_short_row_attention(model)
     if is_adapter(source) and is_main_by_launch():

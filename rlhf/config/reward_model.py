@@ -15,13 +15,27 @@ from rlhf.config.shared import (
     PairSection,
     StageConfig,
     StageSettings,
+    TuningSection,
     check_one_length,
 )
+
+
+class DepthSection(TuningSection):
+    """Which blocks a reward model has, and which of its weights are trained."""
+
+    num_layers: Count | None = Field(
+        None, description="keep only this many of the first blocks: a smaller and faster reward model; null keeps all"
+    )
+
+
+class DepthModelSection(DepthSection, ModelSection):
+    """Which model is loaded, how much of it is kept, and which weights are trained."""
 
 
 class RewardSettings(StageSettings):
     """How a reward model learns: all settings except the sources of model and data."""
 
+    model: DepthSection = DepthSection()
     data: PairFittingSection = Field(PairFittingSection(), description="what happens to pairs that do not fit")
     eval_data: PairFittingSection | None = Field(None, description="the same for held-out ones; null: as data")
     demonstrations: FittingSection | None = Field(None, description="the same for demonstrations; null: as data")
@@ -50,7 +64,7 @@ class RewardSettings(StageSettings):
 class RewardModelConfig(RewardSettings, StageConfig):
     """A scalar model trained on preference pairs."""
 
-    model: ModelSection
+    model: DepthModelSection
     data: PairSection = Field(description="pairs: chosen and rejected, with or without prompt, optional margin")
     eval_data: PairSection | None = Field(None, description="held-out pairs for accuracy, calibration and margin")
     demonstrations: DataSection | None = Field(

@@ -1,4 +1,4 @@
-"""Loading models, with clear errors, and choosing which weights are trained."""
+"""Loading models, with clear errors."""
 
 import copy
 from pathlib import Path
@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from rlhf.errors import ConfigError
-from rlhf.models.passes.anatomy import blocks, check_logits, final_norm, switch_off_dropout, trunk
+from rlhf.models.passes.anatomy import check_logits, switch_off_dropout, trunk
 from rlhf.models.passes.rotary import steady_length, why_steady
 from rlhf.models.pretrained.adapters import base_of, is_adapter, trained_head
 from rlhf.models.pretrained.place import check_exists
@@ -123,23 +123,6 @@ def scalar_head(model: PreTrainedModel) -> nn.Linear:
     raise ConfigError(
         f"{type(model).__name__} has no linear head named score - only a causal language model can be a reward model"
     )
-
-
-def freeze_all_but_top(model: PreTrainedModel, num_layers: int) -> None:
-    """Train only the last `num_layers` blocks, the final norm and a scalar head; the backward pass stops below them.
-
-    Raises:
-        ConfigError: the model has fewer blocks.
-    """
-    stack = blocks(model)
-    if num_layers > len(stack):
-        raise ConfigError(
-            f"model.trainable_layers: {num_layers}, but the model has {len(stack)} blocks - use at most that"
-        )
-    model.requires_grad_(False)
-    for part in [*stack[len(stack) - num_layers :], final_norm(model), getattr(model, "score", None)]:
-        if part is not None:
-            part.requires_grad_(True)
 
 
 def frozen_in(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:

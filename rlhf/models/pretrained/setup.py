@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from rlhf.errors import ConfigError
 from rlhf.models.passes.anatomy import check_logits
 from rlhf.models.pretrained.adapters import add_lora, base_of, base_state, is_adapter, merged_state, remember_base
-from rlhf.models.pretrained.loading import freeze_all_but_top
+from rlhf.models.pretrained.depth import freeze_all_but_top
 from rlhf.models.pretrained.quiet import quiet_transformers
 from rlhf.models.pretrained.tokenizer import all_eos_ids
 

@@ -12,7 +12,7 @@ from rlhf.models.passes.anatomy import hidden_states
 from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.passes.frozen import num_frozen_blocks, split_trunk
 from rlhf.models.policy import PolicyWithValueHead
-from rlhf.models.pretrained.loading import freeze_all_but_top
+from rlhf.models.pretrained.depth import freeze_all_but_top
 from rlhf.models.pretrained.setup import make_trainable
 from rlhf.training.optimizer import MasterWeights
 

@@ -12,7 +12,7 @@ from rlhf.models.passes.head import head_logprobs
 from rlhf.models.passes.matrices import frozen_matrices, largest_matrix, model_matrices
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.pretrained.adapters import add_lora
-from rlhf.models.pretrained.loading import freeze_all_but_top
+from rlhf.models.pretrained.depth import freeze_all_but_top
 
 LENGTH, PREDICTED = 11, 4
 IDS = torch.arange(3, 3 + 2 * LENGTH).view(2, LENGTH)

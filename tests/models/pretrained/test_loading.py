@@ -11,7 +11,6 @@ from rlhf.errors import ConfigError
 from rlhf.models.pretrained.loading import (
     check_positions,
     context_length,
-    freeze_all_but_top,
     frozen_in,
     load_causal_lm,
     load_scalar_lm,
@@ -126,33 +125,6 @@ def test_an_encoder_is_no_reward_model(tmp_path):
     BertForSequenceClassification(config).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="BertForSequenceClassification has no linear head named score"):
         load_scalar_lm(str(tmp_path), new_head=False)
-
-
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gemma2"])
-def test_only_the_top_is_trained_and_the_backward_pass_stops_below(tiny_model, family):
-    model = tiny_model(family, **({"n_layer": 3} if family == "gpt2" else {"num_hidden_layers": 3}))
-    freeze_all_but_top(model, 1)
-    names = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert names == {
-        name for name, _ in model.named_parameters() if ".2." in name or name.split(".")[-2] in ("norm", "ln_f")
-    }
-    reached = []
-    stack = model.transformer.h if family == "gpt2" else model.model.layers
-    for block in stack:
-        block.register_forward_hook(
-            lambda _, __, out: reached.append((out[0] if isinstance(out, tuple) else out).requires_grad)
-        )
-    model(IDS).logits.sum().backward()
-    assert reached == [False, False, True]
-    assert {name for name, p in model.named_parameters() if p.grad is not None} == names
-
-
-def test_the_head_of_a_scalar_model_is_trained_with_the_top(saved):
-    scalar = load_scalar_lm(saved[1], new_head=True)
-    freeze_all_but_top(scalar, 2)
-    assert scalar.score.weight.requires_grad and not scalar.model.embed_tokens.weight.requires_grad
-    with pytest.raises(ConfigError, match=r"model\.trainable_layers: 3, but the model has 2 blocks"):
-        freeze_all_but_top(scalar, 3)
 
 
 def test_frozen_weights_are_rounded_but_not_buffers_and_heads(saved):
