@@ -44,11 +44,12 @@ $(BIN)/python:
 		{ echo "rlhf needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
+# -qq leaves pip its errors and takes its warnings, which are about this machine's package index and help no user.
 # A stamp newer than its inputs means that nothing is to be installed.
 $(VENV)/.installed-demo: EXTRAS := demo,tracking
 $(VENV)/.installed-test: EXTRAS := demo,lab,lexicon,tracking,test
 $(VENV)/.installed-dev: EXTRAS := demo,lab,lexicon,tracking,test,dev
 $(VENV)/.installed-%: $(INPUTS) | $(BIN)/python
 	@echo "installing rlhf-ppo[$(EXTRAS)] into $(VENV) (the first time downloads torch and transformers) ..."
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@

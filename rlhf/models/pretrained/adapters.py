@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.errors import ConfigError
+from rlhf.models.pretrained.quiet import quiet_transformers
 
 BASE = "base_model.json"
 """Beside a saved adapter: how its base is found after both were moved together."""
@@ -72,7 +73,8 @@ def add_lora(
         target_modules=target_modules,
         task_type=TaskType.SEQ_CLS if hasattr(model, "score") else TaskType.CAUSAL_LM,
     )
-    return get_peft_model(model, adapters)
+    with quiet_transformers():
+        return get_peft_model(model, adapters)
 
 
 def trained_head(head: nn.Module) -> nn.Module:

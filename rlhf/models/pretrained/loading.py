@@ -63,7 +63,8 @@ def load_adapter(path: str, *, trust_remote_code: bool = False, is_trainable: bo
     if (Path(path) / "tokenizer_config.json").is_file():
         fit_vocabulary(model, load_tokenizer(path, trust_remote_code=trust_remote_code), path)
     try:
-        return PeftModel.from_pretrained(model, path, is_trainable=is_trainable)
+        with quiet_transformers():
+            return PeftModel.from_pretrained(model, path, is_trainable=is_trainable)
     except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
         raise unloadable(PeftModel, path, problem) from None
 

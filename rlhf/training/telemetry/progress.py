@@ -6,13 +6,19 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskProgressColumn, TextColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Column
+from rich.text import Text
+
+_BAR_WIDTH = 16
+"""Columns of the bar itself: at 80 columns one or two metrics fit behind it."""
 
 
 class Progress:
-    """Shows step, total, rate, remaining time and a few metrics on stderr."""
+    """Shows step, share done, pace, time left and, where there is room, a few metrics on stderr."""
 
     def __init__(
         self,
@@ -42,27 +48,28 @@ class Progress:
         self._interval = interval
         self._stream = stream or sys.stderr
         self._clock = clock
-        self._start_time = self._shown_time = clock()
-        self._bar = _bar(self._stream) if enabled and self._stream.isatty() else None
-        self._task: TaskID | None = None
+        self._start_time = self._shown_time = self._step_time = clock()
+        self._metrics: list[str] = []
+        self._bar = self._made_bar() if enabled and self._stream.isatty() else None
         self._is_plain = enabled and self._bar is None
 
     def update(self, step: int, metrics: Mapping[str, float] | None = None) -> None:
         """Report that `step` steps are complete, with the metrics to show."""
-        self._step = step
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in (metrics or {}).items())
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=step, metrics=shown)
-        elif self._is_plain and (step >= self.total or self._clock() - self._shown_time >= self._interval):
-            self._shown_time = self._clock()
-            print(self._line(shown), file=self._stream, flush=True)
+        self._step, self._step_time = step, self._clock()
+        self._metrics = [f"{name} {value:.4g}" for name, value in (metrics or {}).items()]
+        if self._bar is not None:
+            for task in self._bar.task_ids:
+                self._bar.update(task, completed=step)
+        elif self._is_plain and (step >= self.total or self._step_time - self._shown_time >= self._interval):
+            self._shown_time = self._step_time
+            print(self._line(), file=self._stream, flush=True)
 
     def __enter__(self) -> Self:
         """Start the clock, and the bar on a terminal."""
-        self._start_time = self._shown_time = self._clock()
+        self._start_time = self._shown_time = self._step_time = self._clock()
         if self._bar is not None:
             self._bar.start()
-            self._task = self._bar.add_task(self.description, total=self.total, completed=self._start, metrics="")
+            self._bar.add_task(self.description, total=self.total, completed=self._start)
         return self
 
     def __exit__(
@@ -72,24 +79,87 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def _line(self, shown: str) -> str:
-        seconds = max(self._clock() - self._start_time, 1e-9)
-        rate = (self._step - self._start) / seconds
-        remaining = _duration((self.total - self._step) / rate) if rate > 0 else "unknown"
-        line = f"{self.description}: step {self._step}/{self.total}  {rate:.2f} steps/s  remaining {remaining}"
-        return f"{line}  {shown}" if shown else line
+    @property
+    def _seconds_per_step(self) -> float | None:
+        """The mean over the steps of this run; None before the first is done."""
+        done = self._step - self._start
+        return max(self._step_time - self._start_time, 1e-9) / done if done > 0 else None
+
+    def _pace(self) -> str:
+        seconds = self._seconds_per_step
+        if seconds is None:
+            return "first step"
+        return f"{seconds:.1f} s/step" if seconds > 1.0 else f"{1.0 / seconds:.2f} steps/s"
+
+    def _left(self) -> str:
+        """Return the time left, counted down between two steps; before the first, the time passed."""
+        since_step = self._clock() - self._step_time
+        seconds = self._seconds_per_step
+        if seconds is None:
+            return f"{_duration(since_step)} passed"
+        return f"{_duration(max((self.total - self._step) * seconds - since_step, 0.0))} left"
+
+    def _line(self) -> str:
+        step = f"step {self._step}/{self.total} ({self._step / self.total:.0%})"
+        return "  ".join([f"{self.description}: {step}", self._pace(), self._left(), *self._metrics])
+
+    def _made_bar(self) -> RichProgress:
+        """Return a bar as wide as the terminal; its last column, the metrics, takes what the others leave."""
+        return RichProgress(
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+            BarColumn(_BAR_WIDTH),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TaskProgressColumn(table_column=Column(no_wrap=True)),
+            _Said(self._pace),
+            _Said(self._left),
+            _Metrics(lambda: self._metrics),
+            console=Console(file=self._stream),
+            expand=True,
+        )
 
 
-def _bar(stream: TextIO) -> RichProgress:
-    return RichProgress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[metrics]}", markup=False),
-        console=Console(file=stream),
-    )
+class _Said(ProgressColumn):
+    """A column whose text a function returns."""
+
+    max_refresh = None
+
+    def __init__(self, text: Callable[[], str]) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._text = text
+
+    def render(self, task: Task) -> Text:
+        return Text(self._text())
+
+
+class _Metrics(ProgressColumn):
+    """The column that gives way: as many whole metrics as fit, never half a number."""
+
+    max_refresh = None
+
+    def __init__(self, metrics: Callable[[], list[str]]) -> None:
+        super().__init__(Column(ratio=1, no_wrap=True))
+        self._metrics = metrics
+
+    def render(self, task: Task) -> "_Fitting":
+        return _Fitting(self._metrics())
+
+
+class _Fitting:
+    """Words in one line, as many from the front as the width allows."""
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = words
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the line."""
+        num = len(self._words)
+        while num and len("  ".join(self._words[:num])) > options.max_width:
+            num -= 1
+        yield Text("  ".join(self._words[:num]))
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """Ask for nothing, and take what is left."""
+        return Measurement(0, options.max_width)
 
 
 def _duration(seconds: float) -> str:
