@@ -1,7 +1,8 @@
-"""Lists every key of a configuration, as `rlhf VERB --help` prints it."""
+"""Lists the keys of a configuration, as `rlhf VERB --help` and `--help-all` print them."""
 
 import json
 import textwrap
+from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from pydantic import BaseModel
@@ -12,29 +13,132 @@ _WIDTH = 100
 """Columns of the printed page."""
 
 
-def describe(model: type[BaseModel]) -> str:
-    """List every key of a schema with its type, range, default, and meaning with the unit.
+COMMON_KEYS = {
+    "sft": (
+        "output_dir",
+        "model.path",
+        "model.lora",
+        "model.trainable_layers",
+        "data.path",
+        "data.max_length",
+        "eval_data.path",
+        "epochs",
+        "steps",
+        "batch_size",
+        "optimizer.learning_rate",
+        "checkpoints.every",
+    ),
+    "reward_model": (
+        "output_dir",
+        "model.path",
+        "model.lora",
+        "model.trainable_layers",
+        "data.path",
+        "data.max_length",
+        "eval_data.path",
+        "demonstrations.path",
+        "epochs",
+        "steps",
+        "batch_size",
+        "optimizer.learning_rate",
+    ),
+    "ppo": (
+        "output_dir",
+        "model.path",
+        "model.lora",
+        "model.trainable_layers",
+        "prompts.path",
+        "rewards.N.kind",
+        "rewards.N.path",
+        "steps",
+        "rollout_batch_size",
+        "sampling.max_new_tokens",
+        "kl_coef",
+        "optimizer.learning_rate",
+    ),
+    "generate": (
+        "model",
+        "prompts.path",
+        "prompts.max_length",
+        "prompts.limit",
+        "output",
+        "samples_per_prompt",
+        "decoding.max_new_tokens",
+        "decoding.temperature",
+        "decoding.stop_strings",
+        "decoding.filters",
+        "precision",
+        "seed",
+    ),
+    "evaluate": (
+        "output_dir",
+        "policies",
+        "reference",
+        "prompts.path",
+        "prompts.max_length",
+        "prompts.limit",
+        "reward_model",
+        "gold.train",
+        "gold.heldout",
+        "decoding.max_new_tokens",
+        "decoding.temperature",
+        "seed",
+    ),
+    "run": (
+        "output_dir",
+        "seed",
+        "sft.model.path",
+        "sft.data.path",
+        "sft.steps",
+        "sft.optimizer.learning_rate",
+        "reward_model.data.path",
+        "reward_model.steps",
+        "ppo.prompts.path",
+        "ppo.steps",
+        "ppo.kl_coef",
+        "evaluate.prompts.path",
+    ),
+}
+"""The twelve keys of each schema that people change most, as `--help` shows them."""
+
+
+def describe(model: type[BaseModel], *, only: Sequence[str] | None = None) -> str:
+    """List the keys of a schema with type, range, default, and meaning with the unit.
+
+    Args:
+        model: the schema.
+        only: paths of the keys to list, in this order; None lists all.
 
     Returns:
         Two or more lines for each key: `ppo.kl_coef: number >= 0 (default 0.05)`, then the meaning, indented.
     """
-    return "\n".join(_entry(key) for key in keys_of(model))
+    keys = {key.path: key for key in keys_of(model)}
+    return "\n".join(_entry(keys[path], keys) for path in (keys if only is None else only))
 
 
-def _entry(key: Key) -> str:
-    line = f"{key.path}: {key.type_name}{_state(key)}"
+def _entry(key: Key, keys: Mapping[str, Key]) -> str:
+    line = f"{key.path}: {key.type_name}{_state(key, keys)}"
     if not key.description:
         return line
     meaning = textwrap.fill(key.description, _WIDTH, initial_indent="    ", subsequent_indent="    ")
     return f"{line}\n{meaning}"
 
 
-def _state(key: Key) -> str:
+def _state(key: Key, keys: Mapping[str, Key]) -> str:
     if key.required:
-        return " (required)"
+        left_out = _nearest_optional(key.path, keys)
+        return f" (required if {left_out} is given)" if left_out else " (required)"
     if isinstance(key.default, BaseModel):
         return ""
     return f" (default {_value(key.default)})"
+
+
+def _nearest_optional(path: str, keys: Mapping[str, Key]) -> str | None:
+    """Return the innermost section around a key that may be left out, if there is one."""
+    while path := path.rpartition(".")[0]:
+        if path in keys and keys[path].is_section and not keys[path].required:
+            return path
+    return None
 
 
 def _value(value: object) -> str:

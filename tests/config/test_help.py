@@ -3,7 +3,7 @@
 import pytest
 from pydantic import BaseModel, Field
 
-from rlhf.config.help import describe
+from rlhf.config.help import COMMON_KEYS, describe
 from rlhf.config.reading.keys import keys_of
 from rlhf.config.schema_files import SCHEMAS
 
@@ -13,10 +13,15 @@ class Kl(BaseModel):
     target: float | None = None
 
 
+class Gold(BaseModel):
+    train: str
+
+
 class Recipe(BaseModel):
     steps: int = Field(ge=1, description="PPO steps")
     kl: Kl = Kl()
     names: list[str] = ["a"]
+    gold: Gold | None = None
 
 
 def test_every_key_has_its_type_range_default_and_meaning() -> None:
@@ -28,7 +33,21 @@ def test_every_key_has_its_type_range_default_and_meaning() -> None:
         "    weight of the penalty, per nat",
         "kl.target: number or null (default null)",
         'names: list of text (default ["a"])',
+        "gold: section or null (default null)",
+        "gold.train: text (required if gold is given)",
     ]
+
+
+def test_a_page_may_list_some_keys_in_an_order_of_its_own() -> None:
+    page = describe(Recipe, only=("kl.target", "steps"))
+    assert page == "kl.target: number or null (default null)\nsteps: integer >= 1 (required)\n    PPO steps"
+
+
+def test_twelve_keys_of_each_schema_are_the_common_ones() -> None:
+    assert COMMON_KEYS.keys() == SCHEMAS.keys()
+    for name, common in COMMON_KEYS.items():
+        paths = [key.path for key in keys_of(SCHEMAS[name])]
+        assert len(set(common)) == 12 and set(common) <= set(paths), name
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

@@ -1,14 +1,16 @@
-"""Tests of rlhf.cli."""
+"""Tests of rlhf.cli.command: what one command prints and returns."""
 
 import importlib.metadata
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from pydantic import BaseModel
 
 from rlhf import errors
 from rlhf.cli import STAGES, main, verb_of
@@ -149,7 +151,9 @@ def test_an_error_that_one_process_alone_may_have_met_is_printed_with_its_proces
         (["sft"], "error: nothing to run: give --config FILE, or path.to.key=value for every key that has no default"),
         (["validate", "seed=1"], "error: nothing to run: give --config FILE"),
         (["sft", "seed=1"], "config error: command line: output_dir: required, but missing"),
-        (["stf"], "error: argument VERB: invalid choice: 'stf'"),
+        (["stf"], "error: stf: no such verb (did you mean sft?); the verbs are sft, reward-model, ppo, "),
+        (["reward_model", "steps=2"], "error: reward_model: no such verb (did you mean reward-model?)"),
+        (["zzz"], "error: zzz: no such verb; the verbs are sft"),
         (["sft", "--config"], "error: argument --config: expected one argument"),
         (["sft", "--config", "missing.yaml"], "config error: missing.yaml: cannot be read: no such file or directory"),
         (["sft", "--config", "a=b.yaml"], "config error: a=b.yaml: cannot be read: no such file or directory"),
@@ -166,11 +170,29 @@ def test_a_wrong_command_line_is_refused_with_status_2(arguments, message, confi
 
 
 @pytest.mark.parametrize("verb", STAGES)
-def test_the_help_of_a_verb_lists_every_key(verb, capsys) -> None:
+def test_help_lists_the_twelve_commonest_keys_and_help_all_every_key(verb, capsys) -> None:
+    model = STAGES[verb].model
     assert main([verb, "--help"]) == 0
-    printed = capsys.readouterr().out
-    for key in keys_of(STAGES[verb].model):
-        assert f"\n{key.path}: " in printed
+    assert len(_listed(capsys.readouterr().out, model)) == 12
+    assert main([verb, "--help-all"]) == 0
+    assert _listed(capsys.readouterr().out, model) == [key.path for key in keys_of(model)]
+
+
+def _listed(page: str, model: type[BaseModel]) -> list[str]:
+    known = {key.path for key in keys_of(model)}
+    return [path for line in page.splitlines() if (path := line.partition(": ")[0]) in known]
+
+
+def test_a_library_says_nothing_of_its_future_and_a_users_own_code_does(config, stage, capsys) -> None:
+    def run(config: object) -> None:
+        for module in ("transformers.modeling_utils", "torch", "rlhf.sft", "my_reward"):
+            warnings.warn_explicit(f"from {module}", FutureWarning, f"{module}.py", 1, module=module)
+
+    stage(run)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        assert main(["sft", "--config", config]) == 0
+    assert [str(warning.message) for warning in shown] == ["from my_reward"]
 
 
 @pytest.mark.parametrize("arguments", [["validate", "-h"], ["validate", "--config", "x", "--help"]])
@@ -246,7 +268,7 @@ def test_the_module_runs_without_torch_and_in_a_plain_locale(tmp_path) -> None:
     path.write_text(SFT + 'seed: "\u00e9\U0001f600"\n', encoding="utf-8")
     blocked = tmp_path / "torch.py"
     blocked.write_text("raise SystemExit('torch was imported')")
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": f"{tmp_path}:{root}"}
     command = [sys.executable, "-m", "rlhf", "sft", "--config", str(path)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

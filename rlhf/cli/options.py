@@ -1,0 +1,117 @@
+"""What stands on a command line: the options of every verb, and overrides anywhere between them."""
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rlhf.cli.completion import SHELLS
+from rlhf.cli.verbs import STAGES
+from rlhf.config.reading.overrides import is_override
+from rlhf.errors import ConfigError
+from rlhf.lab import options as lab_options
+from rlhf.serving import options as serving_options
+
+DISTRIBUTION = "rlhf-ppo"
+"""The name under which the package is installed."""
+_WITH_VALUE = ("--config", "--verb", "--recipe")
+"""Options that take a value, which is never an override."""
+
+
+class Parser(argparse.ArgumentParser):
+    """ArgumentParser that takes options only by their full names, and raises our errors."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of exiting."""
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+
+def make_parser() -> tuple[Parser, dict[str, Parser]]:
+    """Build the parser, and return it with the parser of each verb."""
+    parser = Parser(prog="rlhf", description="RLHF finetuning of language models: one verb per stage, `run` for all.")
+    parser.add_argument("--version", action="version", version=f"rlhf {_version()}")
+    parser.add_argument(
+        "--install-completion",
+        nargs="?",
+        const="",
+        metavar="SHELL",
+        help=f"complete verbs and keys with TAB in {', '.join(SHELLS)} (default: your own shell)",
+    )
+    group = parser.add_subparsers(dest="command", metavar="VERB", parser_class=Parser)
+    summaries = {name: stage.summary for name, stage in STAGES.items()}
+    summaries["validate"] = "check a configuration and print it with every default"
+    verbs = {
+        name: group.add_parser(name, help=text, description=f"{name}: {text}", add_help=False)
+        for name, text in summaries.items()
+    }
+    _add_options_of_stages(verbs)
+    verbs["fetch"] = group.add_parser("fetch", help="download models and data by name; without a name, list them")
+    verbs["fetch"].add_argument("names", nargs="*", metavar="NAME", help="what to download")
+    verbs["merge"] = group.add_parser("merge", help="add an adapter to its base: one model directory")
+    verbs["merge"].add_argument("adapter", metavar="ADAPTER", help="adapter directory or hub name")
+    verbs["merge"].add_argument("output", metavar="OUT", type=Path, help="directory to write")
+    verbs["serve-reward"] = group.add_parser(
+        "serve-reward", help="score responses over HTTP, for PPO on other machines"
+    )
+    serving_options.add_options(verbs["serve-reward"])
+    verbs["lab"] = group.add_parser("lab", help="measure what the lecture says, and write one page with figures")
+    lab_options.add_options(verbs["lab"])
+    for verb in verbs.values():
+        verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser, verbs
+
+
+def _add_options_of_stages(verbs: dict[str, Parser]) -> None:
+    """Declare the options of the verbs that take a configuration."""
+    for verb in verbs.values():
+        verb.usage = f"{verb.prog} [--config FILE] [path.to.key=value ...] [--debug]"
+        verb.add_argument("--config", type=Path, metavar="FILE", help="the YAML file")
+        verb.add_argument("-h", "--help", action="store_true", help="show this help and the keys changed most")
+        verb.add_argument("--help-all", action="store_true", help="show this help and every key")
+    for name in ("generate", "chat"):
+        verbs[name].usage = f"{verbs[name].prog} [MODEL] [--config FILE] [path.to.key=value ...] [--debug]"
+        verbs[name].add_argument("model", nargs="?", metavar="MODEL", help="directory, fetch:NAME or hub name")
+    verbs["validate"].usage = f"{verbs['validate'].prog} --config FILE [--verb VERB] [path.to.key=value ...] [--debug]"
+    verbs["validate"].add_argument(
+        "--verb", choices=STAGES, help="whose configuration it is (default: the file's name)"
+    )
+    for name in (name for name, stage in STAGES.items() if stage.is_profiled):
+        verbs[name].usage = str(verbs[name].usage).replace("[--debug]", "[--profile] [--debug]")
+        verbs[name].add_argument("--profile", action="store_true", help="measure where the time of training goes")
+
+
+def check_verb(arguments: Sequence[str], verbs: Sequence[str]) -> None:
+    """Refuse a verb that does not exist, and name the nearest.
+
+    Raises:
+        ConfigError: names it, and all verbs.
+    """
+    if not arguments or arguments[0].startswith("-") or arguments[0] in verbs:
+        return
+    near = difflib.get_close_matches(arguments[0], verbs, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ConfigError(f"{arguments[0]}: no such verb{hint}; the verbs are {', '.join(verbs)}")
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate the overrides, which may be anywhere, from what argparse reads; two verbs have none."""
+    if arguments[:1] in (["serve-reward"], ["lab"]):
+        return list(arguments), []
+    rest: list[str] = []
+    overrides: list[str] = []
+    for argument in arguments:
+        is_option = argument.partition("=")[0] in _WITH_VALUE or (rest and rest[-1] in _WITH_VALUE)
+        (overrides if is_override(argument) and not is_option else rest).append(argument)
+    return rest, overrides
+
+
+def _version() -> str:
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return "(not installed)"
