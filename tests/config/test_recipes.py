@@ -1,5 +1,6 @@
 """Every YAML file under configs/ is one that its verb takes."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,12 @@ def test_a_recipe_is_valid_and_loads_back_equal_after_it_was_saved(
     config = load_config(model, path)
     save_config(config, tmp_path / "config.yaml")
     assert load_config(model, tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=str)
+def test_an_editor_finds_the_schema_of_a_recipe(path: Path) -> None:
+    first = (ROOT / path).read_text(encoding="utf-8").splitlines()[0]
+    named = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)
+    assert named is not None
+    schema = (ROOT / path.parent / named[1]).resolve()
+    assert schema == ROOT / "configs/schema" / f"{path.stem}.json" and schema.is_file()
