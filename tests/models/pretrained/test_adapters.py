@@ -1,9 +1,12 @@
 """Adapters: what lies beneath, and the sum."""
 
+import warnings
+
 import pytest
 import torch
 
 from rlhf.models.pretrained.adapters import add_lora, base_state, merged_state, trained_head
+from rlhf.models.pretrained.loading import load_adapter, load_causal_lm
 
 LORA = {"r": 4, "alpha": 8.0, "dropout": 0.0, "target_modules": "all-linear"}
 IDS = torch.tensor([[5, 6, 7]])
@@ -25,6 +28,16 @@ def test_beneath_is_the_model_as_it_was_and_merged_is_the_sum(tiny_model, family
     # The adapter is added before or after the product: roundings of 2^-24 of logits up to 100.
     torch.testing.assert_close(plain(IDS).logits, model(IDS).logits, rtol=1e-4, atol=1e-4)
     assert all(torch.equal(base_state(model)[name], before[name]) for name in before)
+
+
+def test_an_adapter_is_added_saved_and_loaded_without_a_word_of_the_libraries_future(tiny_model, tmp_path):
+    tiny_model("llama").save_pretrained(tmp_path / "base")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        adapter = add_lora(load_causal_lm(str(tmp_path / "base")), **LORA)
+        adapter.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+        adapter.save_pretrained(tmp_path / "adapter")
+        assert load_adapter(str(tmp_path / "adapter"), is_trainable=True).active_adapter == "default"
 
 
 def test_a_plain_head_is_its_own_trained_head():
