@@ -2,6 +2,7 @@
 # make test   install what the tests need, then run the whole test suite
 # make check  formatting, lint, types and import rules
 # make guard  stop when sampling or the PPO update has become far slower than their plain counterparts
+# make package  build the wheel and the sdist into dist/, and check that a package index would take them
 # make clean  remove the environment and the caches (never runs/)
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ INPUTS := pyproject.toml constraints.txt
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check guard clean
+.PHONY: help demo test check guard package clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -34,6 +35,11 @@ check: $(VENV)/.installed-dev
 guard: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/guard.py
 
+package: $(VENV)/.installed-package
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+
 clean:
 	rm -rf $(VENV) *.egg-info build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -47,6 +53,7 @@ $(BIN)/python:
 # -qq leaves pip its errors and takes its warnings, which are about this machine's package index and help no user.
 # A stamp newer than its inputs means that nothing is to be installed.
 $(VENV)/.installed-demo: EXTRAS := demo,tracking
+$(VENV)/.installed-package: EXTRAS := package
 $(VENV)/.installed-test: EXTRAS := demo,lab,lexicon,tracking,test
 $(VENV)/.installed-dev: EXTRAS := demo,lab,lexicon,tracking,test,dev
 $(VENV)/.installed-%: $(INPUTS) | $(BIN)/python

@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from rlhf.config.reading.loader import config_yaml, load_config
 from rlhf.errors import ConfigError, DataError, RlhfError
 from rlhf.lab.options import LabOptions
 from rlhf.printable import printable
+from rlhf.recipes import write_recipe
 from rlhf.serving.options import ServingOptions
 
 INTERRUPTED = 130
@@ -99,7 +101,15 @@ def _fetched(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         _print_path(module.fetch(name))
 
 
+def _initialised(options: argparse.Namespace, _: Sequence[str]) -> None:
+    path = write_recipe(options.recipe, options.directory)
+    folder = printable(str(path.parent))
+    print(f"wrote the recipe {options.recipe} into {folder}")
+    print(f"start it with: cd {shlex.quote(folder)} && rlhf run --config {path.name}")
+
+
 _WITHOUT_CONFIG: dict[str, Callable[[argparse.Namespace, Sequence[str]], object]] = {
+    "init": _initialised,
     "fetch": _fetched,
     "merge": lambda options, _: importlib.import_module("rlhf.merge").merge(options.adapter, options.output),
     "serve-reward": lambda options, _: importlib.import_module("rlhf.serving").serve(ServingOptions.of(options)),

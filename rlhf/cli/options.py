@@ -12,6 +12,7 @@ from rlhf.cli.verbs import STAGES
 from rlhf.config.reading.overrides import is_override
 from rlhf.errors import ConfigError
 from rlhf.lab import options as lab_options
+from rlhf.recipes import recipes
 from rlhf.serving import options as serving_options
 
 DISTRIBUTION = "rlhf-ppo"
@@ -50,6 +51,11 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
         for name, text in summaries.items()
     }
     _add_options_of_stages(verbs)
+    verbs["init"] = group.add_parser("init", help="write a recipe to start from into a new directory")
+    verbs["init"].add_argument("directory", metavar="DIR", type=Path, help="new or empty")
+    verbs["init"].add_argument(
+        "--recipe", default="quickstart", metavar="NAME", help=f"{', '.join(recipes())} (default: %(default)s)"
+    )
     verbs["fetch"] = group.add_parser("fetch", help="download models and data by name; without a name, list them")
     verbs["fetch"].add_argument("names", nargs="*", metavar="NAME", help="what to download")
     verbs["merge"] = group.add_parser("merge", help="add an adapter to its base: one model directory")
