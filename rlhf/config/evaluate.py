@@ -46,6 +46,25 @@ Decoding = Annotated[
 ]
 
 
+class EmbeddingsSection(Section):
+    """A second gold judge, of another kind: a logistic regression on the embeddings of a sentence encoder."""
+
+    model: str = Field(description="sentence encoder: directory, `fetch:NAME` or hub name")
+    train_limit: Count | None = Field(
+        8000, description="rows to take from the front of gold.train; null takes all. Embedding them is what takes time"
+    )
+    heldout_limit: Count | None = Field(2000, description="rows to take from the front of gold.heldout")
+
+
+Embeddings = Annotated[
+    EmbeddingsSection,
+    BeforeValidator(
+        lambda value: {"model": value} if isinstance(value, str) else value,
+        json_schema_input_type=EmbeddingsSection | str,
+    ),
+]
+
+
 class GoldSection(Section):
     """The gold judge: a classifier on human labels that no training stage has seen."""
 
@@ -60,6 +79,16 @@ class GoldSection(Section):
     repetition_penalty: NonNegative = Field(
         1.0, description="subtracted when more bigrams repeat than in 95 % of human texts"
     )
+    embeddings: Embeddings | None = Field(
+        None,
+        description="a second judge on the same rows, which reads a sentence encoder's embeddings and not words; the "
+        "name of the encoder, such as `fetch:minilm-l6-v2`, is short for a section",
+    )
+
+    @property
+    def inputs(self) -> list[str]:
+        """The files and the model that determine the judges' verdicts."""
+        return [self.train, self.heldout, *([self.embeddings.model] if self.embeddings else [])]
 
 
 class Seeded(Section):

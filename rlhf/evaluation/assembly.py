@@ -14,8 +14,9 @@ from rlhf.data.records import Prompt, Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
 from rlhf.evaluation.compare import Comparison, PolicyGenerations, side_by_side, summarise
+from rlhf.evaluation.embeddings import EmbeddingJudge
 from rlhf.evaluation.gold import GoldJudge
-from rlhf.evaluation.judges import reward_scores, train_gold_judge
+from rlhf.evaluation.judges import reward_scores, train_embedding_judge, train_gold_judge
 from rlhf.evaluation.output import json_lines, response_rows, write_output
 from rlhf.evaluation.respond import Policy, Response, fix_factors, load_policy, respond, sequence_kl, temperature_of
 from rlhf.fetch import resolve
@@ -98,8 +99,9 @@ def judged_text(prompt: Prompt, response: Response) -> str:
 def _generations(
     inputs: ComparisonInputs, settings: EvaluateSettings, device: torch.device, output_dir: Path | None
 ) -> dict[str, PolicyGenerations]:
-    gold = None if settings.gold is None else train_gold_judge(settings.gold)
     dtype = compute_dtype(settings.precision, device)
+    gold = None if settings.gold is None else train_gold_judge(settings.gold)
+    second = _embedding_judge(settings, dtype, device)
     reference = _loaded(inputs.reference, settings, device)
     generations = {}
     for name, given in inputs.policies.items():
@@ -118,8 +120,14 @@ def _generations(
         scores = None
         if inputs.reward_model is not None:
             scores = reward_scores(inputs.reward_model, policy, prompts, responses, dtype)
-        generations[name] = _judged(prompts, responses, kl, scores, gold)
+        generations[name] = _judged(prompts, responses, kl, scores, gold, second)
     return generations
+
+
+def _embedding_judge(settings: EvaluateSettings, dtype: torch.dtype, device: torch.device) -> EmbeddingJudge | None:
+    if settings.gold is None or settings.gold.embeddings is None:
+        return None
+    return train_embedding_judge(settings.gold, settings.gold.embeddings, dtype, device, settings.microbatch_tokens)
 
 
 def _loaded(given: Policy | str, settings: EvaluateSettings, device: torch.device) -> Policy:
@@ -149,6 +157,7 @@ def _judged(
     kl: Sequence[float],
     scores: np.ndarray | None,
     gold: GoldJudge | None,
+    second: EmbeddingJudge | None,
 ) -> PolicyGenerations:
     texts = [judged_text(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
     return PolicyGenerations(
@@ -159,6 +168,7 @@ def _judged(
         ended=np.array([response.ended for response in responses]),
         reward_scores=scores,
         gold=None if gold is None else gold.judge(texts),
+        embedding=None if second is None else second.score(texts),
     )
 
 
@@ -191,5 +201,5 @@ def _comparison_inputs(config: EvaluateConfig) -> ComparisonInputs:
 
 def _inputs(config: EvaluateConfig) -> list[str]:
     optional = [config.reference, config.reward_model]
-    gold = [config.gold.train, config.gold.heldout] if config.gold else []
+    gold = config.gold.inputs if config.gold else []
     return [*config.policies.values(), config.prompts.path, *(path for path in optional if path), *gold]

@@ -33,12 +33,15 @@ class PolicyGenerations:
     """[N] scores of the reward model that training used (the proxy); None if the comparison has none."""
     gold: Judgement | None
     """Of the gold judge on `texts`; None if the comparison has none."""
+    embedding: Floats | None = None
+    """[N] scores of the judge on embeddings of `texts`; None if the comparison has none."""
 
     def __post_init__(self) -> None:
         if not self.prompts:
             raise ValueError("a comparison needs at least one prompt")
         scores = {"reward_scores": self.reward_scores, "gold.scores": self.gold.scores if self.gold else None}
         columns = {"texts": self.texts, "kl": self.kl, "lengths": self.lengths, "ended": self.ended, **scores}
+        columns["embedding"] = self.embedding
         for name, column in columns.items():
             if column is not None and len(column) != len(self.prompts):
                 raise ValueError(f"{name} must hold one entry per prompt ({len(self.prompts)}), found {len(column)}")
@@ -60,6 +63,12 @@ class PolicySummary:
     """The same by the gold score."""
     gold_gain: Interval | None
     """Mean of gold score minus the first policy's, on the same prompts."""
+    embedding: Interval | None
+    """Mean score of the judge on embeddings, in human standard deviations."""
+    embedding_positive: float | None
+    """Share of texts that it calls favourable."""
+    embedding_win_rate: Interval | None
+    """Share of prompts on which it prefers this policy to the first; a tie counts 1/2."""
     kl: Interval
     """Nats per sequence."""
     kl_per_token: float
@@ -83,9 +92,12 @@ class PolicySummary:
 
 _ROWS = {
     "gold_win_rate": "win rate against {first}, gold judge",
+    "embedding_win_rate": "win rate against {first}, embedding judge",
     "gold": "gold score",
     "gold_gain": "gold score above {first}",
     "gold_positive": "share gold-positive",
+    "embedding": "embedding-judge score",
+    "embedding_positive": "share embedding-positive",
     "reward_win_rate": "win rate against {first}, reward model",
     "reward": "reward-model score",
     "kl": "KL to the reference, nats per sequence",
@@ -142,9 +154,7 @@ def summarise(policies: Mapping[str, PolicyGenerations], *, seed: int = 0) -> Co
     for name, policy in policies.items():
         if list(policy.prompts) != list(first.prompts):
             raise ValueError(f"{name} and {first_name} answered different prompts")
-        if (policy.gold is None) != (first.gold is None) or (policy.reward_scores is None) != (
-            first.reward_scores is None
-        ):
+        if _judges_of(policy) != _judges_of(first):
             raise ValueError(f"{name} and {first_name} were not scored by the same judges")
     summaries = {
         name: _summary(policy, None if name == first_name else first, seed) for name, policy in policies.items()
@@ -160,7 +170,7 @@ def side_by_side(policies: Mapping[str, PolicyGenerations], num_samples: int) ->
 
 
 def _summary(policy: PolicyGenerations, first: PolicyGenerations | None, seed: int) -> PolicySummary:
-    gold, reward = policy.gold, policy.reward_scores
+    gold, reward, embedding = policy.gold, policy.reward_scores, policy.embedding
     first_gold, first_reward = (first.gold, first.reward_scores) if first else (None, None)
     return PolicySummary(
         reward=_mean(reward, seed),
@@ -169,6 +179,9 @@ def _summary(policy: PolicyGenerations, first: PolicyGenerations | None, seed: i
         reward_win_rate=_win_rate(reward, first_reward, seed),
         gold_win_rate=_win_rate(gold.scores, first_gold.scores, seed) if gold and first_gold else None,
         gold_gain=_gain(gold.scores, first_gold.scores, seed) if gold and first_gold else None,
+        embedding=_mean(embedding, seed),
+        embedding_positive=None if embedding is None else _share(embedding > 0),
+        embedding_win_rate=_win_rate(embedding, first.embedding if first else None, seed),
         kl=mean_interval(policy.kl, generator=np.random.default_rng(seed)),
         kl_per_token=float(policy.kl.sum() / max(int(policy.lengths.sum()), 1)),
         perplexity_median=float(np.median(gold.perplexity)) if gold else None,
@@ -180,6 +193,10 @@ def _summary(policy: PolicyGenerations, first: PolicyGenerations | None, seed: i
         length=mean_interval(policy.lengths, generator=np.random.default_rng(seed)),
         ended=_share(policy.ended),
     )
+
+
+def _judges_of(policy: PolicyGenerations) -> list[bool]:
+    return [scores is not None for scores in (policy.gold, policy.reward_scores, policy.embedding)]
 
 
 def _mean(scores: Floats | None, seed: int) -> Interval | None:

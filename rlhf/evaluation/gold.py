@@ -97,8 +97,8 @@ class GoldJudge:
             fluency_penalty: subtracted from the score of a disfluent text, in human standard deviations.
             repetition_penalty: subtracted from the score of a repetitive text.
         """
-        _check_training_set(pieces, labels, human_texts)
-        classifier = _sklearn("linear_model").LogisticRegression(C=INVERSE_REGULARISATION, max_iter=500)
+        check_training_set(pieces, labels, human_texts)
+        classifier = sklearn("linear_model").LogisticRegression(C=INVERSE_REGULARISATION, max_iter=500)
         classifier.fit(_features(pieces), np.asarray(labels))
         coef, intercept = classifier.coef_[0].astype(np.float32), float(classifier.intercept_[0])
         language_model = TrigramModel.train(pieces)
@@ -171,7 +171,8 @@ class GoldJudge:
         return np.asarray(raw / self.rules.unit, dtype=np.float64)
 
 
-def _check_training_set(pieces: Sequence[str], labels: Sequence[int], human_texts: Sequence[str]) -> None:
+def check_training_set(pieces: Sequence[str], labels: Sequence[int], human_texts: Sequence[str]) -> None:
+    """Refuse labels of one kind only, and held-out texts that are missing or among the pieces (ValueError)."""
     if len(pieces) != len(labels):
         raise ValueError(f"one label per piece: found {len(pieces)} pieces and {len(labels)} labels")
     if set(labels) != {0, 1}:
@@ -185,7 +186,7 @@ def _check_training_set(pieces: Sequence[str], labels: Sequence[int], human_text
 
 def _features(texts: Sequence[str]) -> Any:
     """Return hashed uni- and bigrams [len(texts), NUM_FEATURES], rows of length 1; nothing is learned here."""
-    vectorizer = _sklearn("feature_extraction.text").HashingVectorizer(
+    vectorizer = sklearn("feature_extraction.text").HashingVectorizer(
         n_features=NUM_FEATURES, ngram_range=(1, 2), token_pattern=WORD_PATTERN, alternate_sign=False
     )
     return vectorizer.transform(texts)
@@ -206,7 +207,8 @@ def _length_classes(texts: Sequence[str]) -> NDArray[np.int64]:
     return np.searchsorted(LENGTH_EDGES, lengths, side="right").astype(np.int64)
 
 
-def _sklearn(name: str) -> Any:
+def sklearn(name: str) -> Any:
+    """Return a part of scikit-learn; raise ConfigError where it is not installed."""
     try:
         return importlib.import_module(f"sklearn.{name}")
     except ImportError as error:

@@ -1,21 +1,28 @@
-"""The judges of a comparison: the gold judge and the reward model."""
+"""The judges of a comparison: two gold judges, and the reward model."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rlhf.config.evaluate import GoldSection
+from rlhf.config.evaluate import EmbeddingsSection, GoldSection
 from rlhf.config.shared import DataSection
 from rlhf.data.records import Prompt
-from rlhf.errors import DataError
-from rlhf.evaluation.gold import GoldJudge
+from rlhf.errors import CheckpointError, DataError
+from rlhf.evaluation.embeddings import EmbeddingJudge, Encoder, Fitted
+from rlhf.evaluation.gold import INVERSE_REGULARISATION, GoldJudge
+from rlhf.evaluation.output import write_output
 from rlhf.evaluation.respond import Policy, Response
-from rlhf.fetch import resolve
+from rlhf.fetch import cache_home, resolve
 from rlhf.rewards.kinds.model import Loaded, ModelReward
 from rlhf.rewards.protocol import Episode
 from rlhf.stage import load_rows
+from rlhf.training.storage.fingerprint import content_digest, json_digest
+
+VERSION = 1
+"""Of the judge on embeddings: increased when its code changes what is fitted, so that no older one is read."""
 
 
 def train_gold_judge(section: GoldSection) -> GoldJudge:
@@ -38,6 +45,45 @@ def train_gold_judge(section: GoldSection) -> GoldJudge:
     return judge
 
 
+def train_embedding_judge(
+    section: GoldSection, embeddings: EmbeddingsSection, dtype: torch.dtype, device: torch.device, max_tokens: int
+) -> EmbeddingJudge:
+    """Fit the judge on embeddings, or read it from the cache, and print its accuracy.
+
+    Args:
+        section: where the human texts are.
+        embeddings: which encoder reads how many of them.
+        dtype: what the encoder computes in.
+        device: where.
+        max_tokens: padded tokens of one forward pass.
+
+    Raises:
+        DataError: as for the gold judge.
+        ConfigError: there is no such encoder, or scikit-learn is not installed.
+    """
+    path = resolve(embeddings.model)
+    encoder = Encoder.load(path, dtype, device)
+    train = _labelled(section.train, _smaller(section.limit, embeddings.train_limit))
+    heldout = _labelled(section.heldout, _smaller(section.limit, embeddings.heldout_limit))
+    mark = json_digest([VERSION, content_digest(path), train, heldout, str(dtype), INVERSE_REGULARISATION])
+    kept = cache_home() / "judges" / f"{mark}.json"
+    fitted = Fitted.read(kept)
+    if fitted is not None:
+        judge = EmbeddingJudge(encoder, fitted, max_tokens)
+    else:
+        num = len(train[0]) + len(heldout[0])
+        print(f"embedding judge: {embeddings.model} reads {num} human texts, once for all comparisons", flush=True)
+        try:
+            judge = EmbeddingJudge.train(encoder, max_tokens, train, heldout)
+        except ValueError as problem:
+            raise DataError(f"gold: {section.train} and {section.heldout}: {problem}") from problem
+        _keep(judge.fitted, kept)
+    found = judge.fitted
+    agrees = f"agrees with the author on {found.accuracy:.1%} of {found.num_heldout} held-out human texts"
+    print(f"embedding judge: {agrees}", flush=True)
+    return judge
+
+
 def reward_scores(
     reward_model: str | Loaded,
     policy: Policy,
@@ -56,6 +102,17 @@ def reward_scores(
     judge = ModelReward(path, policy.tokenizer, dtype=dtype, device=policy.model.device, loaded=loaded)
     episodes = [_episode(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
     return np.array(judge.score(episodes))
+
+
+def _keep(fitted: Fitted, path: Path) -> None:
+    try:
+        write_output(path, fitted.to_json())
+    except CheckpointError as problem:
+        print(f"embedding judge: not kept for the next comparison: {problem}", flush=True)
+
+
+def _smaller(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _labelled(path: str, limit: int | None) -> tuple[list[str], list[int]]:

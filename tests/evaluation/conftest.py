@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 
 @pytest.fixture(scope="session")
@@ -37,4 +45,27 @@ def reward_model_directory(policy_directory: Callable[..., Path], tmp_path_facto
         model = AutoModelForSequenceClassification.from_pretrained(policy_directory(0), num_labels=1)
     model.save_pretrained(directory)
     AutoTokenizer.from_pretrained(policy_directory(0)).save_pretrained(directory)
+    return directory
+
+
+SENTENCE = "the film cast music plot number was and warm rich clever bold stale flat dull thin"
+ENCODER_WORDS = [*SENTENCE.split(), *"0123456789"]
+
+
+@pytest.fixture(scope="session")
+def encoder_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a random sentence encoder (BERT) of 16 positions that knows `ENCODER_WORDS`."""
+    directory = tmp_path_factory.mktemp("encoder")
+    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *ENCODER_WORDS])}
+    words = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    words.normalizer, words.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    words.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(directory)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        BertModel(BertConfig(vocab_size=len(vocabulary), max_position_embeddings=16, **sizes)).save_pretrained(
+            directory
+        )
     return directory

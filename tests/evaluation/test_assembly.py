@@ -15,6 +15,8 @@ from rlhf.evaluation.assembly import judged_text
 from rlhf.evaluation.respond import Response
 
 DATA = Path(__file__).parents[2] / "data"
+MEASURED = ("reward", "gold", "gold_positive", "perplexity_median", "embedding", "embedding_positive")
+WIN_RATES = ("gold_win_rate", "embedding_win_rate", "reward_win_rate")
 
 
 def config(output_dir, policies, **changes):
@@ -41,14 +43,17 @@ def labelled(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def compared(policy_directory, reward_model_directory, labelled, tmp_path_factory):
+def compared(policy_directory, reward_model_directory, encoder_directory, labelled, tmp_path_factory):
     """A comparison of a policy, its copy, and another one, with every judge."""
     directory = tmp_path_factory.mktemp("compared")
     output_dir = directory / "evaluate"
     twin = shutil.copytree(policy_directory(0), directory / "twin")  # a directory of its own: its KL is computed
     policies = {"sft": policy_directory(0), "twin": twin, "ppo": policy_directory(1)}
-    settings = config(output_dir, policies, reward_model=str(reward_model_directory), gold=labelled)
-    return settings, evaluate(settings)
+    gold = {**labelled, "embeddings": str(encoder_directory)}
+    settings = config(output_dir, policies, reward_model=str(reward_model_directory), gold=gold)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLHF_HOME", str(directory / "home"))
+        return settings, evaluate(settings)
 
 
 def test_every_policy_and_every_judge_is_in_the_comparison(compared):
@@ -57,7 +62,7 @@ def test_every_policy_and_every_judge_is_in_the_comparison(compared):
     assert comparison["num_prompts"] == 16
     assert list(comparison["policies"]) == ["sft", "twin", "ppo"]
     for numbers in comparison["policies"].values():
-        assert all(numbers[key] is not None for key in ("reward", "gold", "gold_positive", "perplexity_median"))
+        assert all(numbers[key] is not None for key in MEASURED)
         assert 1 <= numbers["length"]["mean"] <= 8
     text = summary.read_text()
     assert "| win rate against sft, gold judge |" in text and "| reward-model score |" in text and "## Samples" in text
@@ -65,12 +70,12 @@ def test_every_policy_and_every_judge_is_in_the_comparison(compared):
 
 def test_a_policy_against_itself_wins_half_and_has_kl_0(compared):
     policies = json.loads(compared[1].with_name("comparison.json").read_text())["policies"]
-    for judge in ("gold_win_rate", "reward_win_rate"):
+    for judge in WIN_RATES:
         assert policies["sft"][judge] is None
         assert policies["twin"][judge] == {"mean": 0.5, "low": 0.5, "high": 0.5}
     assert policies["sft"]["kl"]["mean"] == policies["twin"]["kl"]["mean"] == 0.0
     assert policies["ppo"]["kl"]["mean"] > 1.0  # another random model
-    assert {**policies["twin"], "gold_win_rate": None, "reward_win_rate": None, "gold_gain": None} == policies["sft"]
+    assert {**policies["twin"], **dict.fromkeys([*WIN_RATES, "gold_gain"])} == policies["sft"]
 
 
 def test_the_responses_of_each_policy_are_written(compared):

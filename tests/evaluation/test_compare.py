@@ -32,13 +32,16 @@ def generations(gold_scores, **changes):
         ended=np.array([True, True, False, True]),
         reward_scores=np.array([0.0, 1.0, 2.0, 3.0]),
         gold=judgement(gold_scores),
+        embedding=np.array([-1.0, 0.0, 1.0, 2.0]),
     )
     return replace(record, **changes)
 
 
 def test_the_numbers_of_a_policy_by_hand():
     first = generations([-0.25, 0.0, 1.0, 1.0])
-    second = generations([-0.5, 0.0, 2.0, 3.0], reward_scores=np.array([1.0, 1.0, 1.0, 4.0]))
+    second = generations(
+        [-0.5, 0.0, 2.0, 3.0], reward_scores=np.array([1.0, 1.0, 1.0, 4.0]), embedding=np.array([0.0, 1.0, 1.0, 1.0])
+    )
     summary = summarise({"sft": first, "ppo": second}).policies["ppo"]
     assert summary.gold.mean == 4.5 / 4
     assert summary.gold_positive == 3 / 4  # logits are 0.5, 0, 2, 3: a penalty does not count here
@@ -46,6 +49,9 @@ def test_the_numbers_of_a_policy_by_hand():
     assert summary.gold_gain.mean == (-0.25 + 0 + 1 + 2) / 4
     assert summary.reward.mean == 7.0 / 4
     assert summary.reward_win_rate.mean == (1 + 0.5 + 0 + 1) / 4
+    assert summary.embedding.mean == 3.0 / 4
+    assert summary.embedding_positive == 3 / 4
+    assert summary.embedding_win_rate.mean == (1 + 1 + 0.5 + 0) / 4
     assert summary.kl.mean == 12.0 / 4
     assert summary.kl_per_token == 12.0 / 12
     assert (summary.perplexity_median, summary.perplexity_mean) == (250.0, 400.0)
@@ -59,6 +65,7 @@ def test_the_numbers_of_a_policy_by_hand():
 def test_the_first_policy_is_not_set_against_itself():
     first = summarise({"sft": generations([0, 1, 2, 3])}).policies["sft"]
     assert (first.gold_win_rate, first.reward_win_rate, first.gold_gain) == (None, None, None)
+    assert first.embedding_win_rate is None and first.embedding.mean == 0.5
 
 
 def test_the_numbers_of_a_policy_do_not_depend_on_the_others():
@@ -86,12 +93,13 @@ def test_every_number_has_its_row_in_the_tables():
 
 
 def test_judges_that_are_absent_have_no_rows():
-    plain = generations([0, 1, 2, 3], gold=None, reward_scores=None)
+    plain = generations([0, 1, 2, 3], gold=None, reward_scores=None, embedding=None)
     comparison = summarise({"sft": plain, "ppo": plain})
     assert comparison.policies["ppo"].gold is None
     table = comparison.to_table()
     assert "gold" not in table
     assert "reward" not in table
+    assert "embedding" not in table
     assert "perplexity" not in table
     assert "KL to the reference, nats per sequence" in table
 
@@ -110,6 +118,7 @@ def test_texts_stand_side_by_side_and_cannot_break_the_table():
         ({"prompts": ["one", "two", "three", "five"]}, "ppo and sft answered different prompts"),
         ({"gold": None}, "ppo and sft were not scored by the same judges"),
         ({"reward_scores": None}, "ppo and sft were not scored by the same judges"),
+        ({"embedding": None}, "ppo and sft were not scored by the same judges"),
     ],
 )
 def test_policies_that_cannot_be_compared_are_refused(changes, message):
@@ -123,6 +132,7 @@ def test_policies_that_cannot_be_compared_are_refused(changes, message):
         ({"kl": np.zeros(3)}, r"kl must hold one entry per prompt \(4\), found 3"),
         ({"texts": ["a"]}, r"texts must hold one entry per prompt \(4\), found 1"),
         ({"reward_scores": np.zeros(5)}, r"reward_scores must hold one entry per prompt \(4\), found 5"),
+        ({"embedding": np.zeros(5)}, r"embedding must hold one entry per prompt \(4\), found 5"),
         ({"prompts": []}, "at least one prompt"),
     ],
 )

@@ -2,16 +2,24 @@
 
 import json
 import random
+import shutil
 
 import pytest
 import torch
 
-from rlhf.config.evaluate import GoldSection
+from rlhf.config.evaluate import EmbeddingsSection, GoldSection
 from rlhf.data.records import Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError, DataError
-from rlhf.evaluation.judges import reward_scores, train_gold_judge
+from rlhf.evaluation.embeddings import Encoder
+from rlhf.evaluation.judges import reward_scores, train_embedding_judge, train_gold_judge
 from rlhf.evaluation.respond import Response, load_policy
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RLHF_HOME", str(tmp_path / "home"))
+
 
 WORDS = {1: ["warm", "rich", "clever", "bold"], 0: ["stale", "flat", "dull", "thin"]}
 
@@ -64,6 +72,84 @@ def test_labels_of_one_kind_are_refused(tmp_path):
     heldout = written(tmp_path / "b.jsonl", reviews("cast", 4))
     with pytest.raises(DataError, match="labels must be 0 and 1, both present"):
         train_gold_judge(GoldSection(train=good, heldout=heldout))
+
+
+def fitted_on_embeddings(tmp_path, encoder, dtype=torch.float32, num=60, **changes):
+    train, heldout = (
+        written(tmp_path / "a.jsonl", reviews("film", num)),
+        written(tmp_path / "b.jsonl", reviews("cast", 20)),
+    )
+    section = GoldSection(train=train, heldout=heldout, embeddings={"model": str(encoder), **changes})
+    return train_embedding_judge(section, section.embeddings, dtype, torch.device("cpu"), 256)
+
+
+def test_the_judge_of_embeddings_is_fitted_and_its_accuracy_printed(tmp_path, encoder_directory, capsys):
+    judge = fitted_on_embeddings(tmp_path, encoder_directory)
+    assert (judge.score(["the plot was warm and bold", "the plot was flat and dull"]) > 0).tolist() == [True, False]
+    said = capsys.readouterr().out
+    assert "reads 80 human texts, once for all comparisons" in said
+    assert f"agrees with the author on {judge.fitted.accuracy:.1%} of 20 held-out human texts" in said
+
+
+def test_the_judge_of_embeddings_takes_as_many_rows_as_its_limits_say(tmp_path, encoder_directory, capsys):
+    fitted_on_embeddings(tmp_path, encoder_directory, train_limit=30, heldout_limit=8)
+    assert "reads 38 human texts" in capsys.readouterr().out
+
+
+def test_a_second_comparison_embeds_no_human_text_again(tmp_path, encoder_directory, monkeypatch, capsys):
+    first = fitted_on_embeddings(tmp_path, encoder_directory)
+    capsys.readouterr()
+
+    def refuse(*given):
+        raise AssertionError("embedded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "embed", refuse)
+        assert fitted_on_embeddings(tmp_path, encoder_directory).fitted == first.fitted
+    said = capsys.readouterr().out
+    assert "agrees with the author" in said and "reads" not in said
+
+
+@pytest.mark.parametrize("change", ["rows", "dtype", "encoder", "limit"])
+def test_what_was_kept_is_not_read_for_another_judge(tmp_path, encoder_directory, change, capsys):
+    fitted_on_embeddings(tmp_path, encoder_directory)
+    capsys.readouterr()
+    encoder, changes = encoder_directory, {}
+    if change == "rows":
+        changes["num"] = 58
+    elif change == "dtype":
+        changes["dtype"] = torch.bfloat16
+    elif change == "limit":
+        changes["train_limit"] = 50
+    else:
+        encoder = shutil.copytree(encoder_directory, tmp_path / "other")
+        (encoder / "config.json").write_text((encoder / "config.json").read_text() + " ")
+    fitted_on_embeddings(tmp_path, encoder, **changes)
+    assert "human texts, once for all comparisons" in capsys.readouterr().out
+
+
+def test_a_cache_that_cannot_be_written_costs_a_line_and_no_comparison(
+    tmp_path, encoder_directory, monkeypatch, capsys
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RLHF_HOME", str(tmp_path / "file"))
+    assert fitted_on_embeddings(tmp_path, encoder_directory).fitted.num_heldout == 20
+    assert "embedding judge: not kept for the next comparison: " in capsys.readouterr().out
+
+
+def test_the_name_of_an_encoder_is_short_for_a_section():
+    section = GoldSection(train="a", heldout="b", embeddings="fetch:minilm-l6-v2")
+    assert section.embeddings == EmbeddingsSection(model="fetch:minilm-l6-v2")
+    assert section.inputs == ["a", "b", "fetch:minilm-l6-v2"]
+    assert GoldSection(train="a", heldout="b").inputs == ["a", "b"]
+
+
+def test_embeddings_of_labels_of_one_kind_are_refused(tmp_path, encoder_directory):
+    good = written(tmp_path / "a.jsonl", [{"text": f"film {index}", "label": 1} for index in range(4)])
+    heldout = written(tmp_path / "b.jsonl", reviews("cast", 4))
+    section = GoldSection(train=good, heldout=heldout, embeddings=str(encoder_directory))
+    with pytest.raises(DataError, match="labels must be 0 and 1, both present"):
+        train_embedding_judge(section, section.embeddings, torch.float32, torch.device("cpu"), 256)
 
 
 def test_the_reward_model_scores_each_response_apart(policy_directory, reward_model_directory):

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     PreTrainedModel,
@@ -99,6 +100,15 @@ def load_scalar_lm(
         _draw_head(scalar_head(model), seed)
     scalar_head(model)
     return switch_off_dropout(model)
+
+
+def load_encoder(path: str) -> PreTrainedModel:
+    """Load a model without any head, as a sentence encoder is saved, in float32 and without dropout.
+
+    Raises:
+        ConfigError: nothing can be loaded from `path`.
+    """
+    return switch_off_dropout(_loaded(AutoModel, path, trust_remote_code=False, may_lack="pooler."))
 
 
 def with_new_head(lm: PreTrainedModel, seed: int) -> PreTrainedModel:
