@@ -10,8 +10,8 @@ from rlhf.config import SftConfig
 from rlhf.config.evaluate import GoldSection
 from rlhf.data.reading.text_files import read_jsonl, write_jsonl
 from rlhf.data.records import Prompt
-from rlhf.evaluation.assembly import judged_text
 from rlhf.evaluation.judges import train_gold_judge
+from rlhf.evaluation.readers import judged_text
 from rlhf.evaluation.respond import Response
 from rlhf.fetch import resolve
 from rlhf.sft import train_sft

@@ -111,9 +111,8 @@ class _Given:
     def digests(self, source: Source, settings: EvaluateSettings) -> list[str]:
         """Return digests of what determines the result besides the settings."""
         models = [*self.policies.values(), self.reference, *([self.reward_model] if self.reward_model else [])]
-        files = settings.gold.inputs if settings.gold else []
         rows = digest_of_items([row.values for row in source.known_rows])
-        return [*map(digest_of, models), rows, *(content_digest(resolve(path)) for path in files)]
+        return [*map(digest_of, models), rows, *(content_digest(resolve(path)) for path in settings.judge_inputs)]
 
 
 def _checked(policies: object, reference: object, reward_model: object) -> _Given:

@@ -51,9 +51,9 @@ class EmbeddingsSection(Section):
 
     model: str = Field(description="sentence encoder: directory, `fetch:NAME` or hub name")
     train_limit: Count | None = Field(
-        8000, description="rows to take from the front of gold.train; null takes all. Embedding them is what takes time"
+        6000, description="rows to take from the front of gold.train; null takes all. Embedding them is what takes time"
     )
-    heldout_limit: Count | None = Field(2000, description="rows to take from the front of gold.heldout")
+    heldout_limit: Count | None = Field(1500, description="rows to take from the front of gold.heldout")
 
 
 Embeddings = Annotated[
@@ -105,7 +105,20 @@ class EvaluateSettings(ChatSection, Seeded):
     decoding: Decoding = DecodingSection()
     precision: Precision = Field("auto", description="compute type")
     microbatch_tokens: Count = Field(2048, description="padded tokens in one forward pass")
-    num_side_by_side: Count = Field(8, description="samples printed side by side in the summary")
+    fluency_model: str | None = Field(
+        None,
+        description="language model that no stage has trained, such as `fetch:smollm2-135m-instruct`: the perplexity "
+        "of the responses under it, beside human text's, says how fluent they are",
+    )
+    human_column: str = Field(
+        "human", description="column of the prompts with a human's text; without it, texts of gold.heldout are taken"
+    )
+    num_side_by_side: Count = Field(6, description="samples printed side by side, drawn by the seed")
+
+    @property
+    def judge_inputs(self) -> list[str]:
+        """The files and models that determine the judges' verdicts, the reward model aside."""
+        return [*(self.gold.inputs if self.gold else []), *([self.fluency_model] if self.fluency_model else [])]
 
 
 class EvaluateSources(Seeded, InRunDirectory):

@@ -1,6 +1,5 @@
 """Stage: several policies answer the same held-out prompts, and every judge scores the answers."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,11 @@ from rlhf.config.reading.loader import save_config
 from rlhf.data.records import Prompt, Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
-from rlhf.evaluation.compare import Comparison, PolicyGenerations, side_by_side, summarise
-from rlhf.evaluation.embeddings import EmbeddingJudge
-from rlhf.evaluation.gold import GoldJudge
-from rlhf.evaluation.judges import reward_scores, train_embedding_judge, train_gold_judge
+from rlhf.evaluation.compare import Comparison, side_by_side, summarise
+from rlhf.evaluation.human import human_texts
+from rlhf.evaluation.judges import labelled_texts, reward_scores, train_embedding_judge, train_gold_judge
 from rlhf.evaluation.output import json_lines, response_rows, write_output
+from rlhf.evaluation.readers import PolicyGenerations, Readers
 from rlhf.evaluation.respond import Policy, Response, fix_factors, load_policy, respond, sequence_kl, temperature_of
 from rlhf.fetch import resolve
 from rlhf.models.pretrained.tokenizer import tokenizer_fingerprint
@@ -61,7 +60,7 @@ def evaluate(config: EvaluateConfig) -> Path:
         with RunDirectory(output_dir, fingerprint=mark) as directory:
             save_config(config, output_dir / "config.yaml")
             comparison = compare_policies(_comparison_inputs(config), config, processes.device, output_dir)
-            print(printable(comparison.to_table()), flush=True)
+            print(f"{printable(comparison.to_table())}\n\n{comparison.samples_text()}", flush=True)
             directory.mark_complete()
     processes.wait()
     return output_dir / "summary.md"
@@ -75,34 +74,32 @@ def compare_policies(
     Raises:
         RlhfError: bad data or model, or policies that cannot be compared.
     """
-    generations = _generations(inputs, settings, device, output_dir)
+    readers = _readers(settings, device)
+    reference = _loaded(inputs.reference, settings, device)
+    generations = _generations(inputs, settings, device, output_dir, reference, readers)
+    prompts = prepare_prompts(inputs.prompts, reference.tokenizer, **settings.prompts.fitting).items
+    human = _human(prompts, settings, reference, readers)
+    samples = side_by_side(generations, human, settings.num_side_by_side, settings.seed)
     try:
-        comparison = summarise(generations, seed=settings.seed)
+        comparison = summarise(generations, human=human, samples=samples, seed=settings.seed)
     except ValueError as problem:
         raise ConfigError(f"policies cannot be compared: {problem}") from problem
     if output_dir is not None:
-        samples = side_by_side(generations, settings.num_side_by_side)
         write_output(output_dir / "comparison.json", comparison.to_json())
-        summary = f"# Comparison\n\n{comparison.to_markdown()}\n\n## Samples\n\n{samples}\n"
-        write_output(output_dir / "summary.md", summary)
+        shown = f"{comparison.to_markdown()}\n\n## Samples\n\n{comparison.samples_markdown()}"
+        write_output(output_dir / "summary.md", f"# Comparison\n\n{shown}\n")
     return comparison
 
 
-def judged_text(prompt: Prompt, response: Response) -> str:
-    """Return what a reader sees: a plain prompt and its response, without the last word of a response that was cut."""
-    text = response.text
-    if not response.ended and re.search(r"\S\s", text):
-        text = re.sub(r"\s+\S*\Z", "", text)
-    return prompt.raw + text if isinstance(prompt.raw, str) else text
-
-
 def _generations(
-    inputs: ComparisonInputs, settings: EvaluateSettings, device: torch.device, output_dir: Path | None
+    inputs: ComparisonInputs,
+    settings: EvaluateSettings,
+    device: torch.device,
+    output_dir: Path | None,
+    reference: Policy,
+    readers: Readers,
 ) -> dict[str, PolicyGenerations]:
     dtype = compute_dtype(settings.precision, device)
-    gold = None if settings.gold is None else train_gold_judge(settings.gold)
-    second = _embedding_judge(settings, dtype, device)
-    reference = _loaded(inputs.reference, settings, device)
     generations = {}
     for name, given in inputs.policies.items():
         print(f"{name}: answering", flush=True)
@@ -120,14 +117,34 @@ def _generations(
         scores = None
         if inputs.reward_model is not None:
             scores = reward_scores(inputs.reward_model, policy, prompts, responses, dtype)
-        generations[name] = _judged(prompts, responses, kl, scores, gold, second)
+        generations[name] = readers.read(prompts, responses, np.array(kl), scores)
     return generations
 
 
-def _embedding_judge(settings: EvaluateSettings, dtype: torch.dtype, device: torch.device) -> EmbeddingJudge | None:
-    if settings.gold is None or settings.gold.embeddings is None:
+def _readers(settings: EvaluateSettings, device: torch.device) -> Readers:
+    section, most = settings.gold, settings.microbatch_tokens
+    embeddings = section.embeddings if section else None
+    dtype = compute_dtype(settings.precision, device)
+    return Readers(
+        gold=train_gold_judge(section) if section else None,
+        embeddings=train_embedding_judge(section, embeddings, device, most) if section and embeddings else None,
+        fluency=load_policy(resolve(settings.fluency_model), dtype, device) if settings.fluency_model else None,
+        max_tokens=most,
+    )
+
+
+def _human(
+    prompts: Sequence[Prompt], settings: EvaluateSettings, reference: Policy, readers: Readers
+) -> PolicyGenerations | None:
+    """Return what people wrote, read by the same judges; None where there is no human text."""
+    others = labelled_texts(settings.gold.heldout, settings.gold.limit)[0] if settings.gold else []
+    most = settings.decoding.max_new_tokens
+    found = human_texts(prompts, settings.human_column, others, reference, max_new_tokens=most, seed=settings.seed)
+    if found is None:
         return None
-    return train_embedding_judge(settings.gold, settings.gold.embeddings, dtype, device, settings.microbatch_tokens)
+    source = f"column {settings.human_column}" if found.same_prompts else "gold.heldout"
+    print(f"human text: {len(found.responses)} texts of {source}, at most {most} tokens", flush=True)
+    return readers.read(found.prompts, found.responses, None, None)
 
 
 def _loaded(given: Policy | str, settings: EvaluateSettings, device: torch.device) -> Policy:
@@ -148,27 +165,6 @@ def _kl(
     temperature = temperature_of(policy, settings.decoding) or 1.0
     return sequence_kl(
         policy, reference, prompts, responses, temperature=temperature, max_tokens=settings.microbatch_tokens
-    )
-
-
-def _judged(
-    prompts: Sequence[Prompt],
-    responses: Sequence[Response],
-    kl: Sequence[float],
-    scores: np.ndarray | None,
-    gold: GoldJudge | None,
-    second: EmbeddingJudge | None,
-) -> PolicyGenerations:
-    texts = [judged_text(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-    return PolicyGenerations(
-        prompts=[prompt.text for prompt in prompts],
-        texts=texts,
-        kl=np.array(kl),
-        lengths=np.array([len(response.ids) for response in responses]),
-        ended=np.array([response.ended for response in responses]),
-        reward_scores=scores,
-        gold=None if gold is None else gold.judge(texts),
-        embedding=None if second is None else second.score(texts),
     )
 
 
@@ -201,5 +197,4 @@ def _comparison_inputs(config: EvaluateConfig) -> ComparisonInputs:
 
 def _inputs(config: EvaluateConfig) -> list[str]:
     optional = [config.reference, config.reward_model]
-    gold = config.gold.inputs if config.gold else []
-    return [*config.policies.values(), config.prompts.path, *(path for path in optional if path), *gold]
+    return [*config.policies.values(), config.prompts.path, *(path for path in optional if path), *config.judge_inputs]

@@ -33,8 +33,8 @@ def train_gold_judge(section: GoldSection) -> GoldJudge:
         ConfigError: scikit-learn is not installed.
     """
     print("gold judge: fitting on human labels that no training stage has seen", flush=True)
-    texts, labels = _labelled(section.train, section.limit)
-    heldout, truth = _labelled(section.heldout, section.limit)
+    texts, labels = labelled_texts(section.train, section.limit)
+    heldout, truth = labelled_texts(section.heldout, section.limit)
     penalties = {"fluency_penalty": section.fluency_penalty, "repetition_penalty": section.repetition_penalty}
     try:
         judge = GoldJudge.train(texts, labels, heldout, **penalties)
@@ -46,14 +46,13 @@ def train_gold_judge(section: GoldSection) -> GoldJudge:
 
 
 def train_embedding_judge(
-    section: GoldSection, embeddings: EmbeddingsSection, dtype: torch.dtype, device: torch.device, max_tokens: int
+    section: GoldSection, embeddings: EmbeddingsSection, device: torch.device, max_tokens: int
 ) -> EmbeddingJudge:
     """Fit the judge on embeddings, or read it from the cache, and print its accuracy.
 
     Args:
         section: where the human texts are.
         embeddings: which encoder reads how many of them.
-        dtype: what the encoder computes in.
         device: where.
         max_tokens: padded tokens of one forward pass.
 
@@ -62,10 +61,10 @@ def train_embedding_judge(
         ConfigError: there is no such encoder, or scikit-learn is not installed.
     """
     path = resolve(embeddings.model)
-    encoder = Encoder.load(path, dtype, device)
-    train = _labelled(section.train, _smaller(section.limit, embeddings.train_limit))
-    heldout = _labelled(section.heldout, _smaller(section.limit, embeddings.heldout_limit))
-    mark = json_digest([VERSION, content_digest(path), train, heldout, str(dtype), INVERSE_REGULARISATION])
+    encoder = Encoder.load(path, device)
+    train = labelled_texts(section.train, _smaller(section.limit, embeddings.train_limit))
+    heldout = labelled_texts(section.heldout, _smaller(section.limit, embeddings.heldout_limit))
+    mark = json_digest([VERSION, content_digest(path), train, heldout, INVERSE_REGULARISATION])
     kept = cache_home() / "judges" / f"{mark}.json"
     fitted = Fitted.read(kept)
     if fitted is not None:
@@ -115,7 +114,8 @@ def _smaller(*limits: int | None) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _labelled(path: str, limit: int | None) -> tuple[list[str], list[int]]:
+def labelled_texts(path: str, limit: int | None) -> tuple[list[str], list[int]]:
+    """Read texts and labels of human texts, `limit` from the front; raise DataError for a row without them."""
     rows = list(load_rows(DataSection(path=path, limit=limit)))
     for row in rows:
         if not isinstance(row.values.get("text"), str) or row.values.get("label") not in (0, 1):

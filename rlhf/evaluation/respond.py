@@ -118,7 +118,6 @@ def _drawing(policy: Policy, decoding: DecodingSection) -> dict[str, Any]:
     return {**given, "temperature": temperature, "filters": Filters(**settings)}  # type: ignore[arg-type]
 
 
-@torch.no_grad()
 def sequence_kl(
     policy: Policy,
     reference: Policy,
@@ -138,15 +137,36 @@ def sequence_kl(
         temperature: divides the logits of both; above 0.
         max_tokens: padded tokens of one forward pass.
     """
-    lengths = [len(prompt.ids) + len(response.ids) for prompt, response in zip(prompts, responses, strict=True)]
-    kl = [0.0] * len(lengths)
+    ids = [response.ids for response in responses]
+    ours = response_logprobs(policy.model, prompts, ids, temperature, max_tokens)
+    theirs = response_logprobs(reference.model, prompts, ids, temperature, max_tokens)
+    return [our - their for our, their in zip(ours, theirs, strict=True)]
+
+
+@torch.no_grad()
+def response_logprobs(
+    model: PreTrainedModel,
+    prompts: Sequence[Prompt],
+    responses: Sequence[Sequence[int]],
+    temperature: float,
+    max_tokens: int,
+) -> list[float]:
+    """Return the log probability in nats of each response, given its prompt.
+
+    Args:
+        model: a language model.
+        prompts: one per response.
+        responses: token ids, at least one each.
+        temperature: divides the logits; above 0.
+        max_tokens: padded tokens of one forward pass.
+    """
+    lengths = [len(prompt.ids) + len(ids) for prompt, ids in zip(prompts, responses, strict=True)]
+    found = [0.0] * len(lengths)
     for items in token_budget_batches(lengths, max_tokens):
         asked = padded([prompts[item].ids for item in items], 0)
-        said = padded([responses[item].ids for item in items], 0)
-        sequences = join(*(part.to(policy.model.device) for part in (*asked, *said)))
-        num_steps = said[0].shape[1]
-        ours = sequence_logprobs(policy.model, sequences, num_steps, temperature).sum(1)
-        theirs = sequence_logprobs(reference.model, sequences, num_steps, temperature).sum(1)
-        for item, difference in zip(items, (ours - theirs).tolist(), strict=True):
-            kl[item] = difference
-    return kl
+        said = padded([responses[item] for item in items], 0)
+        sequences = join(*(part.to(model.device) for part in (*asked, *said)))
+        logprobs = sequence_logprobs(model, sequences, said[0].shape[1], temperature).sum(1)
+        for item, total in zip(items, logprobs.tolist(), strict=True):
+            found[item] = total
+    return found

@@ -1,5 +1,7 @@
 """Rows of strings and numbers as a fixed-width table and as a Markdown table."""
 
+import html
+import re
 from collections.abc import Sequence
 
 from rlhf.printable import printable
@@ -21,7 +23,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits: int = 3) -> str:
-    """Return a Markdown table; a pipe or backslash in a cell is escaped, so that no cell breaks the table."""
+    """Return a Markdown table; a cell is shown as it is: it cannot break the table, and holds no HTML and no link."""
     names = [_escaped(_clean(name)) for name in header]
     body = [[_escaped(cell) for cell in line] for line in _rendered(header, rows, digits)]
     ruler = ["---:" if right else "---" for right in _number_columns(header, rows)]
@@ -49,7 +51,9 @@ def _clean(text: str) -> str:
 
 
 def _escaped(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|")
+    plain = html.escape(re.sub(r"[\\|*_`~]", r"\\\g<0>", cell), quote=False)
+    unlinked = plain.replace("](", "]\\(").replace("://", "&#58;//")
+    return re.sub(r"(?i)\b(www)\.", r"\1&#46;", unlinked)
 
 
 def _number_columns(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[bool]:

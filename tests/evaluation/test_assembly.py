@@ -11,11 +11,20 @@ from rlhf.config import EvaluateConfig
 from rlhf.data.records import Prompt
 from rlhf.errors import CheckpointError, ConfigError, DataError
 from rlhf.evaluation import evaluate
-from rlhf.evaluation.assembly import judged_text
+from rlhf.evaluation.readers import judged_text
 from rlhf.evaluation.respond import Response
 
 DATA = Path(__file__).parents[2] / "data"
-MEASURED = ("reward", "gold", "gold_positive", "perplexity_median", "embedding", "embedding_positive")
+MEASURED = (
+    "reward",
+    "gold",
+    "gold_positive",
+    "perplexity_median",
+    "embedding",
+    "embedding_positive",
+    "fluency_median",
+    "fluency_ratio",
+)
 WIN_RATES = ("gold_win_rate", "embedding_win_rate", "reward_win_rate")
 
 
@@ -50,7 +59,8 @@ def compared(policy_directory, reward_model_directory, encoder_directory, labell
     twin = shutil.copytree(policy_directory(0), directory / "twin")  # a directory of its own: its KL is computed
     policies = {"sft": policy_directory(0), "twin": twin, "ppo": policy_directory(1)}
     gold = {**labelled, "embeddings": str(encoder_directory)}
-    settings = config(output_dir, policies, reward_model=str(reward_model_directory), gold=gold)
+    judges = {"reward_model": str(reward_model_directory), "fluency_model": str(policy_directory(2)), "gold": gold}
+    settings = config(output_dir, policies, **judges)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RLHF_HOME", str(directory / "home"))
         return settings, evaluate(settings)
@@ -66,6 +76,29 @@ def test_every_policy_and_every_judge_is_in_the_comparison(compared):
         assert 1 <= numbers["length"]["mean"] <= 8
     text = summary.read_text()
     assert "| win rate against sft, gold judge |" in text and "| reward-model score |" in text and "## Samples" in text
+
+
+def test_human_text_is_measured_beside_the_policies(compared):
+    comparison = json.loads(compared[1].with_name("comparison.json").read_text())
+    human = comparison["human"]
+    assert human["fluency_median"] > 1 and human["gold"] and human["embedding"] and human["kl"] is None
+    ratio = comparison["policies"]["ppo"]["fluency_ratio"]
+    assert ratio == pytest.approx(comparison["policies"]["ppo"]["fluency_median"] / human["fluency_median"])
+    rows = [json.loads(line) for line in (DATA / "heldout_prompts.jsonl").read_text().splitlines()]
+    texts = {row["prompt"]: row["human"] for row in rows}
+    assert len(comparison["samples"]) == 2
+    for sample in comparison["samples"]:
+        assert texts[sample["prompt"]].startswith(sample["texts"]["human text"])
+        assert list(sample["texts"]) == ["sft", "twin", "ppo", "human text"]
+
+
+def test_table_and_samples_are_printed(policy_directory, tmp_path, capsys):
+    summary = evaluate(config(tmp_path / "evaluate", {"only": policy_directory(0)}))
+    (first, second) = json.loads(summary.with_name("comparison.json").read_text())["samples"]
+    said = capsys.readouterr().out
+    assert "human text: 16 texts of column human, at most 8 tokens" in said
+    assert said.index("on 16 prompts") < said.index(f"{first['prompt']} ...") < said.index(f"{second['prompt']} ...")
+    assert f"  human text: {first['texts']['human text']}" in said
 
 
 def test_a_policy_against_itself_wins_half_and_has_kl_0(compared):

@@ -19,7 +19,7 @@ HELDOUT = (["the cast was warm", "the cast was flat"], [1, 0])
 
 @pytest.fixture(scope="module")
 def encoder(encoder_directory):
-    return Encoder.load(str(encoder_directory), torch.float32, CPU)
+    return Encoder.load(str(encoder_directory), CPU)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,6 @@ def test_a_regression_that_did_not_converge_is_refused(monkeypatch):
 
 def test_a_place_without_an_encoder_and_a_language_model_are_refused(tmp_path: Path, policy_directory):
     with pytest.raises(ConfigError, match="there is no such directory"):
-        Encoder.load(str(tmp_path / "none"), torch.float32, CPU)
+        Encoder.load(str(tmp_path / "none"), CPU)
     with pytest.raises(ConfigError, match="this is no sentence encoder"):
-        Encoder.load(str(policy_directory(0)), torch.float32, CPU)
+        Encoder.load(str(policy_directory(0)), CPU)

@@ -74,13 +74,13 @@ def test_labels_of_one_kind_are_refused(tmp_path):
         train_gold_judge(GoldSection(train=good, heldout=heldout))
 
 
-def fitted_on_embeddings(tmp_path, encoder, dtype=torch.float32, num=60, **changes):
+def fitted_on_embeddings(tmp_path, encoder, num=60, **changes):
     train, heldout = (
         written(tmp_path / "a.jsonl", reviews("film", num)),
         written(tmp_path / "b.jsonl", reviews("cast", 20)),
     )
     section = GoldSection(train=train, heldout=heldout, embeddings={"model": str(encoder), **changes})
-    return train_embedding_judge(section, section.embeddings, dtype, torch.device("cpu"), 256)
+    return train_embedding_judge(section, section.embeddings, torch.device("cpu"), 256)
 
 
 def test_the_judge_of_embeddings_is_fitted_and_its_accuracy_printed(tmp_path, encoder_directory, capsys):
@@ -110,15 +110,13 @@ def test_a_second_comparison_embeds_no_human_text_again(tmp_path, encoder_direct
     assert "agrees with the author" in said and "reads" not in said
 
 
-@pytest.mark.parametrize("change", ["rows", "dtype", "encoder", "limit"])
+@pytest.mark.parametrize("change", ["rows", "encoder", "limit"])
 def test_what_was_kept_is_not_read_for_another_judge(tmp_path, encoder_directory, change, capsys):
     fitted_on_embeddings(tmp_path, encoder_directory)
     capsys.readouterr()
     encoder, changes = encoder_directory, {}
     if change == "rows":
         changes["num"] = 58
-    elif change == "dtype":
-        changes["dtype"] = torch.bfloat16
     elif change == "limit":
         changes["train_limit"] = 50
     else:
@@ -149,7 +147,7 @@ def test_embeddings_of_labels_of_one_kind_are_refused(tmp_path, encoder_director
     heldout = written(tmp_path / "b.jsonl", reviews("cast", 4))
     section = GoldSection(train=good, heldout=heldout, embeddings=str(encoder_directory))
     with pytest.raises(DataError, match="labels must be 0 and 1, both present"):
-        train_embedding_judge(section, section.embeddings, torch.float32, torch.device("cpu"), 256)
+        train_embedding_judge(section, section.embeddings, torch.device("cpu"), 256)
 
 
 def test_the_reward_model_scores_each_response_apart(policy_directory, reward_model_directory):

@@ -28,6 +28,22 @@ def test_a_pipe_or_a_backslash_does_not_break_a_markdown_table():
     assert markdown_table(["x"], [["c\\|d"]]).splitlines()[2] == "| c\\\\\\|d |"
 
 
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        ("<img src=x> & </td>", "&lt;img src=x&gt; &amp; &lt;/td&gt;"),
+        ("&lt;", "&amp;lt;"),
+        ("[a](javascript:b) ![c](d)", "[a]\\(javascript:b) ![c]\\(d)"),
+        ("https://a.b WWW.c.d", "https&#58;//a.b WWW&#46;c.d"),
+        ("*a* _b_ `c` ~d~", "\\*a\\* \\_b\\_ \\`c\\` \\~d\\~"),
+        ("0.5 [0.4, 0.6]", "0.5 [0.4, 0.6]"),
+    ],
+)
+def test_a_markdown_cell_holds_no_html_no_link_and_no_formatting(cell, shown):
+    assert markdown_table([cell], [[cell]]).splitlines() == [f"| {shown} |", "| --- |", f"| {shown} |"]
+    assert text_table([cell], []).splitlines()[0] == cell
+
+
 def test_control_characters_and_line_breaks_do_not_reach_the_terminal():
     for render in (text_table, markdown_table):
         table = render(["x"], [["\x1b[31mred\x07\u202e\nsecond\tline"]])
