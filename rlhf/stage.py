@@ -63,8 +63,12 @@ class Frame:
         description: str,
         shown: tuple[str, ...],
         observer: Observer | None = None,
+        num_done: int = 0,
     ) -> None:
-        """Do all steps that are left, with logging, evaluation and checkpoints; `observer` follows them."""
+        """Do all steps that are left, with logging, evaluation and checkpoints; `observer` follows them.
+
+        The first `num_done` steps were done in this process, and `steps` holds their state: no checkpoint is read.
+        """
         settings = LoopSettings(
             num_steps=num_steps,
             log_every=self.config.logging.every,
@@ -83,7 +87,7 @@ class Frame:
             fingerprint=self._resumable_with(),
             profile=self.profile,
         )
-        start = loop.resume()
+        start = num_done or loop.resume()
         if self.processes.is_main:  # after resume: a run that it refuses must not overwrite the other run's file
             save_config(self.config, self.directory.path / "config.yaml")
         loop.run(start, observer)
@@ -121,7 +125,7 @@ class Frame:
     def _resumable_with(self) -> dict[str, JSON]:
         """Return what a checkpoint must match, key by key, so that a refusal names what changed."""
         content = {"content of data and models": self.directory.fingerprint.rpartition("-")[2]}
-        return {**flattened(_what_counts(self.config)), **content, "compute type": _name(self.dtype)}
+        return {**named_settings(self.config), **content, "compute type": _name(self.dtype)}
 
 
 def joined(config: StageSettings, path: Path, fingerprint: str, *, profile: bool = False) -> Frame:
@@ -133,7 +137,7 @@ def joined(config: StageSettings, path: Path, fingerprint: str, *, profile: bool
     directory = RunDirectory(
         path,
         fingerprint=fingerprint,
-        settings=flattened(_what_counts(config)),
+        settings=named_settings(config),
         resume=config.checkpoints.resume,
         is_main=processes.is_main,
     )
@@ -185,6 +189,11 @@ def fingerprint_with(config: StageSettings | EvaluateSettings, content: Sequence
     chat = config if isinstance(config, ChatSection) else config.model
     files = [] if chat.chat_template is None else [content_digest(chat.chat_template)]
     return f"{json_digest(_what_counts(config))}-{json_digest([*content, *files])}"
+
+
+def named_settings(config: StageSettings) -> dict[str, JSON]:
+    """Return what the fingerprint covers of a config, by names that a user knows: `optimizer.learning_rate`."""
+    return flattened(_what_counts(config))
 
 
 def load_rows(section: DataSection) -> Iterator[Row]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from peft import load_peft_weights, set_peft_model_state_dict
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -12,9 +13,9 @@ from rlhf.config.shared import ModelSection, OptimizerSection, TuningSection
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.passes.attention import use_short_row_attention
-from rlhf.models.pretrained.adapters import base_of, is_adapter
+from rlhf.models.pretrained.adapters import base_of, is_adapter, load_merged
 from rlhf.models.pretrained.depth import keep_first_blocks
-from rlhf.models.pretrained.loading import load_adapter
+from rlhf.models.pretrained.loading import load_adapter, load_causal_lm, load_scalar_lm
 from rlhf.models.pretrained.setup import Trainable, continued, make_trainable, save_adapter_base, save_model
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
 from rlhf.training.optimizer import MasterWeights, OptimizerSettings
@@ -108,6 +109,29 @@ def export(
         save_model(trained, tokenizer, temporary)
         if extra is not None:
             extra(temporary)
+
+
+def take_up(trained: Trainable, weights: MasterWeights, directory: Path) -> None:
+    """Load what `export` saved into the model from which its training started.
+
+    Args:
+        trained: the model.
+        weights: its master weights, or those of a module that holds it.
+        directory: of the saved model, or of its adapter.
+
+    Raises:
+        ConfigError: the directory cannot be read, or holds another model.
+    """
+    with weights.in_full_precision():
+        if trained.saves_adapter:
+            set_peft_model_state_dict(trained.adapter, load_peft_weights(str(directory)))
+        elif trained.model.can_generate():
+            trained.model.load_state_dict(load_causal_lm(str(directory)).state_dict())
+        else:
+            saved = load_scalar_lm(str(directory), new_head=False)
+            trained.model.config.score_mean = getattr(saved.config, "score_mean", 0.0)
+            load_merged(trained.model, saved.state_dict())
+    weights.publish_all()
 
 
 def parameters_of(module: nn.Module, prefix: str = "") -> dict[str, nn.Parameter]:

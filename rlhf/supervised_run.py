@@ -157,8 +157,17 @@ class SupervisedRun(Generic[T]):
     measure: Callable[[], dict[str, float]]
     """Returns the metrics of held-out data, empty when there are none."""
 
-    def train(self, run: Frame, *, eval_every: int | None, observer: Observer | None = None) -> None:
+    def train(
+        self,
+        run: Frame,
+        *,
+        eval_every: int | None,
+        observer: Observer | None = None,
+        optimizer: Optimizer | None = None,
+    ) -> None:
         """Minimise the objective over the trained weights for the epochs or steps of the settings.
+
+        An `optimizer` that has done steps goes on; None makes one.
 
         Raises:
             RlhfError: a checkpoint that does not fit, a non-finite loss, or a signal.
@@ -175,7 +184,8 @@ class SupervisedRun(Generic[T]):
         )
         num_steps = settings.steps or (settings.epochs or 0) * plan.batches_per_epoch
         run.compile_for(num_steps * settings.batch_size * sum(lengths) // len(lengths), weights.module)
-        optimizer = _optimizer(self.task, weights, num_steps, run)
+        optimizer = optimizer or make_optimizer(self.task, weights, run)
+        optimizer.num_updates = num_steps
         steps = SupervisedSteps(objective, plan, optimizer, run.processes, self.measure, run.profile)
         run.run(
             steps,
@@ -184,6 +194,7 @@ class SupervisedRun(Generic[T]):
             description=run.directory.path.name,
             shown=self.task.shown,
             observer=observer,
+            num_done=optimizer.num_done,
         )
 
 
@@ -211,6 +222,13 @@ def make_learner(task: Task[Any], run: Frame, trained: Trainable, tokenizer: Pre
         run.choose_factors(max(each.max_length for each in sections if each is not None), policy=trained.model)
     weights = MasterWeights(trained.model, run.dtype, keep_float32=task.kept_in_float32(trained.model))
     return Learner(trained=trained, weights=weights, tokenizer=tokenizer)
+
+
+def make_optimizer(task: Task[Any], weights: MasterWeights, run: Frame) -> Optimizer:
+    """Return a task's optimizer; `SupervisedRun.train` sets how many updates its schedule spans."""
+    settings = optimizer_settings(task.settings.optimizer)
+    group = ParameterGroup(name=task.result, parameters=weights.parameters, settings=settings)
+    return Optimizer(weights, [group], 0, run.processes)
 
 
 def check_length(model: PreTrainedModel, longest: int, source: Source) -> None:
@@ -242,9 +260,3 @@ def _assembled(task: Task[T], config: SftConfig | RewardModelConfig, run: Frame)
     return SupervisedRun(
         task=task, learner=learner, items=items, measure=partial(task.held_out, learner, held_out, run)
     )
-
-
-def _optimizer(task: Task[Any], weights: MasterWeights, num_steps: int, run: Frame) -> Optimizer:
-    settings = optimizer_settings(task.settings.optimizer)
-    group = ParameterGroup(name=task.result, parameters=weights.parameters, settings=settings)
-    return Optimizer(weights, [group], num_steps, run.processes)

@@ -76,7 +76,9 @@ class Announcer:
         self._callbacks = callbacks
 
     def stepped(self, step: int, metrics: dict[str, float]) -> None:
-        """Keep the metrics of a step."""
+        """Keep the metrics of a step, in place of those of an earlier run from there on."""
+        while self.history and self.history[-1]["step"] >= step:
+            self.history.pop()
         self.history.append({"step": float(step), **metrics})
         for callback in self._callbacks:
             if callback.on_step(self._trainer, step, metrics) is True:

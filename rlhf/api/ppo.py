@@ -13,8 +13,9 @@ from rlhf.api.data import GivenPrompts, given_prompts
 from rlhf.api.inputs import make_ready
 from rlhf.api.models import GivenTokenizer, Model
 from rlhf.api.rewards import OneReward
-from rlhf.api.trainer import StageTrainer, check_evaluation, check_untrained, checked_config
+from rlhf.api.trainer import StageTrainer, check_evaluation, checked_config
 from rlhf.config import PPOSettings
+from rlhf.config.shared import StageSettings
 from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts, prompt_maker
 from rlhf.errors import ConfigError, DataError
@@ -27,6 +28,7 @@ from rlhf.ppo.run.assembly import (
     holds_something_else,
     put_together,
     save_parts,
+    take_up_parts,
 )
 from rlhf.ppo.run.held_out import held_out_metrics
 from rlhf.ppo.run.prompt_source import GivenPrompt, ListedPrompts, PromptSource, StreamedPrompts, several
@@ -110,7 +112,8 @@ class PPOTrainer(StageTrainer):
 
         A list or data set of prompts is shuffled and repeated as needed. An iterator yields only what each step needs,
         and ends the run when it ends. A stopped run in `output_dir` resumes from its newest checkpoint; an iterator
-        must then start over.
+        must then start over. Of a complete run there, model and history are taken up and nothing is done. Another call
+        does as many steps again; an iterator then begins with the prompts of the next step.
 
         Args:
             prompts: texts, lists of messages, or mappings with `prompt` and the columns that rewards read; or the name
@@ -119,16 +122,18 @@ class PPOTrainer(StageTrainer):
             evaluate_every: steps between evaluations; None evaluates only after the last step.
 
         Returns:
-            The metrics of each step done, named as in metrics.jsonl.
+            The metrics of each step that this trainer has done, named as in metrics.jsonl.
 
         Raises:
             RlhfError: bad data, reward or checkpoint, or a guard or a signal stopped the run.
         """
-        check_untrained(self.ppo.num_steps)
         check_evaluation(evaluation, evaluate_every)
-        source = self._source(prompts)
+        source = self._source(prompts, self._num_done)
         measure = self._measuring(evaluation, self._measuring_prompts)
-        with self._entered([*self._digests, source.digest()]) as run:
+        inputs = [*self._digests, source.digest()]
+        if self._takes_up(inputs):
+            return self.history
+        with self._entered(inputs) as run:
             steps = PPOSteps(self.ppo, source, run.directory.samples, evaluation=measure)
             run.run(
                 steps,
@@ -137,6 +142,7 @@ class PPOTrainer(StageTrainer):
                 description=self.stage,
                 shown=SHOWN,
                 observer=self._announcer,
+                num_done=self._num_done,
             )
             if self.output_dir is not None:
                 policy, critic = self.output_dir / self.result, self.output_dir / "critic"
@@ -228,6 +234,23 @@ class PPOTrainer(StageTrainer):
     @property
     def _trained(self) -> Trainable:
         return self.parts.trained
+
+    @property
+    def _num_done(self) -> int:
+        return 0 if self._is_taken_up else self.ppo.num_steps
+
+    @property
+    def _is_spent(self) -> bool:
+        return self.ppo.num_steps >= self.config.steps
+
+    def _use(self, config: StageSettings) -> None:
+        super()._use(config)
+        self.ppo.set_length(self.config.steps)
+
+    def _load_result(self, output_dir: Path) -> None:
+        take_up_parts(self.parts, output_dir / self.result, output_dir / "critic")
+        self.ppo.num_steps = int(self.history[-1]["step"]) if self.history else 0
+        self._is_merged = self.parts.critic is not None and self.parts.critic.is_merged_when_saved
 
     def _holds_something_else(self, directory: Path) -> bool:
         return holds_something_else(directory)

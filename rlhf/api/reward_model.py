@@ -78,7 +78,8 @@ class RewardTrainer(SupervisedTrainer[Pair]):
     ) -> list[dict[str, float]]:
         """Do the `epochs` or `steps` of the config; metrics, checkpoints and the reward model go to `output_dir`.
 
-        A stopped run in `output_dir` resumes from its newest checkpoint.
+        A stopped run in `output_dir` resumes from its newest checkpoint; of a complete one, model and history are taken
+        up and nothing is done. Another call does as many steps again.
 
         Args:
             data: mappings with `chosen` and `rejected`, a data set, or the name of one.
@@ -87,7 +88,7 @@ class RewardTrainer(SupervisedTrainer[Pair]):
             demonstrations: texts whose mean score is set to 0 after training; None does not shift the scores.
 
         Returns:
-            The metrics of each step done, named as in metrics.jsonl.
+            The metrics of each step that this trainer has done, named as in metrics.jsonl.
 
         Raises:
             RlhfError: bad data or checkpoint, or a guard or a signal stopped the run.

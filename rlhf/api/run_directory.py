@@ -6,24 +6,23 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from rlhf.errors import CheckpointError, Terminated
-from rlhf.stage import Frame, entered, fingerprint_with
-from rlhf.training.storage.run_directory import RunDirectory, is_complete
+from rlhf.errors import Terminated
+from rlhf.stage import Frame, entered, fingerprint_with, named_settings
+from rlhf.training.storage.run_directory import RunDirectory
 
 
 @contextmanager
-def run_in(output_dir: Path | None, run: Frame, inputs: Sequence[str], *, stage: str, result: str) -> Iterator[Frame]:
+def run_in(output_dir: Path | None, run: Frame, inputs: Sequence[str], stage: str) -> Iterator[Frame]:
     """Enter a run directory.
 
     Args:
         output_dir: None takes a temporary directory.
-        run: with its processes joined, in no directory yet.
+        run: with its processes joined and the config of this run, in no directory yet.
         inputs: digests of what determines the result besides the config.
         stage: the name of the run.
-        result: the directory of the model under `output_dir`.
 
     Raises:
-        CheckpointError: the directory already holds this run's complete result, or cannot be used.
+        CheckpointError: the directory cannot be used.
     """
     if output_dir is None:
         with tempfile.TemporaryDirectory(prefix="rlhf-") as path:
@@ -31,15 +30,13 @@ def run_in(output_dir: Path | None, run: Frame, inputs: Sequence[str], *, stage:
             with _unsaved(), entered(replace(run, directory=directory), stage) as entering:
                 yield entering
         return
-    mark = fingerprint_with(run.config, inputs)
-    if is_complete(output_dir, mark):
-        raise CheckpointError(
-            f"{output_dir}: already holds the complete result of this run - its {result.replace('_', ' ')} is in "
-            f"{output_dir / result}; choose another output_dir to train again"
-        )
-    named = run.directory  # as `joined` made it; only the fingerprint is new
+    named = run.directory  # as `joined` made it; fingerprint and length are new
     directory = RunDirectory(
-        output_dir, fingerprint=mark, settings=named.settings, resume=named.resume, is_main=named.is_main
+        output_dir,
+        fingerprint=fingerprint_with(run.config, inputs),
+        settings=named_settings(run.config),
+        resume=named.resume,
+        is_main=named.is_main,
     )
     with entered(replace(run, directory=directory)) as entering:
         yield entering

@@ -2,16 +2,28 @@
 
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from rlhf.api.data import GivenRows, digest_of_items, given_source
-from rlhf.api.trainer import StageTrainer, check_evaluation, check_untrained
+from rlhf.api.trainer import StageTrainer, check_evaluation
 from rlhf.config import RewardSettings, SFTSettings
-from rlhf.config.shared import FittingSection
+from rlhf.config.shared import FittingSection, StageSettings
 from rlhf.models.pretrained.setup import Trainable
-from rlhf.supervised_run import Finishing, Learner, SupervisedRun, Task, check_length, nothing_to_finish, prepared_items
+from rlhf.stage_model import take_up
+from rlhf.supervised_run import (
+    Finishing,
+    Learner,
+    SupervisedRun,
+    Task,
+    check_length,
+    make_optimizer,
+    nothing_to_finish,
+    prepared_items,
+)
+from rlhf.training.optimizer import Optimizer
 from rlhf.training.supervised import switch_dropout
 
 T = TypeVar("T", bound=Hashable)
@@ -31,13 +43,16 @@ class SupervisedTrainer(StageTrainer, Generic[T]):
     _learner: Learner
     _digests: list[str]
     """Of the model; empty without a run directory."""
+    _optimizer: Optimizer | None = None
+    """From the first call of `train` on."""
 
     def train(
         self, data: GivenRows, *, evaluation: Evaluation | None = None, evaluate_every: int | None = None
     ) -> list[dict[str, float]]:
         """Do the `epochs` or `steps` of the config; metrics, checkpoints and the model go to `output_dir`.
 
-        A stopped run in `output_dir` resumes from its newest checkpoint.
+        A stopped run in `output_dir` resumes from its newest checkpoint; of a complete one, model and history are taken
+        up and nothing is done. Another call does as many steps again.
 
         Args:
             data: mappings, a data set, or the name of one.
@@ -45,7 +60,7 @@ class SupervisedTrainer(StageTrainer, Generic[T]):
             evaluate_every: steps between evaluations; None evaluates only after the last step.
 
         Returns:
-            The metrics of each step done, named as in metrics.jsonl.
+            The metrics of each step that this trainer has done, named as in metrics.jsonl.
 
         Raises:
             RlhfError: bad data or checkpoint, or a guard or a signal stopped the run.
@@ -69,18 +84,17 @@ class SupervisedTrainer(StageTrainer, Generic[T]):
         inputs: Sequence[str] = (),
     ) -> list[dict[str, float]]:
         """Train; `inputs` are digests of what `finishing` reads."""
-        check_untrained(len(self.history))
         check_evaluation(evaluation, evaluate_every)
         items = self._items(data, "data", self.config.data)
-        ready = SupervisedRun(
-            task=self._task,
-            learner=self._learner,
-            items=items,
-            measure=self._measuring(evaluation, partial(self._measuring_rows, items)),
-        )
+        measure = self._measuring(evaluation, partial(self._measuring_rows, items))
         finish = finishing(self._learner, self._run)
-        with self._entered([*self._digests, digest_of_items(items), *inputs]) as run:
-            ready.train(run, eval_every=evaluate_every, observer=self._announcer)
+        everything = [*self._digests, digest_of_items(items), *inputs]
+        if self._takes_up(everything):
+            return self.history
+        with self._entered(everything) as run:
+            ready = SupervisedRun(task=self._task, learner=self._learner, items=items, measure=measure)
+            self._optimizer = self._optimizer or make_optimizer(self._task, self._learner.weights, run)
+            ready.train(run, eval_every=evaluate_every, observer=self._announcer, optimizer=self._optimizer)
             finish()
             if self.output_dir is not None:
                 target = self.output_dir / self.result
@@ -108,6 +122,22 @@ class SupervisedTrainer(StageTrainer, Generic[T]):
     @property
     def _trained(self) -> Trainable:
         return self._learner.trained
+
+    @property
+    def _num_done(self) -> int:
+        return 0 if self._optimizer is None else self._optimizer.num_done
+
+    @property
+    def _is_spent(self) -> bool:
+        return self._optimizer is not None and 0 < self._optimizer.num_updates <= self._optimizer.num_done
+
+    def _use(self, config: StageSettings) -> None:
+        super()._use(config)
+        self._task = replace(self._task, settings=config)  # type: ignore[type-var]  # a task is a dataclass
+
+    def _load_result(self, output_dir: Path) -> None:
+        take_up(self._learner.trained, self._learner.weights, output_dir / self.result)
+        self._is_merged = self._learner.trained.is_merged_when_saved
 
     def _holds_something_else(self, directory: Path) -> bool:
         if not directory.is_dir():

@@ -1,7 +1,8 @@
 """What every trainer has: settings, callbacks, history, a run directory, and a `save` that overwrites nothing else."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -13,9 +14,13 @@ from transformers import PreTrainedModel
 from rlhf.api.callbacks import Announcer, Callback, checked_callbacks
 from rlhf.api.run_directory import run_in
 from rlhf.config.shared import InRunDirectory, Section, StageSettings
-from rlhf.errors import CheckpointError, ConfigError
+from rlhf.errors import CheckpointError, ConfigError, Terminated
 from rlhf.models.pretrained.setup import Trainable
-from rlhf.stage import Frame, joined
+from rlhf.stage import Frame, fingerprint_with, joined, named_settings
+from rlhf.training.loop import longer_run
+from rlhf.training.storage.fingerprint import lengthened
+from rlhf.training.storage.run_directory import is_complete
+from rlhf.training.telemetry.metrics import saved_metrics
 
 S = TypeVar("S", bound=Section)
 
@@ -42,6 +47,10 @@ class StageTrainer:
         self._announcer = Announcer(self, self.callbacks)
         self._run = joined(config, self.output_dir or Path(), "")
         self.processes = self._run.processes
+        self._given = config
+        self._is_taken_up = False
+        self._is_merged = False
+        self._has_failed = False
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -91,9 +100,64 @@ class StageTrainer:
         self.processes.wait()
         self._announcer.saved(directory)
 
-    def _entered(self, inputs: Sequence[str]) -> AbstractContextManager[Frame]:
-        """Enter the run directory; `inputs` are digests of what determines the result besides the config."""
-        return run_in(self.output_dir, self._run, inputs, stage=self.stage, result=self.result)
+    def _takes_up(self, inputs: Sequence[str]) -> bool:
+        """Take up the model and the history of this very run if `output_dir` holds its complete result, and say so.
+
+        Args:
+            inputs: digests of what determines the result besides the config.
+        """
+        if self.output_dir is None or self._is_taken_up or self._num_done:
+            return False
+        if not is_complete(self.output_dir, fingerprint_with(self.config, inputs)):
+            return False
+        self.processes.say(f"{self.output_dir}: complete, nothing to do")
+        self.history[:] = saved_metrics(self.output_dir / "metrics.jsonl")
+        self._load_result(self.output_dir)
+        self._is_taken_up = True
+        return True
+
+    @contextmanager
+    def _entered(self, inputs: Sequence[str]) -> Iterator[Frame]:
+        """Enter the run directory for one call of `train`; a trainer whose steps are done gets as many more.
+
+        Args:
+            inputs: digests of what determines the result besides the config.
+
+        Raises:
+            ConfigError: this trainer cannot go on.
+        """
+        if self._has_failed:
+            raise ConfigError("train: its last call ended with an error, maybe inside a step - make another trainer")
+        if self._is_merged:
+            raise ConfigError("train: the adapter of a finished run was merged - make another trainer with more steps")
+        before, num_done, self._announcer.wants_stop = self.config, self._num_done, False
+        if self._is_taken_up or self._is_spent:
+            self._use(self._longer())
+            longer = lengthened(named_settings(before), named_settings(self.config))
+            if num_done and longer is not None:  # otherwise the loop says so when it finds the checkpoint
+                self.processes.say(longer_run(longer, num_done))
+        try:
+            with run_in(self.output_dir, replace(self._run, config=self.config), inputs, self.stage) as run:
+                yield run
+            self._is_taken_up = False
+        except (CheckpointError, Terminated):  # between two steps
+            raise
+        except BaseException:
+            self._has_failed = True
+            raise
+        finally:
+            if self._num_done == num_done:
+                self._use(before)
+
+    def _longer(self) -> StageSettings:
+        """Return the settings of a run that is longer by the length of the settings that were given."""
+        given = self._given.model_dump(include={"steps", "epochs"})
+        key = "epochs" if given["steps"] is None else "steps"
+        return self.config.model_copy(update={key: getattr(self.config, key) + given[key]})
+
+    def _use(self, config: StageSettings) -> None:
+        """Go on with settings of another length."""
+        self.config = config
 
     def _measuring(
         self, evaluation: Any, of_rows: Callable[[Any], Callable[[], dict[str, float]]]
@@ -107,6 +171,20 @@ class StageTrainer:
 
     @property
     def _trained(self) -> Trainable:
+        raise NotImplementedError
+
+    @property
+    def _num_done(self) -> int:
+        """How many steps this trainer has done and holds the state of."""
+        raise NotImplementedError
+
+    @property
+    def _is_spent(self) -> bool:
+        """Whether it has done all steps of its settings."""
+        raise NotImplementedError
+
+    def _load_result(self, output_dir: Path) -> None:
+        """Load what the finished run in a directory made of the model."""
         raise NotImplementedError
 
     def _holds_something_else(self, directory: Path) -> bool:
@@ -145,16 +223,6 @@ def check_evaluation(evaluation: object, every: int | None) -> None:
         raise ConfigError("evaluate_every: there is no evaluation - give held-out rows or a function")
     if every is not None and every < 1:
         raise ConfigError(f"evaluate_every: expected at least 1, found {every}")
-
-
-def check_untrained(num_steps: int) -> None:
-    """Refuse to train twice: the learning-rate schedule has ended.
-
-    Raises:
-        ConfigError: says how many steps were done.
-    """
-    if num_steps:
-        raise ConfigError(f"train: this trainer has done {num_steps} steps already - make another one")
 
 
 def _measured_by_user(found: object) -> dict[str, float]:

@@ -107,6 +107,13 @@ class PPO:
         sampled = self.rollout(prompts)
         return self.learn(self.make_experience(sampled, self.score(sampled)))
 
+    def set_length(self, num_steps: int) -> None:
+        """Make the run one of `num_steps`: its schedules span them from the next step on."""
+        self.config = self.config.model_copy(update={"steps": num_steps})
+        self.optimizer.num_updates = num_steps * self.config.epochs * self.config.minibatches
+        if self.resets is not None:
+            self.resets.num_steps = num_steps
+
     def rollout(self, prompts: Sequence[Prompt]) -> Sampled:
         """Sample responses to the prompts, or from the states in which `resets` starts their episodes."""
         pad_id, samples = int(self.collector.tokenizer.pad_token_id), self.config.num_samples_per_prompt

@@ -117,12 +117,16 @@ class Loop:
         """Go back to the newest checkpoint that verifies, and return how many steps are done.
 
         Raises:
-            CheckpointError: the checkpoint was written with another fingerprint.
+            CheckpointError: the checkpoint was written with another fingerprint, or there is none beside the result of
+                a shorter run.
         """
         checkpoint = self._store.latest(on_skip=self.processes.say)
         if checkpoint is None:
+            self.directory.refuse_to_start_over()
             return 0
         self.processes.say(f"resuming from {checkpoint.path}")
+        if checkpoint.longer is not None:
+            self.processes.say(longer_run(checkpoint.longer, checkpoint.step))
         self.steps.restore(checkpoint)
         return checkpoint.step
 
@@ -134,6 +138,7 @@ class Loop:
             DataError: there was no data for the first step.
         """
         self._observer = observer
+        self.directory.mark_unfinished()
         metrics_log = MetricsLog(self.directory.metrics, enabled=self.processes.is_main)
         metrics_log.cut_back(start)
         trackers = Trackers(
@@ -238,6 +243,13 @@ class Loop:
             if stop.requested:  # otherwise the signal reached only another process
                 stopped.exit_status = stop.exit_status
             raise stopped
+
+
+def longer_run(longer: str, done: int) -> str:
+    """Say what becomes of the schedules when a run goes on whose first `done` steps were those of a shorter one."""
+    return (
+        f"{longer}: after step {done} the learning rate, and what else has a schedule, follows that of the longer run"
+    )
 
 
 def _is_due(done: int, every: int | None) -> bool:

@@ -79,6 +79,14 @@ class MasterWeights:
                 self.parameters[name].copy_(master)
 
     @torch.no_grad()
+    def publish_all(self) -> None:
+        """Copy the frozen weights too, after they were loaded anew."""
+        self.publish()
+        for name, parameter in self.module.named_parameters():
+            if name in self.frozen:
+                parameter.copy_(self.frozen[name])
+
+    @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Set the masters, and the module with them."""
         for name, master in self.masters.items():

@@ -116,8 +116,6 @@ def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(
         again = tiny.ppo_trainer(workshop, output_dir=tmp_path / name / "run", **options)
         assert [row["step"] for row in again.train(prompts())] == [3, 4]
         tiny.assert_equal(tiny.policy_state(whole), tiny.policy_state(again))
-    with pytest.raises(CheckpointError, match="already holds the complete result of this run"):
-        tiny.ppo_trainer(workshop, output_dir=tmp_path / "list" / "run", **options).train(tiny.prompt_rows(workshop))
     other = tiny.ppo_trainer(workshop, output_dir=tmp_path / "list" / "run", **options)
     with pytest.raises(CheckpointError, match=r"another config \(the content of data or models differs\)"):
         other.train(tiny.BEGINNINGS)
@@ -138,8 +136,6 @@ def test_what_makes_no_sense_is_refused(tiny: ModuleType, workshop: Path) -> Non
     with pytest.raises(ConfigError, match=r"episodes of a rollout \(3\) must be a multiple .* nearest valid: 2 or 4"):
         made.make_experience(few, made.score(few))
     made.train(tiny.BEGINNINGS)
-    with pytest.raises(ConfigError, match="has done 1 steps already"):
-        made.train(tiny.BEGINNINGS)
     for reward, message in {
         "kind": ({"kind": "lenght"}, "reward 0: .*does not match any of the expected tags"),
         "two of one name": ([{"function": tiny.share_of_e, "name": "same"}] * 2, "the name same appears twice"),

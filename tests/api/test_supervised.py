@@ -78,8 +78,6 @@ def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(both: Any, wo
     again = both.make(workshop / "policy", output_dir=tmp_path / "run", **settings)
     assert [row["step"] for row in both.train(again)] == [3, 4]
     assert contents(tmp_path / "whole" / both.result) == contents(tmp_path / "run" / both.result)
-    with pytest.raises(CheckpointError, match=f"holds the complete result of this run - its .* is in .*{both.result};"):
-        both.train(both.make(workshop / "policy", output_dir=tmp_path / "run", **settings))
     with pytest.raises(CheckpointError, match="holds the result of a run with another config"):
         both.make(workshop / "policy", output_dir=tmp_path / "run", **settings).train(str(both.heldout))
 
@@ -223,8 +221,6 @@ def test_rows_that_do_not_fit_the_model_are_refused_before_the_first_step(both: 
     ):
         made.train([{name: long[name] for name in columns(both)}])
     both.train(made)
-    with pytest.raises(ConfigError, match="has done 4 steps already"):
-        both.train(made)
 
 
 def test_demonstrations_are_looked_at_before_training(reward_model: Any, workshop: Path) -> None:

@@ -84,14 +84,6 @@ def test_an_evaluation_that_cannot_work_is_one_line(name: str, workshop: Path) -
         made.train(ROWS[name], evaluation=lambda trainer: None)
 
 
-@ALL
-def test_a_trainer_trains_once(name: str, workshop: Path) -> None:
-    made = make(name, workshop)
-    made.train(ROWS[name])
-    with pytest.raises(ConfigError, match="has done 1 steps already - make another one"):
-        made.train(ROWS[name])
-
-
 def test_a_loop_of_ones_own_has_a_history_too(workshop: Path) -> None:
     made = make("ppo", workshop)
     rollout = made.rollout(["A film", "At last"])

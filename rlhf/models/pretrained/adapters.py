@@ -2,8 +2,10 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
@@ -100,6 +102,16 @@ def merged_state(model: PreTrainedModel) -> dict[str, Tensor]:
             delta: Tensor = module.get_delta_weight(module.active_adapters[0])  # type: ignore[attr-defined]
             state[key] = state[key] + delta
     return state
+
+
+@torch.no_grad()
+def load_merged(model: PreTrainedModel, state: Mapping[str, Tensor]) -> None:
+    """Load what `merged_state` returned: the base becomes the sum, and the adapter 0."""
+    for name, tensor in model.state_dict().items():
+        if ".lora_B" in name:
+            tensor.zero_()
+        elif ".lora_" not in name and ".original_module." not in name:
+            tensor.copy_(state[_plain(name)])
 
 
 def _plain(name: str) -> str:

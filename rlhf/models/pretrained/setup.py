@@ -36,6 +36,11 @@ class Trainable:
         return self.adapter is not None and self.model.can_generate()
 
     @property
+    def is_merged_when_saved(self) -> bool:
+        """Whether it has an adapter, and `save_model` adds it to the weights."""
+        return self.adapter is not None and not self.saves_adapter
+
+    @property
     def starts_from_adapter(self) -> bool:
         """Whether no directory holds the base of a saved adapter: the source was an adapter, merged on loading."""
         return self.saves_adapter and not self.continues and is_adapter(self.source)

@@ -24,7 +24,7 @@ from rlhf.ppo.scoring.scorer import Scorer
 from rlhf.ppo.trainer import PPO, Generators
 from rlhf.rewards.component import Component
 from rlhf.stage import Frame
-from rlhf.stage_model import export, optimizer_settings, parameters_of, trainable
+from rlhf.stage_model import export, optimizer_settings, parameters_of, take_up, trainable
 from rlhf.training.optimizer import MasterWeights, Optimizer, ParameterGroup
 from rlhf.training.processes import Processes
 from rlhf.training.randomness import generator
@@ -188,6 +188,15 @@ def save_parts(parts: PPORun, directory: Path, critic: Path) -> None:
     export(parts.trained, weights, tokenizer, directory, value_head)
     if parts.critic is not None:
         export(parts.critic, weights, tokenizer, critic)
+
+
+def take_up_parts(parts: PPORun, directory: Path, critic: Path) -> None:
+    """Load what `save_parts` saved into the models from which the run started."""
+    policy, weights = parts.trainer.policy, parts.trainer.optimizer.weights
+    take_up(parts.trained, weights, directory)
+    if parts.critic is not None:
+        take_up(parts.critic, weights, critic)
+    load_value_head(policy, str(directory))
 
 
 def _critic(config: PPOSettings, tokenizer: PreTrainedTokenizerBase) -> Trainable | None:

@@ -57,7 +57,7 @@ class Resets:
         self._ends = ends
         self._fraction = fraction
         self._longest = max_new_tokens - 1
-        self._num_steps = num_steps
+        self.num_steps = num_steps
         self._num_done = 0
 
     def draw(self, prompts: Sequence[Prompt]) -> list[Start]:
@@ -75,7 +75,7 @@ class Resets:
     def lengths(self, demonstration: Demonstration) -> Sequence[int]:
         """Return the possible prefix lengths of a demonstration at this step; each is equally likely."""
         ids = demonstration.response_ids
-        return self._law(ids, min(len(ids), self._longest), self._num_done / self._num_steps)
+        return self._law(ids, min(len(ids), self._longest), self._num_done / self.num_steps)
 
     def finish_step(
         self,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rlhf.errors import CheckpointError
 from rlhf.training.storage.atomic import REPLACED, atomic_directory, fsync, publish, remove, write_atomic
+from rlhf.training.storage.fingerprint import lengthened
 from rlhf.training.storage.manifest import JSON, MANIFEST, Damaged, build_manifest, verify
 
 __all__ = ["JSON", "Checkpoint", "CheckpointStore", "atomic_directory", "write_atomic"]
@@ -36,6 +37,8 @@ class Checkpoint:
     step: int
     """Optimizer steps (PPO: trainer steps) that were complete when it was written."""
     path: Path
+    longer: str | None = None
+    """How much longer this run is than the one that wrote it, as in `steps: 4 -> 8`."""
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Load one group of tensors, on the CPU.
@@ -145,8 +148,7 @@ class CheckpointStore:
             except Damaged as reason:
                 on_skip(f"checkpoint {path} skipped: {reason}")
                 continue
-            self._check_fingerprint(path, manifest)
-            return Checkpoint(step, path)
+            return Checkpoint(step, path, self._check_fingerprint(path, manifest))
         return None
 
     def open(self, path: Path) -> Checkpoint:
@@ -164,8 +166,7 @@ class CheckpointStore:
             raise CheckpointError(
                 f"{path}: damaged checkpoint: {reason}; name another one or use resume=auto"
             ) from None
-        self._check_fingerprint(path, manifest)
-        return Checkpoint(int(name[1]), path)
+        return Checkpoint(int(name[1]), path, self._check_fingerprint(path, manifest))
 
     def _candidates(self) -> Iterator[tuple[int, Path]]:
         """Yield (step, path), newest first; one that is being replaced comes after its replacement."""
@@ -174,8 +175,12 @@ class CheckpointStore:
         for step, _, name in sorted(found, reverse=True):
             yield step, self.directory / name
 
-    def _check_fingerprint(self, path: Path, manifest: Mapping[str, Any]) -> None:
+    def _check_fingerprint(self, path: Path, manifest: Mapping[str, Any]) -> str | None:
+        """Refuse another run's checkpoint; say how much longer this run is, if nothing else differs."""
         saved, now = manifest["fingerprint"], self.fingerprint
+        longer = lengthened(saved, now)
+        if longer is not None:
+            return longer
         keys = sorted(saved.keys() | now.keys())
         differing = [key for key in keys if key not in saved or key not in now or saved[key] != now[key]]
         if differing:
@@ -183,6 +188,7 @@ class CheckpointStore:
             raise CheckpointError(
                 f"{path}: written by another run; these differ: {shown}; restore them or choose another output_dir"
             )
+        return None
 
     def _check_free_space(self, target: Path, needed: int) -> None:
         free, wanted = _free_bytes(self.directory), int(needed * FREE_SPACE_FACTOR)

@@ -37,6 +37,16 @@ def flattened(section: Mapping[str, Any], prefix: str = "") -> dict[str, JSON]:
     return flat
 
 
+def lengthened(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Say how much longer a run is than another, as in `steps: 4 -> 8`; None if more, less or nothing differs."""
+    key = "epochs" if now.get("steps") is None else "steps"  # where steps are set, epochs are those of each batch
+    differing = [each for each in sorted({*saved, *now}) if saved.get(each) != now.get(each)]
+    before, after = saved.get(key), now.get(key)
+    if differing != [key] or not isinstance(before, int) or not isinstance(after, int) or before > after:
+        return None
+    return f"{key}: {before} -> {after}"
+
+
 def _base_of_adapter(directory: Path) -> str | None:
     file = directory / "adapter_config.json"
     base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") if file.is_file() else None

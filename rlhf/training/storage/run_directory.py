@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from rlhf.errors import CheckpointError
 from rlhf.training.storage.atomic import write_atomic
+from rlhf.training.storage.fingerprint import lengthened
 from rlhf.training.storage.manifest import JSON
 
 LOCK = "run.lock"
@@ -79,8 +80,25 @@ class RunDirectory:
             except OSError as error:
                 raise CheckpointError(f"{self.path / COMPLETE}: cannot be written: {error}") from error
 
+    def mark_unfinished(self) -> None:
+        """Take the mark back: a longer run goes on from here."""
+        if self.is_main:
+            (self.path / COMPLETE).unlink(missing_ok=True)
+
+    def refuse_to_start_over(self) -> None:
+        """Refuse to begin at the first step where a shorter run has finished.
+
+        Raises:
+            CheckpointError: says how much longer this run is.
+        """
+        if (self.path / COMPLETE).exists() and not is_complete(self.path, self.fingerprint):
+            raise CheckpointError(
+                f"{self.path}: holds the result of a shorter run{self._differences()}, and no checkpoint to go on "
+                "from (checkpoints.every saves them); choose another output_dir, or remove the directory"
+            )
+
     def __enter__(self) -> Self:
-        """Make and lock the directory.
+        """Make and lock the directory. A finished run is let in if this one is the same and longer.
 
         Raises:
             CheckpointError: another run uses it, it holds files of something else, it holds a run that may not be
@@ -123,11 +141,21 @@ class RunDirectory:
         exists = any(path.name != LOCK for path in self.path.iterdir())
         if exists and self.resume == "never":
             raise CheckpointError(f"{self.path}: holds a run; set resume=auto to go on, or choose another output_dir")
-        if (self.path / COMPLETE).exists() and not is_complete(self.path, self.fingerprint):
+        is_other = (self.path / COMPLETE).exists() and not is_complete(self.path, self.fingerprint)
+        if is_other and not self._is_longer():
             raise CheckpointError(
                 f"{self.path}: holds the result of a run with another config{self._differences()}; choose another "
                 "output_dir, or remove the directory"
             )
+
+    def _is_longer(self) -> bool:
+        """Whether this run differs from the finished one in its length alone."""
+        saved = _marker(self.path).get("settings")
+        return self._has_same_content() and isinstance(saved, dict) and lengthened(saved, self.settings) is not None
+
+    def _has_same_content(self) -> bool:
+        """Whether data and models are those of the finished run: the part of a fingerprint behind the settings'."""
+        return str(_marker(self.path).get("fingerprint")).partition("-")[2] == self.fingerprint.partition("-")[2]
 
     def _differences(self) -> str:
         """Name what the finished run had otherwise, as in ` (steps: 4 -> 8)`; nothing where that is not known."""
@@ -137,7 +165,8 @@ class RunDirectory:
         keys = [key for key in sorted({*saved, *self.settings}) if saved.get(key) != self.settings.get(key)]
         shown = [f"{key}: {json.dumps(saved.get(key))} -> {json.dumps(self.settings.get(key))}" for key in keys[:SHOWN]]
         more = [f"and {len(keys) - SHOWN} more"] if len(keys) > SHOWN else []
-        return f" ({', '.join([*shown, *more]) or 'the content of data or models differs'})"
+        content = [] if keys and self._has_same_content() else ["the content of data or models differs"]
+        return f" ({', '.join([*shown, *more, *content])})"
 
 
 def is_complete(path: Path, fingerprint: str) -> bool:

@@ -101,6 +101,13 @@ class MetricsLog:
             raise CheckpointError(f"{self.path}: cannot be written: {error}") from error
 
 
+def saved_metrics(path: Path) -> list[dict[str, float]]:
+    """Return the rows of a finished run's file as `train` returned them."""
+    rows = [row for row, _ in _parse(path, path.read_text(encoding="utf-8"))] if path.is_file() else []
+    infinite = [{name: float(value) for name, value in row.pop(NOT_FINITE, {}).items()} for row in rows]
+    return [{**row, **more, "step": float(row["step"])} for row, more in zip(rows, infinite, strict=True)]
+
+
 class Trackers:
     """Sends metrics to the trackers that the accelerator was made with (`log_with`); without any it does nothing."""
 

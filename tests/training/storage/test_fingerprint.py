@@ -1,6 +1,6 @@
 import json
 
-from rlhf.training.storage.fingerprint import content_digest, flattened
+from rlhf.training.storage.fingerprint import content_digest, flattened, lengthened
 
 
 def directory(path):
@@ -36,3 +36,17 @@ def test_a_hub_name_stands_for_itself():
 
 def test_nested_keys_are_named_as_overrides_name_them():
     assert flattened({"a": 1, "b": {"c": [1, 2], "d": {"e": None}}}) == {"a": 1, "b.c": [1, 2], "b.d.e": None}
+
+
+def test_a_run_is_longer_when_its_steps_are_more_and_all_else_is_equal():
+    assert lengthened({"steps": 4, "a": 1}, {"steps": 8, "a": 1}) == "steps: 4 -> 8"
+    assert lengthened({"steps": None, "epochs": 1}, {"steps": None, "epochs": 2}) == "epochs: 1 -> 2"
+    for saved, now in (
+        ({"steps": 8}, {"steps": 4}),
+        ({"steps": 4}, {"steps": 4}),
+        ({"steps": 4, "a": 1}, {"steps": 8, "a": 2}),
+        ({"steps": 4, "epochs": 1}, {"steps": 4, "epochs": 2}),  # of PPO: passes over each batch
+        ({"steps": None, "epochs": 1}, {"steps": 8, "epochs": None}),
+        ({"steps": 4}, {"steps": 8, "a": None, "b": 1}),
+    ):
+        assert lengthened(saved, now) is None

@@ -109,7 +109,9 @@ def test_the_result_of_another_config_is_not_overwritten(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("now", "named"),
     [
-        ({"steps": 8, "kl_coef": 0.1}, r" \(steps: 4 -> 8\); choose"),
+        ({"steps": 2, "kl_coef": 0.1}, r" \(steps: 4 -> 2\); choose"),
+        ({"steps": 4, "kl_coef": 0.2}, r" \(kl_coef: 0.1 -> 0.2\); choose"),
+        ({"steps": 8, "epochs": 2, "kl_coef": 0.1}, r" \(epochs: null -> 2, steps: 4 -> 8\); choose"),
         ({"steps": 4, "kl_coef": 0.1}, r" \(the content of data or models differs\); choose"),
         (
             {"steps": 5, "kl_coef": 0.2, "a": 1, "b": None},
@@ -122,6 +124,27 @@ def test_the_refusal_names_what_differs(tmp_path: Path, now: dict[str, Any], nam
     with RunDirectory(tmp_path, fingerprint="a", settings={"steps": 4, "kl_coef": 0.1}) as run:
         run.mark_complete()
     with pytest.raises(CheckpointError, match=named), RunDirectory(tmp_path, fingerprint="b", settings=now):
+        pass
+
+
+def test_a_longer_run_is_let_in_and_told_when_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path, fingerprint="a-data", settings={"steps": 4, "kl_coef": 0.1}) as run:
+        run.mark_complete()
+    longer = {"steps": 8, "kl_coef": 0.1}
+    with RunDirectory(tmp_path, fingerprint="b-data", settings=longer) as run:
+        with pytest.raises(CheckpointError, match=r"result of a shorter run \(steps: 4 -> 8\), and no checkpoint"):
+            run.refuse_to_start_over()
+        assert is_complete(tmp_path, "a-data"), "until the longer run takes a step, the shorter one is complete"
+        run.mark_unfinished()
+        run.refuse_to_start_over()
+    assert not (tmp_path / "complete.json").exists()
+    with RunDirectory(tmp_path, fingerprint="b-data", settings=longer) as run:
+        run.mark_complete()
+    further = {"steps": 9, "kl_coef": 0.1}
+    with (
+        pytest.raises(CheckpointError, match=r"\(steps: 8 -> 9, the content of data or models differs\); choose"),
+        RunDirectory(tmp_path, fingerprint="c-other", settings=further),
+    ):
         pass
 
 

@@ -1,6 +1,7 @@
 """Metrics are rows of valid JSON, cut back on resume, and sent to trackers only where there are any."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from rlhf.errors import CheckpointError
-from rlhf.training.telemetry.metrics import MetricsLog, Trackers
+from rlhf.training.telemetry.metrics import MetricsLog, Trackers, saved_metrics
 
 
 @pytest.fixture
@@ -150,3 +151,13 @@ def test_tensorboard_holds_the_finite_numbers_and_the_accelerator_stays_usable(t
         (4, 34.0),
     ]
     assert accelerator.gather(torch.ones(2)).sum() == 2
+
+
+def test_saved_rows_are_what_train_returned(tmp_path: Path) -> None:
+    with MetricsLog(tmp_path / "metrics.jsonl") as log:
+        log.write(1, {"loss": 0.5, "rate": float("inf")})
+        log.write(2, {"loss": float("nan"), "note": "text"})
+    first, second = saved_metrics(tmp_path / "metrics.jsonl")
+    assert first == {"step": 1.0, "loss": 0.5, "rate": math.inf}
+    assert math.isnan(second.pop("loss")) and second == {"step": 2.0, "note": "text"}
+    assert saved_metrics(tmp_path / "none.jsonl") == []
