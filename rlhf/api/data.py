@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 from rlhf.config.shared import FittingSection
 from rlhf.data.reading.column_names import in_our_names
 from rlhf.data.reading.rows import stream_rows
-from rlhf.data.records import Row
+from rlhf.data.records import Prompt, Row
 from rlhf.errors import DataError
 from rlhf.fetch import resolve
-from rlhf.ppo.run.prompt_source import GivenPrompt, rows_of
+from rlhf.ppo.run.prompt_source import GivenPrompt, rows_of, several
 from rlhf.supervised_run import Source
 
 GivenRows = Iterable[Mapping[str, Any]] | str | Path
@@ -55,6 +55,23 @@ def given_prompts(given: GivenPrompts, fitting: FittingSection) -> Source:
     if not rows:
         raise DataError("prompts: 0 rows")
     return Source("prompts", rows, fitting)
+
+
+def made_ready(
+    prompts: Sequence[GivenPrompt] | Sequence[Prompt], encode: Callable[[Sequence[Any]], list[Prompt]], limit: int
+) -> list[Prompt]:
+    """Return prompts for a rollout: those that are prepared as they are, the others tokenized by `encode`.
+
+    Raises:
+        DataError: one has more than `limit` tokens, so that `encode` left it out.
+    """
+    given = list(several(prompts))
+    raw = [prompt for prompt in given if not isinstance(prompt, Prompt)]
+    encoded = encode(raw) if raw or not given else []
+    if len(encoded) < len(raw):
+        raise DataError(f"rollout: {len(raw) - len(encoded)} of {len(given)} prompts are longer than {limit}")
+    fresh = iter(encoded)
+    return [prompt if isinstance(prompt, Prompt) else next(fresh) for prompt in given]
 
 
 def digest_of_items(items: Sequence[object]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.api.data import GivenPrompts, given_prompts
 from rlhf.api.models import GivenTokenizer, Model, check_kind, given_language, name_of_model, name_or_model, plain
@@ -20,6 +20,7 @@ from rlhf.evaluation.respond import Policy, load_policy
 from rlhf.fetch import resolve
 from rlhf.models.passes.anatomy import check_logits
 from rlhf.models.reference import made_frozen
+from rlhf.stage import Frame
 from rlhf.supervised_run import Source
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
@@ -62,6 +63,34 @@ def generate(
     processes = Processes()
     found = _answered(start, tokenizer, source, settings, processes.device) if processes.is_main else []
     return processes.gathered(found)
+
+
+class Generating:
+    """What a trainer of a policy offers besides training."""
+
+    _run: Frame
+
+    @property
+    def model(self) -> PreTrainedModel | PeftModel:
+        """The policy."""
+        raise NotImplementedError
+
+    @property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        raise NotImplementedError
+
+    def generate(self, prompts: GivenPrompts, **settings: Any) -> list[dict[str, Any]]:
+        """Let the policy as it is now answer prompts, as `rlhf.generate` does; training is unaffected.
+
+        Args:
+            prompts: texts, lists of messages, or mappings with `prompt`; or the name of a file or data set.
+            settings: keyword arguments of `rlhf.generate`; `precision` is that of the run unless it is given.
+
+        Raises:
+            RlhfError: a setting or a prompt does not fit.
+        """
+        precision = str(self._run.dtype).removeprefix("torch.")
+        return generate(self.model, prompts, self._tokenizer, **{"precision": precision, **settings})
 
 
 def answering(

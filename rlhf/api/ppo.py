@@ -8,8 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from transformers import PreTrainedTokenizerBase
+
 from rlhf.api.callbacks import Callback
-from rlhf.api.data import GivenPrompts, given_prompts
+from rlhf.api.data import GivenPrompts, given_prompts, made_ready
+from rlhf.api.generation import Generating
 from rlhf.api.inputs import make_ready
 from rlhf.api.models import GivenTokenizer, Model
 from rlhf.api.rewards import OneReward
@@ -31,7 +34,7 @@ from rlhf.ppo.run.assembly import (
     take_up_parts,
 )
 from rlhf.ppo.run.held_out import held_out_metrics
-from rlhf.ppo.run.prompt_source import GivenPrompt, ListedPrompts, PromptSource, StreamedPrompts, several
+from rlhf.ppo.run.prompt_source import GivenPrompt, ListedPrompts, PromptSource, StreamedPrompts
 from rlhf.ppo.run.steps import SHOWN, PPOSteps, all_metrics
 from rlhf.ppo.scoring.scorer import Scored, given_scores
 from rlhf.ppo.starts.assembly import make_resets
@@ -41,7 +44,7 @@ Evaluation = Callable[["PPOTrainer"], Mapping[str, float]] | GivenPrompts
 """A function that returns metrics, or held-out prompts."""
 
 
-class PPOTrainer(StageTrainer):
+class PPOTrainer(StageTrainer, Generating):
     """Trains a policy with PPO.
 
         trainer = PPOTrainer("path/to/policy", reward=reward_function, config=PPOSettings(steps=100))
@@ -164,14 +167,13 @@ class PPOTrainer(StageTrainer):
         Raises:
             DataError: there are fewer prompts than processes, or one does not fit.
         """
-        ready = self._ready(prompts)
+        ready = made_ready(prompts, self._encoded, self.config.prompts.max_length)
         self._begin(None)
         check_context(self.parts, ready)
-        if len(ready) < self.processes.num:
-            raise DataError(
-                f"rollout: {len(ready)} prompts for {self.processes.num} processes - give each at least one"
-            )
-        return self.ppo.rollout(ready[self.processes.rank :: self.processes.num])
+        num = self.processes.num
+        if len(ready) < num:
+            raise DataError(f"rollout: {len(ready)} prompts for {num} processes - give each at least one")
+        return self.ppo.rollout(ready[self.processes.rank :: num])
 
     def score(self, rollout: Sampled) -> Scored:
         """Score the responses with the rewards.
@@ -236,6 +238,10 @@ class PPOTrainer(StageTrainer):
         return self.parts.trained
 
     @property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.parts.tokenizer
+
+    @property
     def _num_done(self) -> int:
         return 0 if self._is_taken_up else self.ppo.num_steps
 
@@ -258,16 +264,6 @@ class PPOTrainer(StageTrainer):
     def _write(self, directory: Path) -> None:
         save_parts(self.parts, directory, directory.with_name(f"{directory.name}-critic"))
 
-    def _ready(self, prompts: Sequence[GivenPrompt] | Sequence[Prompt]) -> list[Prompt]:
-        given = list(several(prompts))
-        raw = [prompt for prompt in given if not isinstance(prompt, Prompt)]
-        encoded = self._encoded(raw) if raw or not given else []
-        if len(encoded) < len(raw):
-            limit = self.config.prompts.max_length
-            raise DataError(f"rollout: {len(raw) - len(encoded)} of {len(given)} prompts are longer than {limit}")
-        fresh = iter(encoded)
-        return [prompt if isinstance(prompt, Prompt) else next(fresh) for prompt in given]
-
     def _encoded(self, prompts: GivenPrompts) -> list[Prompt]:
         source = given_prompts(prompts, self.config.prompts)
         prepared = prepare_prompts(source.rows, self.parts.tokenizer, **source.fitting.fitting)
@@ -276,10 +272,7 @@ class PPOTrainer(StageTrainer):
         return prepared.items
 
     def _source(self, prompts: GivenPrompts, num_given: int = 0) -> PromptSource:
-        """Return the source of each step's prompts; read the whole of what has a length.
-
-        An iterator begins with the prompts of step `num_given`.
-        """
+        """Return the source of each step's prompts; an iterator begins with those of step `num_given`."""
         if isinstance(prompts, Sized | Path):
             known = self._encoded(prompts)
             check_context(self.parts, known)
@@ -293,10 +286,9 @@ class PPOTrainer(StageTrainer):
         """Do, once, the set-up that needs the run's prompts, as far as they are known."""
         if self._has_begun:
             return
-        tokenizer, ends = self.parts.tokenizer, self.ppo.collector.eos_ids
-        self.ppo.resets = make_resets(self.config, self._run, tokenizer, prompts, ends)
-        inside = [] if self.ppo.resets is None else [each.prompt for each in self.ppo.resets.pool()]
-        begun = [*(prompts or []), *inside]
+        resets = make_resets(self.config, self._run, self.parts.tokenizer, prompts, self.ppo.collector.eos_ids)
+        self.ppo.resets = resets
+        begun = [*(prompts or []), *([] if resets is None else (each.prompt for each in resets.pool()))]
         if begun:
             check_context(self.parts, begun)
         compile_parts(self.parts, self._run, begun)

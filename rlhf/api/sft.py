@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from rlhf.api.callbacks import Callback
+from rlhf.api.generation import Generating
 from rlhf.api.models import GivenTokenizer, Model, check_kind, digest_of, given_language, given_policy, name_or_model
 from rlhf.api.supervised import SupervisedTrainer
 from rlhf.api.trainer import checked_config
@@ -17,7 +18,7 @@ from rlhf.sft import CloningTask
 from rlhf.supervised_run import make_learner
 
 
-class SFTTrainer(SupervisedTrainer[Example]):
+class SFTTrainer(SupervisedTrainer[Example], Generating):
     """Trains a policy to answer as in demonstrations.
 
         trainer = SFTTrainer("path/to/model", config=SFTSettings(epochs=1))

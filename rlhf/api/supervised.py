@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from transformers import PreTrainedTokenizerBase
+
 from rlhf.api.data import GivenRows, digest_of_items, given_source
 from rlhf.api.trainer import StageTrainer, check_evaluation
 from rlhf.config import RewardSettings, SFTSettings
@@ -122,6 +124,10 @@ class SupervisedTrainer(StageTrainer, Generic[T]):
     @property
     def _trained(self) -> Trainable:
         return self._learner.trained
+
+    @property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._learner.tokenizer
 
     @property
     def _num_done(self) -> int:

@@ -3,7 +3,18 @@
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+
+from rlhf.config.reading.loader import refuse
 
 
 def _on_or_off(value: Any) -> Any:
@@ -26,6 +37,20 @@ class Section(BaseModel):
     """A part of a configuration: frozen, no unknown keys, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    def __init__(self, **given: Any) -> None:
+        """Take keys and values from Python.
+
+        Raises:
+            ConfigError: everything that is wrong, in the lines that the command line prints.
+        """
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            refuse(type(self), given, error)
+
+    # Sections inside a mapping, and whole files, are validated without calling this `__init__`.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
 class LoraSection(Section):

@@ -3,12 +3,14 @@
 import inspect
 import json
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlhf import GenerateSettings, generate
+from rlhf import Callback, GenerateSettings, generate
 from rlhf.config import GenerateConfig
 from rlhf.errors import ConfigError, DataError
 from rlhf.evaluation.generate import generate as verb
@@ -65,3 +67,37 @@ def test_the_defaults_are_those_of_the_verb() -> None:
     for name in ("max_new_tokens", "temperature", "seed"):
         assert shown[name].default == GenerateSettings.model_fields[name].default, name
     assert GenerateSettings().decoding == GenerateConfig(model="m").decoding
+
+
+class Looks(Callback):
+    def on_step(self, trainer: Any, step: int, metrics: dict[str, float]) -> None:
+        self.seen = trainer.generate(["The film"], max_new_tokens=3)
+
+
+@pytest.mark.parametrize("tuning", [{}, {"lora": {"r": 2, "dropout": 0.5}}], ids=["full", "lora"])
+def test_a_trainer_answers_with_its_policy_as_it_is_now(sft: Any, workshop: Path, tmp_path: Path, tuning: Any) -> None:
+    options = {"max_new_tokens": 6, "samples_per_prompt": 2, "stop_strings": ["e"], "seed": 3}
+    texts, looks = ["The film", "At last"], Looks()
+    made = sft.make(workshop / "policy", model=dict(tuning), callbacks=[looks])
+    before = made.generate(texts, **options)
+    assert before == generate(workshop / "policy", texts, precision="float32", **options)
+    sft.train(made)
+    made.save(tmp_path / "policy")
+    after = made.generate(texts, **options)
+    assert after == generate(tmp_path / "policy", texts, precision="float32", **options) != before
+    assert len(after) == 4 and looks.seen == made.generate(["The film"], max_new_tokens=3)
+    plain = sft.make(workshop / "policy", model=dict(tuning))
+    sft.train(plain)
+    assert [row["loss"] for row in plain.history] == [row["loss"] for row in made.history], "looking changes nothing"
+
+
+def test_a_ppo_trainer_answers_too_and_refuses_what_generate_refuses(
+    tiny: ModuleType, workshop: Path, tmp_path: Path
+) -> None:
+    made = tiny.ppo_trainer(workshop)
+    made.train(tiny.BEGINNINGS)
+    made.save(tmp_path / "policy")
+    expected = generate(tmp_path / "policy", tiny.BEGINNINGS, max_new_tokens=4, precision="float32")
+    assert made.generate(tiny.BEGINNINGS, max_new_tokens=4) == expected
+    with pytest.raises(ConfigError, match=r"max_tokens: unknown key \(did you mean max_new_tokens\?"):
+        made.generate(["A"], max_tokens=3)

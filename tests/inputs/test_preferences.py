@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from rlhf.api.reward_model import RewardTrainer
 from rlhf.config import RewardSettings, SFTSettings
-from rlhf.errors import DataError
+from rlhf.errors import ConfigError, DataError
 
 
 def said(role: str, content: str) -> dict[str, str]:
@@ -112,7 +111,7 @@ def test_margin_from_is_a_key_of_pairs_alone(workshop: Path) -> None:
     trainer = RewardTrainer(str(workshop / "policy"), config=settings)
     row = {"question": "Sky?", "chosen": "Blue", "rejected": "Red", "s": 2, "t": 1}
     assert len(trainer.train([row] * 2, demonstrations=[{"prompt": "Sky?", "completion": "Blue"}])) == 1
-    with pytest.raises(ValidationError, match="margin_from"):
+    with pytest.raises(ConfigError, match="margin_from: unknown key"):
         SFTSettings(steps=1, data=data)
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -84,6 +84,18 @@ def validate(model: type[M], mapping: Mapping[str, object], source: str, *, over
     raise ConfigError("\n".join(lines))
 
 
+def refuse(model: type[BaseModel], given: Mapping[str, object], error: ValidationError) -> NoReturn:
+    """Refuse what a schema did not take from Python as if it were the content of a file.
+
+    Raises:
+        ConfigError: everything that is wrong, one line each; the schema's name stands for the file.
+    """
+    source = model.__name__
+    validate(model, {key: _as_in_a_file(value) for key, value in given.items()}, source)
+    first = error.errors(include_url=False)[0]  # Python's values are refused, but not those that a file can hold
+    raise ConfigError(f"config error: {source}: {'.'.join(map(str, first['loc']))}: {first['msg']}")
+
+
 def save_config(config: BaseModel, path: Path) -> None:
     """Write a configuration with every default as YAML that loads back equal; secrets are redacted.
 
@@ -118,6 +130,16 @@ def config_fingerprint(config: BaseModel) -> str:
 
 def _plain(config: BaseModel) -> object:
     return redacted(config.model_dump(mode="json", round_trip=True))
+
+
+def _as_in_a_file(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): _as_in_a_file(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_in_a_file(item) for item in value]
+    return value if value is None or isinstance(value, str | bool | int | float) else repr(value)
 
 
 def _parse(model: type[M], mapping: Mapping[str, object]) -> M:
