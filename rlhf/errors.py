@@ -25,6 +25,10 @@ class CheckpointError(RlhfError):
     exit_status = 4
 
 
+class HubError(CheckpointError):
+    """An upload that failed after the result was written."""
+
+
 class RewardError(RlhfError):
     """A reward that failed or returned something other than one finite number per response."""
 

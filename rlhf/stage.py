@@ -24,6 +24,7 @@ from rlhf.fetch import resolve
 from rlhf.models.passes.compiled import compile_blocks, compiles
 from rlhf.models.passes.matrices import largest_matrix
 from rlhf.models.passes.rotary import choose_factors
+from rlhf.models.pretrained.hub import check_hub
 from rlhf.training.loop import Loop, LoopSettings, Observer, Steps
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes, is_main_by_launch
@@ -33,7 +34,7 @@ from rlhf.training.storage.fingerprint import content_digest, flattened, json_di
 from rlhf.training.storage.run_directory import RunDirectory, is_complete
 from rlhf.training.telemetry.profile import NO_PROFILE, Profile
 
-UNIMPORTANT = ("output_dir", "logging", "checkpoints", "expected_processes")
+UNIMPORTANT = ("output_dir", "logging", "checkpoints", "expected_processes", "push_to_hub", "hub_private_repo")
 """Keys of a stage's config that do not change its result; `compile` does, like `precision`: it rounds differently."""
 
 
@@ -130,6 +131,8 @@ class Frame:
 
 def joined(config: StageSettings, path: Path, fingerprint: str, *, profile: bool = False) -> Frame:
     """Join the processes and seed; the run directory at `path` is not entered yet."""
+    if config.push_to_hub is not None:
+        check_hub()
     processes = Processes(
         trackers=config.logging.trackers, expected=config.expected_processes, project_dir=str(path / "events")
     )

@@ -9,12 +9,13 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config.reward_model import DepthSection
-from rlhf.config.shared import ModelSection, OptimizerSection, TuningSection
+from rlhf.config.shared import ModelSection, OptimizerSection, StageSettings, TuningSection
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.pretrained.adapters import base_of, is_adapter, load_merged
 from rlhf.models.pretrained.depth import keep_first_blocks
+from rlhf.models.pretrained.hub import base_elsewhere, upload
 from rlhf.models.pretrained.loading import load_adapter, load_causal_lm, load_scalar_lm
 from rlhf.models.pretrained.setup import Trainable, continued, make_trainable, save_adapter_base, save_model
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
@@ -109,6 +110,37 @@ def export(
         save_model(trained, tokenizer, temporary)
         if extra is not None:
             extra(temporary)
+
+
+def push_result(config: StageSettings, directory: Path) -> None:
+    """Upload the model of a complete stage if the config says where to; on one process, whoever calls.
+
+    Raises:
+        HubError: the upload failed.
+    """
+    if config.push_to_hub is not None and is_main_by_launch():
+        kept = f"the result in {directory} is complete: run the same again to upload it, and nothing else"
+        push(directory, config.push_to_hub, private=config.hub_private_repo, kept=kept)
+
+
+def push(directory: Path, repo: str, *, private: bool | None, kept: str) -> str:
+    """Upload a saved model and print its address, which is returned; call it on one process only.
+
+    Args:
+        directory: of the model.
+        repo: `user/name`.
+        private: whether a new repository is; None leaves it to its owner's default.
+        kept: end of the error message: what is not lost.
+
+    Raises:
+        HubError: the upload failed.
+    """
+    base = base_elsewhere(directory)
+    if base is not None:
+        print(f"push_to_hub: the adapter needs its base, which is only here: {base} - see `rlhf merge`", flush=True)
+    address = upload(directory, repo, private=private, message=f"Upload {directory.name.replace('_', ' ')}", kept=kept)
+    print(f"push_to_hub: {address}", flush=True)
+    return address
 
 
 def take_up(trained: Trainable, weights: MasterWeights, directory: Path) -> None:

@@ -21,7 +21,7 @@ from rlhf.models.pretrained.loading import context_length, limit_of
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.stage import Frame, completed, fingerprint, frame, load_rows
-from rlhf.stage_model import export, optimizer_settings, trainable
+from rlhf.stage_model import export, optimizer_settings, push_result, trainable
 from rlhf.training.batch_plan import BatchPlan
 from rlhf.training.loop import Observer
 from rlhf.training.optimizer import MasterWeights, Optimizer, ParameterGroup
@@ -135,15 +135,15 @@ def run_stage(
     """
     target = Path(config.output_dir) / task.result
     mark = fingerprint(config, [config.model.path, *(section.path for section in config.sources)])
-    if completed(config, mark):
-        return target
-    with frame(config, mark, profile=profile) as run:
-        ready = _assembled(task, config, run)
-        finish = finishing(ready.learner, run)
-        ready.train(run, eval_every=config.eval_every)
-        finish()
-        if run.processes.is_main:
-            ready.learner.save(target)
+    if not completed(config, mark):
+        with frame(config, mark, profile=profile) as run:
+            ready = _assembled(task, config, run)
+            finish = finishing(ready.learner, run)
+            ready.train(run, eval_every=config.eval_every)
+            finish()
+            if run.processes.is_main:
+                ready.learner.save(target)
+    push_result(config, target)
     return target
 
 

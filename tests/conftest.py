@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -81,6 +82,16 @@ def tiny_config(family: str, **changes: object) -> PreTrainedConfig:
         fields |= {"sliding_window": 8, "query_pre_attn_scalar": 8}
         fields |= {"layer_types": ["sliding_attention", "full_attention"]}
     return _CONFIGS[family](**(fields | changes))
+
+
+@pytest.fixture
+def fake_hub(module: Callable[[Path], ModuleType], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A hub without a network, and a token for it; uploads of `rlhf` go there."""
+    hub = module(TESTS / "fake_hub.py").FakeHub()
+    monkeypatch.setattr("rlhf.models.pretrained.hub.HfApi", hub)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    return hub
 
 
 @pytest.fixture(scope="session")

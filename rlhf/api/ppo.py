@@ -135,7 +135,7 @@ class PPOTrainer(StageTrainer, Generating):
         measure = self._measuring(evaluation, self._measuring_prompts)
         inputs = [*self._digests, source.digest()]
         if self._takes_up(inputs):
-            return self.history
+            return self._finished()
         with self._entered(inputs) as run:
             steps = PPOSteps(self.ppo, source, run.directory.samples, evaluation=measure)
             run.run(
@@ -150,7 +150,7 @@ class PPOTrainer(StageTrainer, Generating):
             if self.output_dir is not None:
                 policy, critic = self.output_dir / self.result, self.output_dir / "critic"
                 self._save(policy, partial(save_parts, self.parts, policy, critic))
-        return self.history
+        return self._finished()
 
     def batches(self, prompts: GivenPrompts) -> Iterator[Sequence[Prompt]]:
         """Yield the prompts of each step, over all processes, in the order of `train`."""

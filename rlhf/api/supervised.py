@@ -92,7 +92,7 @@ class SupervisedTrainer(StageTrainer, Generic[T]):
         finish = finishing(self._learner, self._run)
         everything = [*self._digests, digest_of_items(items), *inputs]
         if self._takes_up(everything):
-            return self.history
+            return self._finished()
         with self._entered(everything) as run:
             ready = SupervisedRun(task=self._task, learner=self._learner, items=items, measure=measure)
             self._optimizer = self._optimizer or make_optimizer(self._task, self._learner.weights, run)
@@ -101,7 +101,7 @@ class SupervisedTrainer(StageTrainer, Generic[T]):
             if self.output_dir is not None:
                 target = self.output_dir / self.result
                 self._save(target, partial(self._learner.save, target))
-        return self.history
+        return self._finished()
 
     def _measuring_rows(self, training: Sequence[T], rows: GivenRows) -> Callable[[], dict[str, float]]:
         held_out = self._held_out(rows)

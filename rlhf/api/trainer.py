@@ -1,5 +1,6 @@
 """What every trainer has: settings, callbacks, history, a run directory, and a `save` that overwrites nothing else."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,9 +15,11 @@ from transformers import PreTrainedModel
 from rlhf.api.callbacks import Announcer, Callback, checked_callbacks
 from rlhf.api.run_directory import run_in
 from rlhf.config.shared import InRunDirectory, Section, StageSettings
-from rlhf.errors import CheckpointError, ConfigError, Terminated
+from rlhf.errors import CheckpointError, ConfigError, HubError, Terminated
+from rlhf.models.pretrained.hub import check_hub
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.stage import Frame, fingerprint_with, joined, named_settings
+from rlhf.stage_model import push, push_result
 from rlhf.training.loop import longer_run
 from rlhf.training.storage.fingerprint import lengthened
 from rlhf.training.storage.run_directory import is_complete
@@ -76,6 +79,32 @@ class StageTrainer:
             )
         self._save(directory, partial(self._write, directory))
 
+    def push_to_hub(self, repo: str | None = None, *, private: bool | None = None) -> str:
+        """Upload the model as `save` writes it to the Hugging Face hub, from the first process.
+
+        Args:
+            repo: `user/name`; None takes `push_to_hub` of the config.
+            private: whether a repository that is made for it is private; None: as the config or its owner says.
+
+        Returns:
+            The address of the model.
+
+        Raises:
+            ConfigError: no repository is named, or there is no access token.
+            HubError: the upload failed.
+        """
+        name = repo or self.config.push_to_hub
+        if name is None:
+            raise ConfigError("push_to_hub: no repository - give user/name")
+        check_hub()
+        is_private = self.config.hub_private_repo if private is None else private
+        with tempfile.TemporaryDirectory(prefix="rlhf-") as temporary:
+            directory = Path(temporary) / self.result
+            if self.processes.is_main:
+                self._write(directory)
+            kept = "the model is still here: trainer.save(path) writes it to a directory"
+            return str(self._pushed(partial(push, directory, name, private=is_private, kept=kept)))
+
     def stop(self) -> None:
         """End training after this step, as after the last one; callbacks and rewards may call it."""
         self._announcer.wants_stop = True
@@ -92,6 +121,27 @@ class StageTrainer:
     ) -> None:
         """Close the trainer."""
         self.close()
+
+    def _finished(self) -> list[dict[str, float]]:
+        """Upload the result if the config says so, and return the history."""
+        if self.config.push_to_hub is not None and self.output_dir is None:
+            self.push_to_hub()
+        elif self.output_dir is not None:
+            self._pushed(partial(push_result, self.config, self.output_dir / self.result))
+        return self.history
+
+    def _pushed(self, call: Callable[[], Any]) -> Any:
+        """Call what uploads on the first process; what it returned, or that it failed, is known to all."""
+        found: list[Any] = []
+        if self.processes.is_main:
+            try:
+                found = [call()]
+            except HubError as error:
+                found = [error]
+        (one,) = self.processes.gathered(found)
+        if isinstance(one, HubError):
+            raise one
+        return one
 
     def _save(self, directory: Path, write: Callable[[], None]) -> None:
         """Let the first process write into a directory, and tell the callbacks."""

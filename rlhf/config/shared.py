@@ -31,6 +31,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+REPOSITORY = r"^\w[\w.-]*(/\w[\w.-]*)?$"
+"""The name of a repository on the hub."""
 
 
 class Section(BaseModel):
@@ -240,6 +242,20 @@ class StageSettings(Section):
     optimizer: OptimizerSection = OptimizerSection()
     logging: LoggingSection = LoggingSection()
     checkpoints: CheckpointSection = CheckpointSection()
+    push_to_hub: str | None = Field(
+        None,
+        pattern=REPOSITORY,
+        description="upload the finished model to this repository of the Hugging Face hub, such as user/name",
+    )
+    hub_private_repo: bool | None = Field(
+        None, description="whether a repository that is made for it is private; null: as its owner's default says"
+    )
+
+    @model_validator(mode="after")
+    def _something_to_push(self) -> Self:
+        if self.hub_private_repo is not None and self.push_to_hub is None:
+            raise ValueError("hub_private_repo: nothing is pushed - set push_to_hub")
+        return self
 
 
 class StageConfig(StageSettings, InRunDirectory):

@@ -34,6 +34,7 @@ _MEANINGS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "enum": lambda ctx: f"must be {ctx['expected']}",
     "union_tag_not_found": lambda ctx: f"must name its {ctx['discriminator']}",
     "union_tag_invalid": lambda ctx: f"{ctx['discriminator']} must be one of {ctx['expected_tags']}",
+    "string_pattern_mismatch": lambda ctx: "must be a name such as user/name",
     "too_short": lambda ctx: f"must hold at least {ctx['min_length']}, holds {ctx['actual_length']}",
 }
 _STAND_INS: dict[str, Callable[[Mapping[str, Any]], object]] = {

@@ -20,7 +20,7 @@ from rlhf.ppo.run.steps import SHOWN, PPOSteps
 from rlhf.ppo.scoring.assembly import components, reward_inputs
 from rlhf.ppo.starts.assembly import make_resets, reset_inputs
 from rlhf.stage import Frame, completed, fingerprint, frame, load_rows
-from rlhf.stage_model import trainable
+from rlhf.stage_model import push_result, trainable
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
 from rlhf.training.randomness import seed_everything
@@ -39,10 +39,10 @@ def train_ppo(config: PPOConfig, *, profile: bool = False) -> Path:
     """
     policy = Path(config.output_dir) / "policy"
     mark = fingerprint(config, _inputs(config))
-    if completed(config, mark):
-        return policy
-    with frame(config, mark, profile=profile) as run:
-        _train(config, run, policy)
+    if not completed(config, mark):
+        with frame(config, mark, profile=profile) as run:
+            _train(config, run, policy)
+    push_result(config, policy)
     return policy
 
 
