@@ -20,6 +20,7 @@ from rlhf.functional.flops import causal_work, training_flops
 from rlhf.functional.losses import preference_loss
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.passes.matrices import model_matrices
+from rlhf.models.passes.packing import packs
 from rlhf.models.pretrained.loading import load_scalar_lm, scalar_head
 from rlhf.models.scalar import ScalarModel
 from rlhf.stage import Frame
@@ -60,8 +61,14 @@ class PreferenceObjective:
         self.centring_coef = centring_coef
 
     def lengths(self) -> list[int]:
-        """Return the padded tokens that each pair costs."""
-        return [2 * max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in self.pairs]
+        """Return the tokens that each pair costs: with padding, unless the model packs."""
+        lengths = [(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in self.pairs]
+        return [sum(both) if self.packs else 2 * max(both) for both in lengths]
+
+    @property
+    def packs(self) -> bool:
+        """Whether the model computes nothing for padding."""
+        return packs(self.model.classifier)
 
     def weight(self, items: Sequence[int]) -> float:
         """Return the number of pairs."""
@@ -97,7 +104,7 @@ def heldout_scores(objective: PreferenceObjective, microbatch_tokens: int, run: 
     """Return accuracy, loss, mean margin and expected calibration error over held-out pairs."""
     if not objective.pairs:
         return {}
-    cut = token_budget_batches(objective.lengths(), microbatch_tokens)
+    cut = token_budget_batches(objective.lengths(), microbatch_tokens, packs=objective.packs)
     leads = []
     for items in cut[run.processes.rank :: run.processes.num]:
         chosen, rejected, _ = objective.scores(items)
@@ -118,7 +125,8 @@ def centre(learner: Learner, demonstrations: Sequence[Example], microbatch_token
     model = ScalarModel(learner.trained.model)
     total = 0.0
     lengths = [len(example.input_ids) for example in demonstrations]
-    for items in token_budget_batches(lengths, microbatch_tokens)[run.processes.rank :: run.processes.num]:
+    cut = token_budget_batches(lengths, microbatch_tokens, packs=packs(model.classifier))
+    for items in cut[run.processes.rank :: run.processes.num]:
         batch = collate_examples([demonstrations[item] for item in items], learner.pad_id).to(run.device)
         total += float(model(batch.input_ids, batch.attention_mask).sum())
     model.score_mean = run.processes.sums([total])[0] / len(lengths)

@@ -1,4 +1,4 @@
-"""Stage: behaviour cloning of demonstrations. Left out: packing of several rows into one, label smoothing."""
+"""Stage: behaviour cloning of demonstrations. Left out: label smoothing."""
 
 import math
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.passes.anatomy import hidden_states
 from rlhf.models.passes.head import head_logprobs
 from rlhf.models.passes.matrices import model_matrices
+from rlhf.models.passes.packing import packs
 from rlhf.models.pretrained.loading import load_causal_lm
 from rlhf.stage import Frame
 from rlhf.supervised_run import Learner, Source, run_stage
@@ -51,6 +52,11 @@ class NextTokenObjective:
         """Return the tokens of each example."""
         return [len(example.input_ids) for example in self.examples]
 
+    @property
+    def packs(self) -> bool:
+        """Whether the model computes nothing for padding."""
+        return packs(self.lm)
+
     def weight(self, items: Sequence[int]) -> float:
         """Return how many tokens of these examples are in the loss."""
         return float(sum(sum(self.examples[item].loss_mask) for item in items))
@@ -58,7 +64,7 @@ class NextTokenObjective:
     def loss(self, items: Sequence[int], total_weight: float) -> tuple[Tensor, dict[str, float]]:
         """Return these examples' share of the mean loss over `total_weight` tokens, in nats per token."""
         batch = collate_examples([self.examples[item] for item in items], self.pad_id).to(self.lm.device)
-        hidden = hidden_states(self.lm, batch.input_ids)
+        hidden = hidden_states(self.lm, batch.input_ids, batch.attention_mask.sum(1))
         rows, columns = batch.loss_mask.nonzero(as_tuple=True)
         logprobs, _ = head_logprobs(self.lm, hidden[rows, columns - 1], batch.input_ids[rows, columns], 1.0)
         return next_token_loss(logprobs, torch.ones_like(logprobs, dtype=torch.bool), num_tokens=total_weight), {}
@@ -75,7 +81,7 @@ def heldout_loss(objective: NextTokenObjective, microbatch_tokens: int, run: Fra
     if not objective.examples:
         return {}
     total = objective.weight(range(len(objective.examples)))
-    cut = token_budget_batches(objective.lengths(), microbatch_tokens)
+    cut = token_budget_batches(objective.lengths(), microbatch_tokens, packs=objective.packs)
     local = sum(float(objective.loss(items, total)[0]) for items in cut[run.processes.rank :: run.processes.num])
     loss = run.processes.sums([local])[0]
     return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, 700.0))}

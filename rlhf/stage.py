@@ -23,6 +23,7 @@ from rlhf.data.records import Prepared, Row
 from rlhf.fetch import resolve
 from rlhf.models.passes.compiled import compile_blocks, compiles
 from rlhf.models.passes.matrices import largest_matrix
+from rlhf.models.passes.packing import choose_packing, is_packable
 from rlhf.models.passes.rotary import choose_factors
 from rlhf.models.pretrained.hub import check_hub
 from rlhf.training.loop import Loop, LoopSettings, Observer, Steps
@@ -116,6 +117,19 @@ class Frame:
             said = None if model is None else choose_factors(model, longest)
             if said is not None:
                 self.processes.say(f"{name}: {said}")
+
+    def choose_packing(self, **models: PreTrainedModel | None) -> None:
+        """Let models pack rows as the config says, the same on all processes; say so where one cannot.
+
+        Raises:
+            ConfigError: `on`, and it cannot.
+        """
+        for name, model in models.items():
+            if model is not None:
+                is_possible = not self.processes.any(not is_packable(model))
+                said = choose_packing(model, self.config.packing, is_possible=is_possible)
+                if said is not None:
+                    self.processes.say(f"{name}: {said}")
 
     def compile_for(self, num_tokens: int, *models: nn.Module) -> None:
         """Compile the models' blocks as the config says, for a run of `num_tokens` over all processes; say so."""

@@ -181,6 +181,7 @@ class SupervisedRun(Generic[T]):
             batch_size=settings.batch_size,
             microbatch_tokens=settings.microbatch_tokens,
             seed=settings.seed,
+            packs=objective.packs,
         )
         num_steps = settings.steps or (settings.epochs or 0) * plan.batches_per_epoch
         run.compile_for(num_steps * settings.batch_size * sum(lengths) // len(lengths), weights.module)
@@ -220,6 +221,7 @@ def make_learner(task: Task[Any], run: Frame, trained: Trainable, tokenizer: Pre
     if trained.model.can_generate():  # a scalar model's rows stay below the limit, as its later callers are unknown
         sections = (task.settings.data, task.settings.eval_data)
         run.choose_factors(max(each.max_length for each in sections if each is not None), policy=trained.model)
+    run.choose_packing(**{task.result: trained.model})
     weights = MasterWeights(trained.model, run.dtype, keep_float32=task.kept_in_float32(trained.model))
     return Learner(trained=trained, weights=weights, tokenizer=tokenizer)
 

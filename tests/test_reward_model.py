@@ -43,7 +43,7 @@ class LastToken(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.classifier = SimpleNamespace(device=torch.device("cpu"))
+        self.classifier = SimpleNamespace(device=torch.device("cpu"), base_model=None)
         self.scale = nn.Parameter(torch.tensor(0.1))
 
     def forward(self, input_ids, mask):

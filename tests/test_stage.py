@@ -8,8 +8,10 @@ import pytest
 from rlhf.config import SftConfig
 from rlhf.config.reading.loader import load_config
 from rlhf.errors import CheckpointError, ConfigError
+from rlhf.models.passes import attention
 from rlhf.sft import train_sft
 from rlhf.stage import fingerprint
+from rlhf.training.batch_plan import BatchPlan
 
 pytestmark = pytest.mark.usefixtures("in_the_repository")
 
@@ -96,6 +98,7 @@ def test_another_config_in_the_directory_of_an_incomplete_run_is_refused_and_lea
     ("override", "told"),
     [
         ("compile=off", r"compile \(saved 'auto', now 'off'\)"),
+        ("packing=off", r"packing \(saved 'auto', now 'off'\)"),
         ("model.precision=bfloat16", r"model.precision \(saved 'float32', now 'bfloat16'\)"),
     ],
 )
@@ -167,3 +170,27 @@ def test_held_out_records_that_are_in_the_training_data_are_counted(tmp_path, ca
     assert "warning: 3 of 5 held-out records are also in the training data" in capsys.readouterr().out
     train_sft(sft(tmp_path / "clean", "steps=1"))
     assert "held-out records" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("choice", ["auto", "off"])
+def test_a_model_whose_rows_cannot_be_packed_is_trained_with_padding_and_that_is_said_once(
+    choice, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(attention, "allows_packing", lambda model: False)
+    train_sft(sft(tmp_path / "sft", f"packing={choice}", "steps=1"))
+    said = "policy: rows of unequal length are padded, not packed: LlamaForCausalLM computes its attention"
+    assert capsys.readouterr().out.count(said) == (choice == "auto")
+
+
+def test_packing_that_is_asked_for_and_not_possible_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(attention, "allows_packing", lambda model: False)
+    with pytest.raises(ConfigError, match=r"packing: on, but LlamaForCausalLM .* - set packing: auto"):
+        train_sft(sft(tmp_path / "sft", "packing=on"))
+
+
+def test_a_run_passes_its_rows_packed(tmp_path, monkeypatch):
+    seen, cut = [], BatchPlan.microbatches
+    monkeypatch.setattr(BatchPlan, "microbatches", lambda plan, items: seen.append(plan._packs) or cut(plan, items))
+    for choice in ("auto", "off"):
+        train_sft(sft(tmp_path / choice, f"packing={choice}", "steps=1"))
+    assert seen == [True, False]

@@ -104,7 +104,7 @@ class EvaluateSettings(ChatSection, Seeded):
     gold: GoldSection | None = Field(None, description="the gold judge; null leaves it out")
     decoding: Decoding = DecodingSection()
     precision: Precision = Field("auto", description="compute type")
-    microbatch_tokens: Count = Field(2048, description="padded tokens in one forward pass")
+    microbatch_tokens: Count = Field(2048, description="tokens in one forward pass")
     fluency_model: str | None = Field(
         None,
         description="language model that no stage has trained, such as `fetch:smollm2-135m-instruct`: the perplexity "

@@ -81,7 +81,7 @@ class PPOSettings(StageSettings):
     )
     minibatches: Count = Field(2, description="optimizer steps per epoch; must divide rollout_batch_size")
     epochs: Count = Field(4, description="passes over each collected batch")
-    microbatch_tokens: Count = Field(1024, description="padded tokens in one forward and backward pass of one process")
+    microbatch_tokens: Count = Field(1024, description="tokens in one forward and backward pass of one process")
     kl_coef: NonNegative = Field(0.05, description="weight of the KL penalty in the reward, per nat")
     kl_estimator: Literal["k1", "k2", "k3"] = Field(
         "k1", description="per-token estimator of the KL to the reference; the penalty is unbiased only with k1"

@@ -27,7 +27,7 @@ class SFTSettings(StageSettings):
     epochs: Count | None = Field(None, description="passes over the data; set this or steps")
     steps: Count | None = Field(None, description="optimizer steps; set this or epochs")
     batch_size: Count = Field(32, description="demonstrations per optimizer step, over all processes")
-    microbatch_tokens: Count = Field(2048, description="padded tokens in one forward and backward pass of one process")
+    microbatch_tokens: Count = Field(2048, description="tokens in one forward and backward pass of one process")
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -239,6 +239,10 @@ class StageSettings(Section):
     compile: Switch = Field(
         "auto", description="compile the transformer blocks (20 to 60 s); auto: for runs of a million tokens or more"
     )
+    packing: Switch = Field(
+        "auto",
+        description="compute nothing for the padding of unequal rows; auto: on a CPU, with models that allow it",
+    )
     optimizer: OptimizerSection = OptimizerSection()
     logging: LoggingSection = LoggingSection()
     checkpoints: CheckpointSection = CheckpointSection()

@@ -14,6 +14,7 @@ from rlhf.data.batching import collate_prompts, padded
 from rlhf.data.records import Prompt
 from rlhf.errors import ConfigError
 from rlhf.functional.token_budget import token_budget_batches
+from rlhf.models.passes.packing import packs
 from rlhf.models.passes.rotary import choose_factors
 from rlhf.models.policy import sequence_logprobs
 from rlhf.models.pretrained.generation import sampling_settings
@@ -135,7 +136,7 @@ def sequence_kl(
         prompts: one per response.
         responses: of the policy.
         temperature: divides the logits of both; above 0.
-        max_tokens: padded tokens of one forward pass.
+        max_tokens: tokens of one forward pass.
     """
     ids = [response.ids for response in responses]
     ours = response_logprobs(policy.model, prompts, ids, temperature, max_tokens)
@@ -158,11 +159,11 @@ def response_logprobs(
         prompts: one per response.
         responses: token ids, at least one each.
         temperature: divides the logits; above 0.
-        max_tokens: padded tokens of one forward pass.
+        max_tokens: tokens of one forward pass.
     """
     lengths = [len(prompt.ids) + len(ids) for prompt, ids in zip(prompts, responses, strict=True)]
     found = [0.0] * len(lengths)
-    for items in token_budget_batches(lengths, max_tokens):
+    for items in token_budget_batches(lengths, max_tokens, packs=packs(model)):
         asked = padded([prompts[item].ids for item in items], 0)
         said = padded([responses[item] for item in items], 0)
         sequences = join(*(part.to(model.device) for part in (*asked, *said)))

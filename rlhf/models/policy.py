@@ -60,7 +60,7 @@ class PolicyWithValueHead(nn.Module):
 
         None when every block is trained.
         """
-        return None if self._split is None else self._split.frozen_states(sequences.input_ids)
+        return None if self._split is None else self._split.frozen_states(sequences.input_ids, sequences.lengths)
 
     def forward(
         self,
@@ -82,10 +82,10 @@ class PolicyWithValueHead(nn.Module):
             frozen_states: those of these sequences, if known; then the frozen blocks are skipped.
             with_entropy: also compute the policy's entropy at each token.
         """
-        last = last_hidden_states(self.lm, self._split, sequences.input_ids, frozen_states)
+        last = last_hidden_states(self.lm, self._split, sequences, frozen_states)
         hidden = states = sequences.predicting(last)
         if self.critic is not None:
-            states = sequences.predicting(hidden_states(self.critic, sequences.input_ids))
+            states = sequences.predicting(hidden_states(self.critic, sequences.input_ids, sequences.lengths))
         logprobs, entropy = head_logprobs(self.lm, hidden, sequences.targets, temperature, with_entropy=with_entropy)
         return PolicyOutput(
             logprobs=sequences.placed(logprobs, num_steps),
@@ -101,6 +101,6 @@ def sequence_logprobs(
 
     `hidden` [B, S, H] are the trunk's last hidden states, computed here when None.
     """
-    states = hidden_states(lm, sequences.input_ids) if hidden is None else hidden
+    states = hidden_states(lm, sequences.input_ids, sequences.lengths) if hidden is None else hidden
     logprobs, _ = head_logprobs(lm, sequences.predicting(states), sequences.targets, temperature)
     return sequences.placed(logprobs, num_steps)

@@ -43,7 +43,7 @@ class Reference:
         The reference shares the policy's frozen blocks: with `frozen_states` [B, S, H] it skips them.
         """
         if self._adapter is None:
-            hidden = last_hidden_states(self.model, self._split, sequences.input_ids, frozen_states)
+            hidden = last_hidden_states(self.model, self._split, sequences, frozen_states)
             return sequence_logprobs(self.model, sequences, num_steps, temperature, hidden)
         with self._adapter.disable_adapter():
             return sequence_logprobs(self.model, sequences, num_steps, temperature)

@@ -35,7 +35,7 @@ class ScalarModel(nn.Module):
         last = mask.sum(1) - 1
         if bool((last < 0).any()):
             raise ValueError("every sequence needs at least one token: its score is read at the last one")
-        hidden = hidden_states(self.classifier, input_ids)
+        hidden = hidden_states(self.classifier, input_ids, last + 1)
         final = hidden[torch.arange(len(last), device=last.device), last].float()
         head = scalar_head(self.classifier)
         bias = None if head.bias is None else head.bias.float()

@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from rlhf.functional.token_budget import within_budget
+
 
 @dataclass(frozen=True, slots=True)
 class Microbatches:
@@ -38,14 +40,24 @@ class Microbatches:
         ]
 
 
-def num_strata_needed(lengths: Sequence[int], num_minibatches: int, max_tokens: int) -> int:
-    """Return the smallest number of strata that keeps every group within `max_tokens` padded tokens."""
+def num_strata_needed(lengths: Sequence[int], num_minibatches: int, max_tokens: int, *, packs: bool = False) -> int:
+    """Return the smallest number of strata that keeps every group within `max_tokens`, however its stratum is dealt.
+
+    Args:
+        lengths: tokens of each row.
+        num_minibatches: groups in each stratum.
+        max_tokens: of a pass.
+        packs: whether the models compute nothing for padding.
+    """
     rows_each = len(lengths) // num_minibatches
     ordered = sorted(lengths)
+
+    def fits(start: int, end: int) -> bool:
+        longest = ordered[: end * num_minibatches][start - end :]  # the largest group that may be dealt
+        return within_budget(len(longest), longest[-1], sum(longest), max_tokens, packs=packs)
+
     for num_strata in range(1, rows_each):
-        bounds = _bounds(rows_each, num_strata)
-        sizes = [(end - start) * ordered[end * num_minibatches - 1] for start, end in bounds]
-        if max(sizes) <= max_tokens:
+        if all(fits(start, end) for start, end in _bounds(rows_each, num_strata)):
             return num_strata
     return rows_each
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from rlhf.batches import Rollout, Samples, Sequences, join
 from rlhf.config import PPOSettings
 from rlhf.data.records import Prompt
+from rlhf.models.passes.packing import packs
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.pretrained.tokenizer import Language
 from rlhf.models.reference import Reference
@@ -160,9 +161,10 @@ class Collector:
 
     def cut(self, lengths: list[int], generator: torch.Generator) -> Microbatches:
         """Cut this process's rows; the number of strata is the same on all processes."""
-        needed = num_strata_needed(lengths, self.config.minibatches, self.config.microbatch_tokens)
+        config, packed = self.config, packs(self.policy.lm)
+        needed = num_strata_needed(lengths, config.minibatches, config.microbatch_tokens, packs=packed)
         num_strata = max(self.processes.gathered([needed]))
-        return cut_microbatches(lengths, self.config.minibatches, num_strata, generator)
+        return cut_microbatches(lengths, config.minibatches, num_strata, generator)
 
     def forward(
         self, starts: StartStates, responses: Responses, microbatches: Microbatches

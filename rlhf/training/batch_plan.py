@@ -12,20 +12,24 @@ class BatchPlan:
     The step determines the batch, so a resumed run needs no data state, and every process knows the whole batch.
     """
 
-    def __init__(self, lengths: Sequence[int], *, batch_size: int, microbatch_tokens: int, seed: int) -> None:
+    def __init__(
+        self, lengths: Sequence[int], *, batch_size: int, microbatch_tokens: int, seed: int, packs: bool = False
+    ) -> None:
         """Describe the order.
 
         Args:
             lengths: tokens of each item.
             batch_size: items of a global batch; the last of an epoch may be smaller.
-            microbatch_tokens: padded tokens of one forward pass.
+            microbatch_tokens: of one forward pass.
             seed: of the permutations.
+            packs: whether the model computes nothing for padding.
         """
         if not lengths:
             raise ValueError("a plan needs at least one item")
         self._lengths = lengths
         self._batch_size = batch_size
         self._microbatch_tokens = microbatch_tokens
+        self._packs = packs
         self.seed = seed
         self._order: tuple[int, list[int]] | None = None
 
@@ -46,11 +50,9 @@ class BatchPlan:
         return self._order[1][place * self._batch_size : (place + 1) * self._batch_size]
 
     def microbatches(self, items: Sequence[int]) -> list[list[int]]:
-        """Group items, sorted by length, so that rows x longest row stays within the token budget.
-
-        A single row may exceed it.
-        """
-        cut = token_budget_batches([self._lengths[item] for item in items], self._microbatch_tokens)
+        """Group items, sorted by length, so that a pass stays within the token budget; a single row may exceed it."""
+        lengths = [self._lengths[item] for item in items]
+        cut = token_budget_batches(lengths, self._microbatch_tokens, packs=self._packs)
         return [[items[place] for place in places] for places in cut]
 
 

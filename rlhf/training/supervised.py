@@ -22,7 +22,11 @@ class Objective(Protocol):
     """Names of what `loss` returns besides the loss."""
 
     def lengths(self) -> Sequence[int]:
-        """Return the tokens of each item."""
+        """Return the tokens that each item costs."""
+
+    @property
+    def packs(self) -> bool:
+        """Whether the model computes nothing for padding."""
 
     def weight(self, items: Sequence[int]) -> float:
         """Return the weight of these items in a mean: their tokens, or pairs."""

@@ -46,6 +46,12 @@ def test_no_smaller_number_of_strata_would_fit() -> None:
     assert [num_strata_needed(lengths, 2, budget) for budget in (40, 39, 20, 19, 1)] == [1, 2, 2, 4, 4]
 
 
+def test_packed_rows_need_fewer_strata_however_they_are_dealt() -> None:
+    lengths = [2, 2, 2, 2, 2, 2, 10, 10]  # 2 minibatches of 4 rows: a group may get both tens, 2 + 2 + 10 + 10
+    assert [num_strata_needed(lengths, 2, budget, packs=True) for budget in (24, 23, 20, 19)] == [1, 2, 2, 3]
+    assert [num_strata_needed(lengths, 2, budget) for budget in (40, 39, 20, 19)] == [1, 2, 2, 3]
+
+
 def test_strata_hold_rows_of_like_length_and_are_dealt_evenly() -> None:
     lengths = [1, 9, 1, 9, 1, 9, 1, 9]
     cut = cut_microbatches(lengths, 2, 2, generator())

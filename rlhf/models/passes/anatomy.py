@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.errors import ConfigError
+from rlhf.models.passes.packing import trunk_states
 
 
 def trunk(model: PreTrainedModel) -> nn.Module:
@@ -34,12 +35,12 @@ def final_norm(model: PreTrainedModel) -> nn.Module | None:
     return None
 
 
-def hidden_states(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
+def hidden_states(model: PreTrainedModel, input_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
     """Return the trunk's last hidden states [B, S, H] for right-padded ids [B, S].
 
-    No mask is passed: causal attention never looks to the right, so padding cannot reach a real token.
+    With the real tokens of each row, `lengths` [B], a model that packs rows computes nothing for padding.
     """
-    return trunk(model)(input_ids=input_ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+    return trunk_states(trunk(model), input_ids, lengths)
 
 
 def logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:

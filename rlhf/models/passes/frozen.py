@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rlhf.batches import Sequences
 from rlhf.models.passes.anatomy import blocks, final_norm, hidden_states, trunk
+from rlhf.models.passes.packing import trunk_states
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,29 +22,29 @@ class SplitTrunk:
     """From these states to the trunk's last hidden states."""
 
     @torch.no_grad()
-    def frozen_states(self, input_ids: Tensor) -> Tensor:
-        """Return [B, S, H], the states of ids [B, S] that enter the first trained block."""
-        return self.frozen(input_ids=input_ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+    def frozen_states(self, input_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return [B, S, H], the states of ids [B, S] with real `lengths` [B] that enter the first trained block."""
+        return trunk_states(self.frozen, input_ids, lengths)
 
-    def hidden_states(self, frozen_states: Tensor) -> Tensor:
-        """Return [B, S, H], the trunk's last hidden states."""
-        return self.trained(inputs_embeds=frozen_states, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+    def hidden_states(self, frozen_states: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return [B, S, H], the trunk's last hidden states; `lengths` [B] as for `frozen_states`."""
+        return trunk_states(self.trained, frozen_states, lengths)
 
 
 def last_hidden_states(
-    model: PreTrainedModel, split: SplitTrunk | None, input_ids: Tensor, frozen_states: Tensor | None
+    model: PreTrainedModel, split: SplitTrunk | None, sequences: Sequences, frozen_states: Tensor | None
 ) -> Tensor:
     """Return [B, S, H], the last hidden states of a trunk, from `frozen_states` [B, S, H] if these are known.
 
     Args:
         model: the model with this trunk.
         split: the split trunk; None if it could not be split, and then every block runs.
-        input_ids: [B, S] int64.
-        frozen_states: those of these ids, None if not known.
+        sequences: B sequences of up to S tokens.
+        frozen_states: theirs, None if not known.
     """
     if split is None or frozen_states is None:
-        return hidden_states(model, input_ids)
-    return split.hidden_states(frozen_states)
+        return hidden_states(model, sequences.input_ids, sequences.lengths)
+    return split.hidden_states(frozen_states, sequences.lengths)
 
 
 def num_frozen_blocks(model: PreTrainedModel) -> int:

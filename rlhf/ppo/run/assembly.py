@@ -82,6 +82,7 @@ def put_together(
     run.choose_factors(
         longest, policy=trained.model, critic=None if critic is None else critic.model, reference=reference
     )
+    run.choose_packing(policy=trained.model, critic=None if critic is None else critic.model, reference=reference)
     ignored = ignored_settings(trained.model)
     if ignored is not None:
         run.processes.say(f"policy: {ignored}")

@@ -8,6 +8,7 @@ from rlhf.data.records import Prompt
 from rlhf.errors import ConfigError
 from rlhf.functional.kl import kl_estimate
 from rlhf.functional.masking import keep
+from rlhf.models.passes.packing import packs
 from rlhf.ppo.microbatches import cut_microbatches, num_strata_needed
 from rlhf.ppo.starts.start_states import draw_start_states
 from rlhf.ppo.trainer import PPO
@@ -36,7 +37,7 @@ def held_out_metrics(trainer: PPO, prompts: Sequence[Prompt]) -> dict[str, float
     collector.scorer.load(before)
     responses, kept = sampled.responses, torch.tensor(scored.kept)
     lengths = (starts.batch.prompt_mask.sum(1) + responses.lengths).tolist()
-    strata = num_strata_needed(lengths, 1, config.microbatch_tokens)
+    strata = num_strata_needed(lengths, 1, config.microbatch_tokens, packs=packs(trainer.policy.lm))
     microbatches = cut_microbatches(lengths, 1, strata, numbers)
     logprobs, ref_logprobs, _, _ = collector.forward(starts, responses, microbatches)
     kl = keep(kl_estimate(logprobs, ref_logprobs, config.kl_estimator), responses.response_mask).sum(1).cpu()

@@ -16,6 +16,7 @@ from rlhf.errors import RewardError
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.passes.anatomy import switch_off_dropout
 from rlhf.models.passes.attention import use_short_row_attention
+from rlhf.models.passes.packing import packs
 from rlhf.models.pretrained.loading import context_length, frozen_in, limit_of, load_scalar_lm
 from rlhf.models.pretrained.tokenizer import load_tokenizer, tokenizer_fingerprint, with_pad
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
@@ -56,7 +57,7 @@ class ModelReward:
             policy_tokenizer: the tokenizer that the token ids of episodes belong to.
             dtype: of the trunk; the head stays float32.
             device: where it runs.
-            max_tokens: padded tokens of one forward pass.
+            max_tokens: tokens of one forward pass.
             loaded: a model with its tokenizer, which this reward then owns; `path` only names them.
 
         Raises:
@@ -92,12 +93,15 @@ class ModelReward:
                 f"{limit_of(self.model.classifier)}"
             )
         scores = torch.zeros(len(rows))
-        for items in token_budget_batches([len(row) for row in rows], self._max_tokens):
+        for items in self._cut([len(row) for row in rows]):
             scores[items] = self._scores([rows[item] for item in items])
         return checked_scores(scores, len(rows), f"reward model {self.path}", [episode.prompt for episode in episodes])
 
     def close(self) -> None:
         """Do nothing: nothing needs closing."""
+
+    def _cut(self, lengths: Sequence[int]) -> list[list[int]]:
+        return token_budget_batches(lengths, self._max_tokens, packs=packs(self.model.classifier))
 
     def _scores(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         device, (ids, mask) = self.model.classifier.device, padded(rows, 0)
