@@ -4,6 +4,7 @@ import pytest
 
 import limits
 import options
+import packed_rows
 import ppo_vs_trl
 import sampling_vs_generate
 import sft_vs_trl
@@ -13,6 +14,7 @@ PARSERS = {
     "sft": sft_vs_trl.arguments,
     "sampling": sampling_vs_generate.arguments,
     "limits": limits.arguments,
+    "packed": packed_rows.arguments,
 }
 BAD = [
     ("ppo", ["--pairs", "0"], "argument --pairs: expected a whole number above 0, found '0'"),
@@ -22,6 +24,7 @@ BAD = [
     ("sampling", ["--rows", "many"], "argument --rows: expected a whole number above 0, found 'many'"),
     ("sampling", ["--dtype", "float16"], "argument --dtype: invalid choice: 'float16'"),
     ("limits", ["--json", "no/such/directory/x.json"], "argument --json: expected a file in a directory that exists"),
+    ("packed", ["--layers", "0"], "argument --layers: expected a whole number above 0, found '0'"),
     ("limits", ["--fast"], "unrecognized arguments: --fast"),
     ("limits", ["--model", "m"], "unrecognized arguments: --model m"),
 ]
