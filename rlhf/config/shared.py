@@ -146,7 +146,7 @@ class FittingSection(Section):
     @property
     def naming(self) -> dict[str, Any]:
         """The columns that these settings name, as `in_our_names` takes them."""
-        return {"column_map": self.column_map}
+        return {"column_map": self.column_map, "keep_faulty": self.on_bad_row == "drop"}
 
 
 class PairFittingSection(FittingSection):

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from rlhf.errors import DataError
+
 T = TypeVar("T")
 
 Message = dict[str, Any]
@@ -22,6 +24,8 @@ class Row:
     """Where the row is, as in `train.jsonl:12` or `train.parquet:row 12`, counted from 1."""
     is_mapped: bool = False
     """Whether `column_map` said which columns are ours: nothing is guessed then."""
+    fault: DataError | None = None
+    """Why it could not be read; its cells then mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.passes.packing import packs
 from rlhf.models.passes.rotary import choose_factors
 from rlhf.models.policy import sequence_logprobs
-from rlhf.models.pretrained.generation import sampling_settings
+from rlhf.models.pretrained.generation import is_greedy, sampling_settings
 from rlhf.models.pretrained.loading import check_positions, load_causal_lm
 from rlhf.models.pretrained.tokenizer import eos_ids, load_tokenizer
 from rlhf.models.reference import made_frozen
@@ -110,6 +110,8 @@ def _drawing(policy: Policy, decoding: DecodingSection) -> dict[str, Any]:
         return given
     settings = sampling_settings(policy.model)
     temperature = settings.pop("temperature", given["temperature"])
+    if is_greedy(policy.model):
+        temperature = 0.0
     unknown = sorted(settings.keys() - {field.name for field in fields(Filters)})
     if unknown:
         raise ConfigError(

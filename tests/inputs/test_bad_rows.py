@@ -9,7 +9,10 @@ import pytest
 
 from rlhf import PPOSettings, PPOTrainer
 from rlhf.cli import main
+from rlhf.config.shared import FittingSection
+from rlhf.data import stream_rows
 from rlhf.data.demonstrations import prepare_demonstrations
+from rlhf.data.reading.column_names import in_our_names
 from rlhf.data.records import Row
 from rlhf.data.tokenization import prepare_examples, prepare_pairs, prepare_prompts
 from rlhf.errors import DataError
@@ -139,3 +142,77 @@ def test_a_stream_of_prompts_drops_them_as_a_list_does(workshop: Path) -> None:
         given: list[Any] = [{"prompt": 3}, "a", {"other": 1}, "b", "c"]
         (batch,) = trainer.batches(iter(given))
         assert [prompt.raw for prompt in batch] == ["a", "b"]
+
+
+FAULTY: dict[str, tuple[str, str, str, str]] = {
+    "malformed": (
+        "f.jsonl",
+        '{"prompt": "a", "completion": "b"}\n{"prompt": \n[[\n',
+        "malformed JSON at column",
+        "malformed JSON",
+    ),
+    "no object": (
+        "f.jsonl",
+        '{"prompt": "a", "completion": "b"}\n[1]\n3\n',
+        "expected a JSON object, found list",
+        "expected a JSON object, found list",
+    ),
+    "first": (
+        "f.jsonl",
+        '{"prompt"\n{"prompt": "a", "completion": "b"}\n',
+        "malformed JSON at column",
+        "malformed JSON",
+    ),
+    "in an array": (
+        "f.json",
+        '[{"prompt": "a", "completion": "b"}, 3]',
+        "expected a JSON object, found int",
+        "expected a JSON object, found int",
+    ),
+    "cells": (
+        "f.csv",
+        "prompt,completion\na,b\na\na,b,c\n",
+        "expected 2 cells",
+        "another number of cells than in the header",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAULTY)
+def test_what_cannot_be_read_as_a_row_is_dropped_and_counted_like_any_other_bad_row(
+    tiny_tokenizer: Any, tmp_path: Path, case: str
+) -> None:
+    name, text, fault, reason = FAULTY[case]
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=fault):
+        list(stream_rows(tmp_path / name))
+    naming = FittingSection(on_bad_row="drop").naming
+    made = prepare_examples(stream_rows(tmp_path / name, **naming), tiny_tokenizer, max_length=50, on_bad_row="drop")
+    assert made.counts["kept"] == 1 and made.counts["dropped_bad"] == made.counts["read"] - 1
+    assert reason in made.notes[0] and made.notes[0].endswith(")")
+    if case == "malformed":
+        line = 2
+        assert made.notes == [f"2 rows dropped: malformed JSON (first: {tmp_path / name}:{line})"]
+
+
+def test_a_row_without_a_mapped_column_is_dropped_too(tiny_tokenizer: Any) -> None:
+    values = rows({"question": "a", "completion": "b"}, {"completion": "b"}, {"question": "c", "completion": "d"})
+    naming = FittingSection(column_map={"prompt": "question"}).naming
+    with pytest.raises(DataError, match="f.jsonl:2: column_map names 'question'"):
+        list(in_our_names(values, **naming))
+    naming = FittingSection(column_map={"prompt": "question"}, on_bad_row="drop").naming
+    made = prepare_examples(in_our_names(values, **naming), tiny_tokenizer, max_length=50, on_bad_row="drop")
+    assert (made.counts["kept"], made.counts["dropped_bad"]) == (2, 1)
+    assert made.notes[0].startswith("1 row dropped: column_map names 'question' for 'prompt'")
+
+
+def test_a_stage_drops_malformed_lines_when_asked(
+    workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "A", "completion": " b"}\nnot json\n')
+    given = [f"model.path={workshop / 'policy'}", f"data.path={tmp_path / 'rows.jsonl'}", "steps=1"]
+    given += [f"output_dir={tmp_path / 'run'}", "model.precision=float32"]
+    assert main(["sft", *given]) == 3
+    assert "rows.jsonl:2: malformed JSON at column 1" in capsys.readouterr().err
+    assert main(["sft", *given, "data.on_bad_row=drop"]) == 0
+    assert "1 row dropped: malformed JSON" in capsys.readouterr().out

@@ -245,3 +245,19 @@ def test_a_critic_with_two_labels_is_refused_before_the_first_step(tiny, worksho
     separate = {"critic": "separate", "critic_model": {"path": str(path)}}
     with pytest.raises(ConfigError, match="needs 1 label, found 2 - train one with `rlhf reward-model`"):
         tiny.parts(tiny.ppo_config(workshop, **separate))
+
+
+def test_do_sample_false_of_a_model_is_honoured(instruct, workshop) -> None:
+    file = instruct / "generation_config.json"
+    settings = {"eos_token_id": json.loads(file.read_text()).get("eos_token_id"), "temperature": 0.7}
+    prompts = ["The film", "At last", "So"] * 3
+
+    def texts(**options):
+        rows = generate(str(instruct), prompts, max_new_tokens=8, precision="float32", **options)
+        return [row["response"] for row in rows]
+
+    drawn = {}
+    for do_sample in (False, True):
+        file.write_text(json.dumps({**settings, "do_sample": do_sample}))
+        drawn[do_sample] = texts(filters="model")
+    assert drawn[False] == texts(temperature=0) != drawn[True]

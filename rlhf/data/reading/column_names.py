@@ -1,6 +1,7 @@
 """The columns of a source under our names: `column_map` renames them, `margin_from` takes a margin from two scores."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from rlhf.data.cells import number
 from rlhf.data.reading.near_names import nearest, written
@@ -11,7 +12,11 @@ OUR_COLUMNS = ("prompt", "completion", "chosen", "rejected", "messages", "text")
 
 
 def in_our_names(
-    rows: Iterable[Row], *, column_map: Mapping[str, str], margin_from: Sequence[str] | None = None
+    rows: Iterable[Row],
+    *,
+    column_map: Mapping[str, str],
+    margin_from: Sequence[str] | None = None,
+    keep_faulty: bool = False,
 ) -> Iterator[Row]:
     """Yield rows with their columns renamed, and with a margin.
 
@@ -20,13 +25,23 @@ def in_our_names(
         column_map: our column name -> the source's, as in {"prompt": "question"}.
         margin_from: the columns (as the source names them) of the chosen and the rejected answer's score; `margin` is
             the first less the second.
+        keep_faulty: a row in which that fails is yielded with its fault, as are those that have one already.
 
     Raises:
         DataError: a row lacks a column that is named, or a score is no finite number.
     """
     for index, row in enumerate(rows):
-        scored = row if margin_from is None else _with_margin(row, margin_from)
-        yield _renamed(scored, column_map, is_first=index == 0) if column_map else scored
+        try:
+            yield row if row.fault else _named(row, column_map, margin_from, is_first=index == 0)
+        except DataError as error:
+            if not keep_faulty:
+                raise
+            yield replace(row, fault=error)
+
+
+def _named(row: Row, column_map: Mapping[str, str], margin_from: Sequence[str] | None, *, is_first: bool) -> Row:
+    scored = row if margin_from is None else _with_margin(row, margin_from)
+    return _renamed(scored, column_map, is_first=is_first) if column_map else scored
 
 
 def _with_margin(row: Row, margin_from: Sequence[str]) -> Row:

@@ -3,11 +3,12 @@
 import codecs
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from rlhf.data.reading.compression import opened
-from rlhf.data.reading.text_files import BYTE_ORDER_MARK, MAX_LINE_BYTES, not_utf8, read_jsonl, row_of
+from rlhf.data.reading.text_files import BYTE_ORDER_MARK, MAX_LINE_BYTES, not_utf8, read, read_jsonl, row_of
 from rlhf.data.records import Row
 from rlhf.errors import DataError
 
@@ -16,19 +17,22 @@ _ALMOST_AT_THE_END = 16
 """Characters: an element that breaks off in the middle of a number or an escape is faulted a little before the end."""
 
 
-def read_json(path: Path) -> Iterator[Row]:
+def read_json(path: Path, *, keep_faulty: bool = False) -> Iterator[Row]:
     """Yield the rows of a .json file: the elements of one array, or one object a line.
+
+    With `keep_faulty` also elements and lines that are no object; behind malformed JSON the array cannot be read on.
 
     Raises:
         DataError: a row is too long, not UTF-8, not JSON, or not an object; the array does not end.
     """
     if not _begins_with_bracket(path):
-        yield from read_jsonl(path)
+        yield from read_jsonl(path, keep_faulty=keep_faulty)
         return
     with opened(path) as file:
         array = _Array(path, file)
         for number, element in enumerate(array.elements(), start=1):
-            yield row_of(element, f"{path}:row {number}")
+            location = f"{path}:row {number}"
+            yield read(partial(row_of, element, location), location, keep_faulty)
 
 
 def _begins_with_bracket(path: Path) -> bool:

@@ -36,6 +36,7 @@ def stream_rows(
     column_map: Mapping[str, str] | None = None,
     margin_from: Sequence[str] | None = None,
     limit: int | None = None,
+    keep_faulty: bool = False,
 ) -> Iterator[Row]:
     """Open a source, and yield its rows one by one, so that it may be larger than memory.
 
@@ -47,11 +48,13 @@ def stream_rows(
         column_map: our column name -> the source's, as in {"prompt": "question"}.
         margin_from: the columns of the chosen and the rejected answer's score, whose difference becomes `margin`.
         limit: read at most this many rows.
+        keep_faulty: a row that cannot be read is yielded too, with its fault.
 
     Raises:
         DataError: nothing there, no rows, or a row that cannot be read; the message names file and line.
     """
-    named = in_our_names(_open(path, split), column_map=column_map or {}, margin_from=margin_from)
+    rows = _open(path, split, keep_faulty)
+    named = in_our_names(rows, column_map=column_map or {}, margin_from=margin_from, keep_faulty=keep_faulty)
     return _some(islice(named, limit), path)
 
 
@@ -63,17 +66,17 @@ def _some(rows: Iterator[Row], path: str | Path) -> Iterator[Row]:
     yield from rows
 
 
-def _open(path: str | Path, split: str | None) -> Iterable[Row]:
+def _open(path: str | Path, split: str | None, keep_faulty: bool) -> Iterable[Row]:
     local = Path(path)
     if local.is_dir():
         return _read_saved(local, split)
     kind = _READERS.get(kind_of_file(local))
     if local.exists() or kind is not None or not _HUB_NAME.fullmatch(str(path)):
-        return _read_file(local, kind, split)
+        return _read_file(local, kind, split, keep_faulty)
     return _read_hub(str(path), split or "train")
 
 
-def _read_file(path: Path, kind: str | None, split: str | None) -> Iterable[Row]:
+def _read_file(path: Path, kind: str | None, split: str | None, keep_faulty: bool) -> Iterable[Row]:
     if not path.exists():
         raise DataError(f"{path}: no such file")
     if kind is None:
@@ -85,7 +88,9 @@ def _read_file(path: Path, kind: str | None, split: str | None) -> Iterable[Row]
         raise DataError(f"{path}: parquet files are compressed inside - unpack this one, and name it .parquet")
     if split is not None:
         raise DataError(f"{path}: a file has no splits, found split={split!r} - name the file of that split instead")
-    return {"jsonl": read_jsonl, "json": read_json, "csv": read_csv, "parquet": _read_parquet}[kind](path)
+    if kind == "parquet":
+        return _read_parquet(path)
+    return {"jsonl": read_jsonl, "json": read_json, "csv": read_csv}[kind](path, keep_faulty=keep_faulty)
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:

@@ -2,10 +2,12 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from rlhf.data.bad_rows import BadRow
 from rlhf.data.reading.compression import opened
 from rlhf.data.reading.turns import is_conversation
 from rlhf.data.records import Row
@@ -17,8 +19,8 @@ _ONE_A_LINE = " - a JSONL file holds one object per line; name the file .json if
 BYTE_ORDER_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
 
 
-def read_jsonl(path: Path) -> Iterator[Row]:
-    """Yield one row for each line that is not blank.
+def read_jsonl(path: Path, *, keep_faulty: bool = False) -> Iterator[Row]:
+    """Yield one row for each line that is not blank; with `keep_faulty` also those that are no JSON object.
 
     Raises:
         DataError: a line is too long, not UTF-8, not JSON, or not an object.
@@ -27,14 +29,33 @@ def read_jsonl(path: Path) -> Iterator[Row]:
         if not line.strip():
             continue
         location = f"{path}:{number}"
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            hint = _ONE_A_LINE if number == 1 and line.strip() in ("[", "{") else ""
-            raise DataError(f"{location}: malformed JSON at column {error.colno}: {error.msg}{hint}") from None
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, or nesting without end
-            raise DataError(f"{location}: JSON that cannot be read: {error}") from None
-        yield row_of(values, location, _ONE_A_LINE if number == 1 else "")
+        yield read(partial(_row_in, line, location, is_first=number == 1), location, keep_faulty)
+
+
+def read(make: Callable[[], Row], location: str, keep_faulty: bool) -> Row:
+    """Return the row that `make` reads; one that cannot be read, with `keep_faulty`, as one that says why.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return make()
+    except DataError as error:
+        if not keep_faulty:
+            raise
+        return Row({}, location, fault=error)
+
+
+def _row_in(line: str, location: str, *, is_first: bool) -> Row:
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError as error:
+        hint = _ONE_A_LINE if is_first and line.strip() in ("[", "{") else ""
+        fault = f"malformed JSON at column {error.colno}: {error.msg}{hint}"
+        raise BadRow(location, fault, "malformed JSON") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or nesting without end
+        raise DataError(f"{location}: JSON that cannot be read: {error}") from None
+    return row_of(values, location, _ONE_A_LINE if is_first else "")
 
 
 def row_of(values: object, location: str, fix: str = "") -> Row:
@@ -46,7 +67,8 @@ def row_of(values: object, location: str, fix: str = "") -> Row:
     if is_conversation(values):
         return Row({"conversations": values}, location)
     if not isinstance(values, dict):
-        raise DataError(f"{location}: expected a JSON object, found {type(values).__name__}{fix}")
+        fault = f"expected a JSON object, found {type(values).__name__}"
+        raise BadRow(location, fault + fix, fault)
     return Row(values, location)
 
 
@@ -56,8 +78,8 @@ def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     return str(path)
 
 
-def read_csv(path: Path) -> Iterator[Row]:
-    """Yield one row for each record below the header; every cell is text.
+def read_csv(path: Path, *, keep_faulty: bool = False) -> Iterator[Row]:
+    """Yield one row for each record below the header; every cell is text. `keep_faulty` is as for JSONL.
 
     Raises:
         DataError: a line is too long or not UTF-8, quotes are not closed, the header is empty or names a column twice,
@@ -75,11 +97,16 @@ def read_csv(path: Path) -> Iterator[Row]:
             if header is None:
                 header = _checked_header(cells, location)
             elif cells:
-                if len(cells) != len(header):
-                    raise DataError(f"{location}: expected {len(header)} cells, as in the header, found {len(cells)}")
-                yield Row(dict(zip(header, cells, strict=True)), location)
+                yield read(partial(_record, header, cells, location), location, keep_faulty)
     except csv.Error as error:
         raise DataError(f"{path}:{start}: malformed CSV: {error}") from None
+
+
+def _record(header: list[str], cells: list[str], location: str) -> Row:
+    if len(cells) != len(header):
+        fault = f"expected {len(header)} cells, as in the header, found {len(cells)}"
+        raise BadRow(location, fault, "another number of cells than in the header")
+    return Row(dict(zip(header, cells, strict=True)), location)
 
 
 def _checked_header(cells: list[str], location: str) -> list[str]:

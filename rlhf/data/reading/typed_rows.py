@@ -98,6 +98,8 @@ def _model(row: Row, wanted: Collection[DatasetType]) -> TypedRow:
 
 def in_our_columns(row: Row, wanted: Collection[DatasetType]) -> TypedRow:
     """Convert one row into one of the wanted types, if it can be."""
+    if row.fault is not None:
+        raise row.fault
     talks = {name: as_conversation(row.values[name], row, name) for name in _TALKS if name in row.values}
     origin, known = None, replace(row, values={**row.values, **talks})
     if not row.is_mapped and not _is_ours(known, wanted):

@@ -24,6 +24,11 @@ def sampling_settings(model: PreTrainedModel) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None and value != NEUTRAL[name]}
 
 
+def is_greedy(model: PreTrainedModel) -> bool:
+    """Whether the model's generation config says that nothing is drawn: `do_sample: false`."""
+    return getattr(getattr(model, "generation_config", None), "do_sample", None) is False
+
+
 def ignored_settings(model: PreTrainedModel) -> str | None:
     """Return, for the user, what of `sampling_settings` rollouts leave aside, and why; None where there is nothing."""
     settings = sampling_settings(model)
