@@ -3,6 +3,7 @@
 # make check  formatting, lint, types and import rules
 # make guard  stop when sampling or the PPO update has become far slower than their plain counterparts
 # make package  build the wheel and the sdist into dist/, and check that a package index would take them
+# make docs   build the documentation as a site into site/, and stop on a broken link
 # make clean  remove the environment and the caches (never runs/)
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ INPUTS := pyproject.toml constraints.txt
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check guard package clean
+.PHONY: help demo test check guard package docs clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -40,8 +41,11 @@ package: $(VENV)/.installed-package
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(BIN)/python -m twine check --strict dist/*
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f website/mkdocs.yml
+
 clean:
-	rm -rf $(VENV) *.egg-info build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) *.egg-info build dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments without the right Python say so before anything is downloaded.
@@ -54,6 +58,7 @@ $(BIN)/python:
 # A stamp newer than its inputs means that nothing is to be installed.
 $(VENV)/.installed-demo: EXTRAS := demo,tracking
 $(VENV)/.installed-package: EXTRAS := package
+$(VENV)/.installed-docs: EXTRAS := docs
 $(VENV)/.installed-test: EXTRAS := demo,lab,lexicon,tracking,test
 $(VENV)/.installed-dev: EXTRAS := demo,lab,lexicon,tracking,test,dev
 $(VENV)/.installed-%: $(INPUTS) | $(BIN)/python

@@ -43,3 +43,26 @@ def test_every_figure_that_the_walk_shows_exists(root: Path) -> None:
     shown = re.findall(r"!\[[^]]*\]\((figures/[\w.]+)\)", text)
     committed = {f"figures/{path.name}" for path in (root / "docs/figures").iterdir()}
     assert shown and set(shown) == committed
+
+
+LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)")
+PAGES = [*Path(__file__).parents[1].glob("*.md"), *Path(__file__).parents[1].glob("[bd]*/*.md")]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that a page's headings make: small letters, digits and hyphens."""
+    headings = re.findall(r"^#+ +(.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_to_a_file_and_to_a_heading_of_it(page: Path) -> None:
+    for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        file = (page.parent / target) if target else page
+        assert file.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(file), f"{page.name}: {target}#{anchor}"
+
+
+def test_every_page_is_in_the_menu_of_the_site(root: Path) -> None:
+    menu = (root / "website/mkdocs.yml").read_text(encoding="utf-8")
+    assert [page.name for page in (root / "docs").glob("*.md") if f": {page.name}\n" not in menu] == []
