@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from rlhf.api.data import GivenPrompts, digest_of_items, given_prompts
 from rlhf.api.generation import answering
-from rlhf.api.models import GivenTokenizer, Model, check_kind, digest_of, name_or_model
+from rlhf.api.models import GivenTokenizer, Model, check_kind, check_tokenizer, digest_of, name_or_model
 from rlhf.api.rewards import classifier_tokenizer
 from rlhf.api.trainer import checked_config
 from rlhf.config import EvaluateSettings
@@ -66,6 +66,7 @@ def evaluate(
     """
     settings = checked_config(config or EvaluateSettings(), EvaluateSettings, "policies, prompts, tokenizer, config")
     given = _checked(policies, reference, reward_model)
+    check_tokenizer(tokenizer, [*given.policies.values(), given.reference])
     source, processes = given_prompts(prompts, settings.prompts).in_memory(), Processes()
     if not processes.is_main:
         shared: list[Comparison] = processes.gathered([])

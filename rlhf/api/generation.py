@@ -9,7 +9,16 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.api.data import GivenPrompts, given_prompts
-from rlhf.api.models import GivenTokenizer, Model, check_kind, given_language, name_of_model, name_or_model, plain
+from rlhf.api.models import (
+    GivenTokenizer,
+    Model,
+    check_kind,
+    check_tokenizer,
+    given_language,
+    name_of_model,
+    name_or_model,
+    plain,
+)
 from rlhf.config import GenerateSettings
 from rlhf.config.reading.loader import validate
 from rlhf.config.shared import ChatSection
@@ -59,6 +68,7 @@ def generate(
     settings = validate(GenerateSettings, given, "generate")
     start = name_or_model(policy)
     check_kind("policy", start)
+    check_tokenizer(tokenizer, [start])
     source = given_prompts(prompts, settings.fitting)
     processes = Processes()
     found = _answered(start, tokenizer, source, settings, processes.device) if processes.is_main else []

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,19 @@ Model = PreTrainedModel | PeftModel | str
 
 GivenTokenizer = PreTrainedTokenizerBase | str | Path | None
 """A tokenizer, or the name of one; None loads the one saved with the model."""
+
+
+def check_tokenizer(tokenizer: GivenTokenizer, models: Iterable[object]) -> None:
+    """Refuse a tokenizer where every model is given by name: each then comes with its own.
+
+    Raises:
+        ConfigError: says so.
+    """
+    if tokenizer is not None and all(isinstance(model, str) for model in models):
+        raise ConfigError(
+            "tokenizer: a policy given by name comes with its own, so this one has no effect - leave it out, or load "
+            "the model and pass it"
+        )
 
 
 def name_or_model(given: Any) -> Any:

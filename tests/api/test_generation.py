@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlhf import Callback, GenerateSettings, generate
+from rlhf import Callback, GenerateSettings, evaluate, generate
 from rlhf.config import GenerateConfig
 from rlhf.errors import ConfigError, DataError
 from rlhf.evaluation.generate import generate as verb
@@ -101,3 +101,11 @@ def test_a_ppo_trainer_answers_too_and_refuses_what_generate_refuses(
     assert made.generate(tiny.BEGINNINGS, max_new_tokens=4) == expected
     with pytest.raises(ConfigError, match=r"max_tokens: unknown key \(did you mean max_new_tokens\?"):
         made.generate(["A"], max_tokens=3)
+
+
+def test_a_tokenizer_for_a_policy_by_name_is_refused_as_it_would_do_nothing(workshop: Path) -> None:
+    tokenizer, message = AutoTokenizer.from_pretrained(workshop / "policy"), "tokenizer: a policy given by name comes"
+    with pytest.raises(ConfigError, match=message):
+        generate(workshop / "policy", ["A"], tokenizer, max_new_tokens=2)
+    with pytest.raises(ConfigError, match=message):
+        evaluate({"a": workshop / "policy"}, ["A"], tokenizer)
