@@ -38,7 +38,7 @@ guard: $(VENV)/.installed-test
 
 package: $(VENV)/.installed-package
 	rm -rf build dist
-	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m build --quiet --no-isolation --outdir dist .
 	$(BIN)/python -m twine check --strict dist/*
 
 docs: $(VENV)/.installed-docs
