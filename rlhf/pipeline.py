@@ -5,13 +5,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from rlhf.config import RunConfig
 from rlhf.config.run import STAGES
+from rlhf.data.tokenization import prepare_prompts
 from rlhf.evaluation import evaluate
+from rlhf.evaluation.respond import load_policy, respond
+from rlhf.fetch import resolve
 from rlhf.ppo import train_ppo
+from rlhf.printable import printable
 from rlhf.reward_model import train_reward_model
 from rlhf.sft import train_sft
+from rlhf.stage import load_rows
+from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import is_main_by_launch
+from rlhf.training.randomness import generator
 from rlhf.training.telemetry.memory import peak_memory_bytes
 
 _FUNCTIONS: dict[str, Callable[..., Path]] = {
@@ -20,12 +29,19 @@ _FUNCTIONS: dict[str, Callable[..., Path]] = {
     "ppo": train_ppo,
     "evaluate": evaluate,
 }
+_POLICIES = {"sft": "SFT", "ppo": "PPO"}
+"""Stages whose result is a policy, and how the screen calls them."""
 PROFILED = ("sft", "reward_model", "ppo")
 """Stages that can report where their time goes."""
+NUM_SHOWN = 3
+"""Prompts that the policy answers on the screen before training, after SFT and after PPO."""
 
 
 def run(config: RunConfig, *, profile: bool = False) -> Path:
     """Run the stages of a recipe in order, and print how long each took; `profile` goes to those that train.
+
+    Where the recipe has an evaluation, the policy answers a few of its prompts on the screen: untrained, after SFT and
+    after PPO. These answers are drawn by themselves and change no stage.
 
     Returns:
         The recipe's output directory.
@@ -38,11 +54,16 @@ def run(config: RunConfig, *, profile: bool = False) -> Path:
         if section is None:
             continue
         _say(f"== {name}")
+        is_new = name in _POLICIES and not (Path(section.output_dir) / "complete.json").exists()
+        if is_new and name == "sft" and not (section.model.random_init or section.model.trust_remote_code):
+            _show_words(config, "before training", section.model.path)
         started = time.perf_counter()
         options = {"profile": True} if profile and name in PROFILED else {}
         result = _FUNCTIONS[name](section, **options)
         seconds, gib = time.perf_counter() - started, peak_memory_bytes() / 2**30
         _say(f"== {name}: {result} after {seconds:.0f} s, peak memory of the run so far {gib:.1f} GiB")
+        if is_new:
+            _show_words(config, f"after {_POLICIES[name]}", str(result))
     _show_summary(config)
     return Path(config.output_dir)
 
@@ -56,6 +77,26 @@ def _show_summary(config: RunConfig) -> None:
         rate = numbers["gold_win_rate"]
         if rate is not None:
             _say(f"{name}: win rate on the gold judge {rate['mean']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}]")
+
+
+def _show_words(config: RunConfig, moment: str, path: str) -> None:
+    """Print what the policy in `path` answers to the first prompts of the evaluation."""
+    section = config.evaluate
+    if section is None or not is_main_by_launch():
+        return
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    policy = load_policy(resolve(path), compute_dtype(section.precision, device), device, section.chat)
+    few = section.prompts.model_copy(update={"limit": NUM_SHOWN})
+    prompts = prepare_prompts(load_rows(few), policy.tokenizer, **few.fitting).items
+    responses = respond(policy, prompts, section.decoding, generator(section.seed, "words"))
+    _say(f"the policy {moment}:")
+    for prompt, response in zip(prompts, responses, strict=True):
+        asked = policy.tokenizer.decode(list(prompt.ids), skip_special_tokens=True)
+        _say(f"  {_one_line(asked)} ... {_one_line(response.text)}")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(printable(text).split())
 
 
 def _say(line: str) -> None:

@@ -1,5 +1,6 @@
+import io
 import json
-from contextlib import chdir
+from contextlib import chdir, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,13 @@ def stages(monkeypatch):
 
     monkeypatch.setattr(pipeline, "_FUNCTIONS", {name: stage(name) for name in STAGES})
     monkeypatch.setattr(pipeline, "_show_summary", lambda config: None)
+    monkeypatch.setattr(pipeline, "_show_words", lambda config, *shown: ran.append(shown))
     return ran
+
+
+def named(stages):
+    """Return the stages alone, without the words shown."""
+    return [(name, config) for name, config in stages if name in STAGES]
 
 
 def recipe(*overrides):
@@ -41,7 +48,7 @@ def recipe(*overrides):
 
 def test_stages_run_in_order_with_their_directories_and_inputs_of_earlier_stages(stages, tmp_path):
     assert pipeline.run(recipe(f"output_dir={tmp_path}")) == tmp_path
-    assert [name for name, _ in stages] == ["sft", "reward_model", "ppo", "evaluate"]
+    assert [name for name, _ in named(stages)] == ["sft", "reward_model", "ppo", "evaluate"]
     configs = dict(stages)
     assert [configs[name].output_dir for name in STAGES] == [str(tmp_path / name) for name in STAGES]
     assert configs["reward_model"].model.path == f"{tmp_path}/sft/policy"
@@ -51,12 +58,39 @@ def test_stages_run_in_order_with_their_directories_and_inputs_of_earlier_stages
 
 def test_the_seed_is_handed_to_every_stage_that_names_none(stages, tmp_path):
     pipeline.run(recipe(f"output_dir={tmp_path}", "seed=7", "ppo.seed=3"))
-    assert {name: config.seed for name, config in stages} == {"sft": 7, "reward_model": 7, "ppo": 3, "evaluate": 7}
+    assert {name: config.seed for name, config in named(stages)} == {
+        "sft": 7,
+        "reward_model": 7,
+        "ppo": 3,
+        "evaluate": 7,
+    }
 
 
 def test_a_stage_without_a_section_does_not_run(stages, tmp_path):
     pipeline.run(recipe(f"output_dir={tmp_path}", "ppo=null", "evaluate=null"))
-    assert [name for name, _ in stages] == ["sft", "reward_model"]
+    assert [name for name, _ in named(stages)] == ["sft", "reward_model"]
+
+
+def test_the_policy_speaks_before_training_after_sft_and_after_ppo(stages, tmp_path):
+    pipeline.run(recipe(f"output_dir={tmp_path}", "sft.model.random_init=false"))
+    sft, ppo = str(tmp_path / "sft"), str(tmp_path / "ppo")
+    assert [name if name in STAGES else (name, what) for name, what in stages] == [
+        ("before training", "data/tiny_model"),
+        "sft",
+        ("after SFT", sft),
+        "reward_model",
+        "ppo",
+        ("after PPO", ppo),
+        "evaluate",
+    ]
+
+
+def test_random_weights_have_no_words_and_a_complete_stage_does_not_speak_again(stages, tmp_path):
+    for name in ("sft", "ppo"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "complete.json").touch()
+    pipeline.run(recipe(f"output_dir={tmp_path}"))
+    assert [name for name, _ in stages] == list(STAGES)
 
 
 def test_a_profile_is_handed_to_the_stages_that_train(monkeypatch, tmp_path):
@@ -67,6 +101,7 @@ def test_a_profile_is_handed_to_the_stages_that_train(monkeypatch, tmp_path):
 
     monkeypatch.setattr(pipeline, "_FUNCTIONS", {name: stage(name) for name in STAGES})
     monkeypatch.setattr(pipeline, "_show_summary", lambda config: None)
+    monkeypatch.setattr(pipeline, "_show_words", lambda config, *shown: None)
     pipeline.run(recipe(f"output_dir={tmp_path}"), profile=True)
     asked = {"profile": True}
     assert given == {"sft": asked, "reward_model": asked, "ppo": asked, "evaluate": {}}
@@ -81,7 +116,7 @@ def test_a_stage_that_fails_ends_the_run(stages, monkeypatch, tmp_path):
     monkeypatch.setitem(pipeline._FUNCTIONS, "reward_model", fails)
     with pytest.raises(DataError, match="pairs.jsonl:3"):
         pipeline.run(recipe(f"output_dir={tmp_path}"))
-    assert [name for name, _ in stages] == ["sft"]
+    assert [name for name, _ in named(stages)] == ["sft"]
 
 
 def test_only_one_process_speaks(stages, monkeypatch, tmp_path, capsys):
@@ -105,12 +140,13 @@ def run_twice(path):
 @pytest.fixture(scope="module")
 def recipe_run(tmp_path_factory, root):
     path = tmp_path_factory.mktemp("recipe")
-    seen = []
-    with chdir(root):
+    seen, said = [], io.StringIO()
+    with chdir(root), redirect_stdout(said):
         for status in run_twice(path):
             complete = [name for name in STAGES if (path / "run" / name / "complete.json").exists()]
             times = {file: file.stat().st_mtime_ns for file in (path / "run").rglob("*") if file.is_file()}
             seen.append((status, complete, times))
+    (path / "said.txt").write_text(said.getvalue())
     return path / "run", seen
 
 
@@ -131,6 +167,17 @@ def test_the_mended_run_goes_on_where_it_broke(recipe_run):
 def test_a_complete_run_does_nothing_again(recipe_run):
     _, (_, (_, _, before), (status, _, after)) = recipe_run
     assert status == 0 and after == before
+
+
+def test_the_words_follow_the_prompts_of_the_evaluation_and_cannot_move_the_cursor(recipe_run):
+    said = (recipe_run[0].parent / "said.txt").read_text()
+    lines = said.splitlines()
+    prompts = [json.loads(line)["prompt"] for line in Path("data/heldout_prompts.jsonl").read_text().splitlines()[:3]]
+    for moment in ("after SFT", "after PPO"):
+        start = lines.index(f"the policy {moment}:") + 1
+        assert [line.split(" ... ")[0].strip() for line in lines[start : start + 3]] == prompts
+    assert said.count("the policy after SFT:") == said.count("the policy after PPO:") == 1
+    assert not any(ord(character) < 32 for line in lines for character in line)
 
 
 def test_overrides_reach_the_stages(recipe_run):
