@@ -91,7 +91,7 @@ def _show_words(config: RunConfig, moment: str, path: str) -> None:
     responses = respond(policy, prompts, section.decoding, generator(section.seed, "words"))
     _say(f"the policy {moment}:")
     for prompt, response in zip(prompts, responses, strict=True):
-        asked = policy.tokenizer.decode(list(prompt.ids), skip_special_tokens=True)
+        asked = str(policy.tokenizer.decode(list(prompt.ids), skip_special_tokens=True))
         _say(f"  {_one_line(asked)} ... {_one_line(response.text)}")
 
 
