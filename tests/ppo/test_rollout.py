@@ -11,6 +11,7 @@ import torch
 
 from rlhf.batches import join
 from rlhf.errors import GuardStop
+from rlhf.models.passes.anatomy import blocks, hidden_states
 from rlhf.models.passes.compiled import is_compiled
 
 
@@ -69,10 +70,15 @@ def test_frozen_states_are_those_of_each_microbatch(tiny: ModuleType, workshop: 
     for rows in groups:
         part = rollout.rows(rows)
         sequences = join(part.prompt_ids, part.prompt_mask, part.response_ids, part.response_mask)
+        said: list[torch.Tensor] = []
+        hook = blocks(lm)[0].register_forward_hook(lambda _, ins, out, said=said: said.extend([ins[0], out]))
         with torch.no_grad():
-            said = lm.model(input_ids=sequences.input_ids, use_cache=False, output_hidden_states=True).hidden_states
-        assert torch.equal(collected.frozen_states[int(rows[0])], said[1])
-        assert not torch.equal(said[0], said[1])
+            hidden_states(lm, sequences.input_ids, sequences.lengths)
+        hook.remove()
+        is_real = torch.arange(sequences.input_ids.shape[1]) < sequences.lengths[:, None]
+        before, after = (each[0] if len(each) < len(is_real) else each[is_real] for each in said)  # packed, or rows
+        assert torch.equal(collected.frozen_states[int(rows[0])][is_real], after)
+        assert not torch.equal(before, after)
 
 
 def test_scores_and_episodes_belong_to_their_rows(tiny: ModuleType, made: Any) -> None:

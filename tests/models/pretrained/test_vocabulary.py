@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rlhf.errors import ConfigError
-from rlhf.models.pretrained.loading import freeze_all_but_top
+from rlhf.models.pretrained.depth import freeze_all_but_top
 from rlhf.models.pretrained.vocabulary import fit_vocabulary, num_embeddings
 
 
