@@ -10,11 +10,13 @@ import torch
 from rlhf.config import RunConfig
 from rlhf.config.run import STAGES
 from rlhf.data.tokenization import prepare_prompts
+from rlhf.errors import RlhfError
 from rlhf.evaluation import evaluate
 from rlhf.evaluation.respond import load_policy, respond
 from rlhf.fetch import resolve
 from rlhf.ppo import train_ppo
 from rlhf.printable import printable
+from rlhf.report import write_report
 from rlhf.reward_model import train_reward_model
 from rlhf.sft import train_sft
 from rlhf.stage import load_rows
@@ -65,6 +67,7 @@ def run(config: RunConfig, *, profile: bool = False) -> Path:
         if is_new:
             _show_words(config, f"after {_POLICIES[name]}", str(result))
     _show_summary(config)
+    _write_report(Path(config.output_dir))
     return Path(config.output_dir)
 
 
@@ -97,6 +100,16 @@ def _show_words(config: RunConfig, moment: str, path: str) -> None:
 
 def _one_line(text: str) -> str:
     return " ".join(printable(text).split())
+
+
+def _write_report(directory: Path) -> None:
+    """Write the page about the run; the stages are complete, so a page that cannot be written is no failure."""
+    if not is_main_by_launch():
+        return
+    try:
+        _say(f"report: {write_report(directory)}")
+    except RlhfError as error:
+        _say(printable(f"report: not written: {error}"))
 
 
 def _say(line: str) -> None:

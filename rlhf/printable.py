@@ -1,4 +1,4 @@
-"""Text that is safe to print: model output without control characters."""
+"""Text that is safe to print or to show: model output without control characters, or with visible ones."""
 
 import re
 
@@ -13,3 +13,15 @@ def printable(text: str) -> str:
     title, write to the clipboard, or print right to left over earlier text.
     """
     return _CONTROL.sub("", text)
+
+
+def visible(text: str) -> str:
+    """Return `text` with a visible sign for each character that `printable` removes: a page shows that it was there.
+
+    ESC becomes its picture (U+241B), the other C0 characters theirs; all others become their number, as `[U+202E]`.
+    """
+    return _CONTROL.sub(lambda found: _sign(ord(found[0])), text)
+
+
+def _sign(code: int) -> str:
+    return chr(0x2400 + code) if code < 0x20 else f"[U+{code:04X}]"

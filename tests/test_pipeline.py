@@ -180,6 +180,17 @@ def test_the_words_follow_the_prompts_of_the_evaluation_and_cannot_move_the_curs
     assert not any(ord(character) < 32 for line in lines for character in line)
 
 
+def test_a_run_ends_with_a_page_about_it(recipe_run):
+    page = (recipe_run[0] / "report.html").read_text(encoding="utf-8")
+    for part in ("Report of run", 'id="ppo-objective-scores"', "Comparison of sft, ppo", 'id="what-ran"'):
+        assert part in page
+
+
+def test_a_page_that_cannot_be_written_is_said_and_fails_nothing(stages, tmp_path, capsys):
+    assert pipeline.run(recipe(f"output_dir={tmp_path}")) == tmp_path
+    assert "report: not written: " in capsys.readouterr().out  # these stages leave no files
+
+
 def test_overrides_reach_the_stages(recipe_run):
     path, _ = recipe_run
     saved = yaml.safe_load((path / "ppo" / "config.yaml").read_text())

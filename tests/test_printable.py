@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlhf.printable import printable
+from rlhf.printable import printable, visible
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,17 @@ from rlhf.printable import printable
 )
 def test_control_characters_are_dropped_and_all_else_is_kept(text: str, expected: str) -> None:
     assert printable(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\tb\nc", "a\tb\nc"),
+        ("\x1b[2Jred\r\x00", "\u241b[2Jred\u240d\u2400"),
+        ("abc\u202edcba\u2066 \x7f\x9b \ud83d", "abc[U+202E]dcba[U+2066] [U+007F][U+009B] [U+D83D]"),
+        ("caf\u00e9 \U0001f600", "caf\u00e9 \U0001f600"),
+    ],
+)
+def test_control_characters_become_visible_and_all_else_is_kept(text: str, expected: str) -> None:
+    assert visible(text) == expected
+    assert printable(visible(text)) == expected

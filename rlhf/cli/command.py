@@ -19,6 +19,7 @@ from rlhf.errors import ConfigError, DataError, RlhfError
 from rlhf.lab.options import LabOptions
 from rlhf.printable import printable
 from rlhf.recipes import write_recipe
+from rlhf.report.options import ReportOptions
 from rlhf.serving.options import ServingOptions
 
 INTERRUPTED = 130
@@ -113,6 +114,7 @@ _WITHOUT_CONFIG: dict[str, Callable[[argparse.Namespace, Sequence[str]], object]
     "fetch": _fetched,
     "merge": lambda options, _: importlib.import_module("rlhf.merge").merge(options.adapter, options.output),
     "serve-reward": lambda options, _: importlib.import_module("rlhf.serving").serve(ServingOptions.of(options)),
+    "report": lambda options, _: importlib.import_module("rlhf.report").report(ReportOptions.of(options)),
     "lab": lambda options, _: importlib.import_module("rlhf.lab").run(LabOptions.of(options)),
 }
 """The verbs that take no configuration; each returns the path of its results, or None."""

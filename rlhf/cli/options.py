@@ -13,6 +13,7 @@ from rlhf.config.reading.overrides import is_override
 from rlhf.errors import ConfigError
 from rlhf.lab import options as lab_options
 from rlhf.recipes import recipes
+from rlhf.report import options as report_options
 from rlhf.serving import options as serving_options
 
 DISTRIBUTION = "rlhf-ppo"
@@ -65,6 +66,8 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
         "serve-reward", help="score responses over HTTP, for PPO on other machines"
     )
     serving_options.add_options(verbs["serve-reward"])
+    verbs["report"] = group.add_parser("report", help="write one HTML page about a run, or about several side by side")
+    report_options.add_options(verbs["report"])
     verbs["lab"] = group.add_parser("lab", help="measure what the lecture says, and write one page with figures")
     lab_options.add_options(verbs["lab"])
     for verb in verbs.values():
@@ -105,8 +108,8 @@ def check_verb(arguments: Sequence[str], verbs: Sequence[str]) -> None:
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate the overrides, which may be anywhere, from what argparse reads; two verbs have none."""
-    if arguments[:1] in (["serve-reward"], ["lab"]):
+    """Separate the overrides, which may be anywhere, from what argparse reads; some verbs have none."""
+    if arguments[:1] in (["serve-reward"], ["lab"], ["report"]):
         return list(arguments), []
     rest: list[str] = []
     overrides: list[str] = []

@@ -15,7 +15,7 @@ from rlhf.errors import ConfigError
 from rlhf.evaluation.compare import Comparison, side_by_side, summarise
 from rlhf.evaluation.human import human_texts
 from rlhf.evaluation.judges import labelled_texts, reward_scores, train_embedding_judge, train_gold_judge
-from rlhf.evaluation.output import json_lines, response_rows, write_output
+from rlhf.evaluation.output import json_lines, response_rows
 from rlhf.evaluation.readers import PolicyGenerations, Readers
 from rlhf.evaluation.respond import Policy, Response, fix_factors, load_policy, respond, sequence_kl, temperature_of
 from rlhf.fetch import resolve
@@ -26,6 +26,7 @@ from rlhf.stage import completed, fingerprint, load_rows
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
 from rlhf.training.randomness import generator
+from rlhf.training.storage.atomic import write_output
 from rlhf.training.storage.run_directory import RunDirectory
 
 

@@ -12,12 +12,13 @@ from rlhf.config.evaluate import NO_LIMIT, DecodingSection
 from rlhf.data.records import Prepared, Prompt, Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import DataError
-from rlhf.evaluation.output import json_lines, response_rows, write_output
+from rlhf.evaluation.output import json_lines, response_rows
 from rlhf.evaluation.respond import Policy, load_policy, respond
 from rlhf.fetch import resolve
 from rlhf.stage import load_rows
 from rlhf.training.precision import compute_dtype
 from rlhf.training.randomness import generator
+from rlhf.training.storage.atomic import write_output
 
 
 def generate(config: GenerateConfig) -> Path | None:

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from rlhf.batches import Rollout
-from rlhf.errors import CheckpointError
 from rlhf.functional.masking import masked_sum
 from rlhf.functional.statistics import explained_variance
 from rlhf.ppo.trainer import StepResult
 from rlhf.training.processes import Processes
-from rlhf.training.storage.atomic import write_atomic
+from rlhf.training.storage.atomic import write_output
 
 
 def step_metrics(result: StepResult, processes: Processes, *, has_critic: bool = True) -> dict[str, float]:
@@ -87,11 +86,7 @@ def write_samples(result: StepResult, path: Path, num_samples: int) -> None:
         for index, episode in enumerate(result.collected.episodes[:num_samples])
     ]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error}") from error
+    write_output(path, text)
 
 
 def _forced(result: StepResult, index: int) -> dict[str, str | int]:

@@ -39,6 +39,19 @@ def write_atomic(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_output(path: Path, text: str) -> None:
+    """Write a file whole or not at all, and create the directories above it.
+
+    Raises:
+        CheckpointError: the disk is full or cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
 @contextmanager
 def atomic_directory(target: Path) -> Iterator[Path]:
     """Yield an empty sibling of `target`; when the block succeeds, it takes the name of `target`.

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from rlhf.errors import CheckpointError
-from rlhf.training.storage.atomic import atomic_directory, write_atomic
+from rlhf.training.storage.atomic import atomic_directory, write_atomic, write_output
 
 
 def test_write_atomic_leaves_the_old_text_when_it_fails(
@@ -50,3 +50,14 @@ def test_an_atomic_directory_leaves_the_older_one_when_its_block_fails(tmp_path:
         raise OSError(28, "No space left on device")
     assert numbered.names(tmp_path) == ["policy"]
     assert numbered.names(tmp_path / "policy") == ["old"]
+
+
+def test_directories_above_a_file_are_made(tmp_path: Path) -> None:
+    write_output(tmp_path / "deep" / "file", "text")
+    assert (tmp_path / "deep" / "file").read_text() == "text"
+
+
+def test_a_file_that_cannot_be_written_is_a_checkpoint_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="out.jsonl: cannot be written"):
+        write_output(tmp_path / "file" / "out.jsonl", "text")

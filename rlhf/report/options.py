@@ -1,0 +1,41 @@
+"""The options of `rlhf report`; importable without torch."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from rlhf.errors import ConfigError
+
+REPORT = "report.html"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOptions:
+    """Which runs are shown, and where the page or the figure goes."""
+
+    runs: tuple[Path, ...]
+    output: Path | None = None
+    """None: `report.html` in the first run."""
+    figure: Path | None = None
+    """Write this SVG in place of the page."""
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if self.figure is not None and len(self.runs) > 1:
+            raise ConfigError(f"report: --figure shows one run, got {len(self.runs)}: name one RUN")
+        if self.figure is not None and self.output is not None:
+            raise ConfigError("report: give --output for the page or --figure for the figure, not both")
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Self:
+        """Return the options of a parsed command line."""
+        return cls(runs=tuple(options.runs), output=options.output, figure=options.figure)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `rlhf report`."""
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="directory of a recipe or of one stage; two are compared")
+    add("--output", type=Path, metavar="FILE", help=f"where the page goes ({REPORT} in the first RUN)")
+    add("--figure", type=Path, metavar="OUT.svg", help="write only a figure of reward, KL and win rate")
