@@ -219,6 +219,10 @@ class Rollout(Batch):
         _check(self, "scores", self.scores, response[:1], torch.float32)
         _check(self, "ended", self.ended, response[:1], torch.bool)
 
+    def episode_scores(self) -> Tensor:
+        """Return scores [B]: of the whole response plus of its tokens, before KL."""
+        return self.scores + self.token_scores.sum(1)
+
     def sequences(self) -> Sequences:
         """Return prompts and responses joined, as models read them."""
         return join(self.prompt_ids, self.prompt_mask, self.response_ids, self.response_mask, self.forced)

@@ -12,7 +12,6 @@ from rlhf.doctor.trial import Trial
 from rlhf.doctor.verdicts import Verdict, totals
 from rlhf.errors import RewardError
 from rlhf.ppo.run.assembly import PPORun
-from rlhf.ppo.run.report import episode_scores
 from rlhf.ppo.scoring.running_scale import EQUAL_SHARE
 from rlhf.rewards.kinds.model import ModelReward
 from rlhf.rewards.protocol import Episode, Reward
@@ -40,7 +39,7 @@ def scale_fits(parts: PPORun, trial: Trial) -> Finding:
     rollout = trial.experience.rollout
     # Episodes that a reward dropped have no score.
     kept = rollout.response_mask.any(1).nonzero().flatten().tolist()
-    raw, scores = [trial.collected.raw_scores[row] for row in kept], episode_scores(rollout)[kept].tolist()
+    raw, scores = [trial.collected.raw_scores[row] for row in kept], rollout.episode_scores()[kept].tolist()
     spread, shaped = statistics.pstdev(raw), statistics.pstdev(scores)
     typical = config.kl_control.target if config.kl_control.controller == "adaptive" else TYPICAL_KL
     penalty = config.kl_coef * typical

@@ -40,6 +40,8 @@ class Update:
     """False when the minibatch exceeded `target_kl` and no step was taken."""
     optimizer: dict[str, float]
     """Learning rates and gradient norms."""
+    ratios: list[tuple[Tensor, Tensor]]
+    """Of each microbatch on this process: its rows [N], and the ratios of their real tokens in row order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,12 +178,14 @@ class PPO:
         if not num_tokens:
             return None
         totals, largest, deviation = dict.fromkeys(SUMS, 0.0), 0.0, 0.0
+        ratios = []
         for rows in minibatch:
             known = (frozen_states or {}).get(int(rows[0]))
             with self.phases("forward"):
                 loss, sums, ratio = self.loss(experience.rows(rows), num_tokens, known)
             with self.phases("backward"):
                 loss.backward()
+            ratios.append((rows, ratio))
             totals = {name: totals[name] + sums[name] for name in SUMS}
             largest, deviation = max(largest, float(ratio.max())), max(deviation, float((ratio - 1).abs().max()))
         totals = dict(zip(SUMS, self.processes.sums([totals[name] for name in SUMS]), strict=True))
@@ -190,7 +194,14 @@ class PPO:
         stepped = self.config.target_kl is None or means["approx_kl"] <= self.config.target_kl
         with self.phases("optimizer"):
             report = self.optimizer.step() if stepped else self.optimizer.discard()
-        return Update(means=means, ratio_max=largest, ratio_deviation=deviation, stepped=stepped, optimizer=report)
+        return Update(
+            means=means,
+            ratio_max=largest,
+            ratio_deviation=deviation,
+            stepped=stepped,
+            optimizer=report,
+            ratios=ratios,
+        )
 
     def loss(
         self, experience: Experience, num_tokens: float, frozen_states: Tensor | None = None

@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
+from zlib import crc32
 
 import torch
-from torch import Tensor
 
-from rlhf.batches import Rollout
 from rlhf.functional.masking import masked_sum
 from rlhf.functional.statistics import explained_variance
+from rlhf.ppo.run.traces import Tracer
 from rlhf.ppo.trainer import StepResult
 from rlhf.training.processes import Processes
 from rlhf.training.storage.atomic import write_output
@@ -21,7 +21,7 @@ def step_metrics(result: StepResult, processes: Processes, *, has_critic: bool =
     """
     rollout, experience = result.experience.rollout, result.experience
     mask = rollout.response_mask
-    scores = episode_scores(rollout)
+    scores = rollout.episode_scores()
     names = ("episodes", "tokens", "kl", "scores", "raw", "shaped", "ended", "surprise", "squares", "forced")
     local = [
         int(mask.any(1).sum()),
@@ -58,35 +58,45 @@ def step_metrics(result: StepResult, processes: Processes, *, has_critic: bool =
     }
 
 
-def episode_scores(rollout: Rollout) -> Tensor:
-    """Return scores [B]: of the whole response plus of its tokens, before KL."""
-    return rollout.scores + rollout.token_scores.sum(1)
-
-
-def write_samples(result: StepResult, path: Path, num_samples: int) -> None:
-    """Write the first responses of this process as JSONL: prompt, response, score, KL, whether it ended.
+def write_samples(result: StepResult, path: Path, num_samples: int, tracer: Tracer | None = None) -> None:
+    """Write responses of this process as JSONL: prompt, response, score, KL, tokens, whether it ended.
 
     After a reset also the forced text (`forced`) and its number of tokens (`num_forced`). The score of a dropped
-    episode is null.
+    episode is null. With a tracer a few rows have the numbers of each token (`trace`). `sampled_rows` says which
+    responses are written.
 
     Raises:
         CheckpointError: the disk is full or cannot be written.
     """
     rollout = result.experience.rollout
-    scores = episode_scores(rollout)
+    scores = rollout.episode_scores()
+    chosen = sampled_rows(result, num_samples)
+    traces = {} if tracer is None else tracer.traces(result, chosen)
     rows = [
         {
-            "prompt": episode.prompt,
-            "response": episode.completion,
+            "prompt": result.collected.episodes[index].prompt,
+            "response": result.collected.episodes[index].completion,
             "score": float(scores[index]) if bool(rollout.response_mask[index].any()) else None,
             "kl": float(result.experience.kl[index].sum()),
             "ended": bool(rollout.ended[index]),
+            "tokens": len(result.collected.episodes[index].response_ids),
             **_forced(result, index),
+            **({"trace": traces[index]} if index in traces else {}),
         }
-        for index, episode in enumerate(result.collected.episodes[:num_samples])
+        for index in chosen
     ]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_output(path, text)
+
+
+def sampled_rows(result: StepResult, num_samples: int) -> list[int]:
+    """Return the rows whose prompts have the smallest checksums, in their order.
+
+    The same prompts of the data are taken whenever they are in a batch, so that a reader sees how the answer to a
+    prompt changed.
+    """
+    prompts = [json.dumps(episode.prompt).encode() for episode in result.collected.episodes]
+    return sorted(sorted(range(len(prompts)), key=lambda row: (crc32(prompts[row]), row))[:num_samples])
 
 
 def _forced(result: StepResult, index: int) -> dict[str, str | int]:

@@ -10,6 +10,7 @@ from rlhf.ppo.run.cost import step_cost
 from rlhf.ppo.run.prompt_source import PromptSource
 from rlhf.ppo.run.report import step_metrics, write_samples
 from rlhf.ppo.run.step_warnings import StepWarnings
+from rlhf.ppo.run.traces import Tracer
 from rlhf.ppo.starts.report import reset_metrics
 from rlhf.ppo.trainer import PPO, StepResult
 from rlhf.training.loop import NothingLeft
@@ -49,6 +50,7 @@ class PPOSteps:
         self._evaluation = evaluation
         self._cost = step_cost(trainer) if profile.enabled else None
         self._warnings = StepWarnings()
+        self._tracer = Tracer(trainer.collector.tokenizer, trainer.config)
 
     def step(self, index: int) -> dict[str, float]:
         """Do PPO step `index` and return its metrics.
@@ -66,7 +68,7 @@ class PPOSteps:
         done = index + 1
         is_due = done % config.samples_every == 0 or done in (1, config.steps)
         if trainer.processes.is_main and is_due:
-            write_samples(result, self.samples / f"step-{done:06d}.jsonl", config.num_samples)
+            write_samples(result, self.samples / f"step-{done:06d}.jsonl", config.num_samples, self._tracer)
         metrics = all_metrics(trainer, result)
         for warning in self._warnings.warnings(metrics):
             trainer.processes.say(warning)

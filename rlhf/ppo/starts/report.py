@@ -1,6 +1,5 @@
 """The metrics that resets add to those of a PPO step."""
 
-from rlhf.ppo.run.report import episode_scores
 from rlhf.ppo.trainer import StepResult
 from rlhf.training.processes import Processes
 
@@ -14,7 +13,7 @@ def reset_metrics(result: StepResult, processes: Processes) -> dict[str, float]:
     rollout, kl = result.experience.rollout, result.experience.kl.sum(1)
     is_reset, is_kept = rollout.forced.any(1), rollout.response_mask.any(1)
     kinds = {"prompts": is_kept & is_reset.logical_not(), "resets": is_reset}
-    scores = episode_scores(rollout)
+    scores = rollout.episode_scores()
     local = [float(rollout.forced.sum()), float(result.collected.decode_steps_saved)]
     for rows in kinds.values():
         local += [float(rows.sum()), float(scores[rows].sum()), float(kl[rows].sum())]

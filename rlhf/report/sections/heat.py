@@ -32,7 +32,7 @@ QUANTITIES = (
     Quantity("advantage", "advantage"),
     Quantity("value", "value"),
     Quantity("kl", "KL, nats"),
-    Quantity("ratio", "ratio after the updates", 1.0),
+    Quantity("ratio", "ratio in the last epoch", 1.0),
     Quantity("surprise", "surprise (-logprob), nats", None),
     Quantity("entropy", "entropy, nats", None),
     Quantity("clipped", "clipped", None),

@@ -10,7 +10,7 @@ import torch
 
 from rlhf.errors import CheckpointError
 from rlhf.ppo.run.prompt_source import ListedPrompts
-from rlhf.ppo.run.report import step_metrics, write_samples
+from rlhf.ppo.run.report import sampled_rows, step_metrics, write_samples
 from rlhf.ppo.run.steps import PPOSteps
 from rlhf.ppo.trainer import StepResult
 from rlhf.training.processes import Processes
@@ -103,6 +103,17 @@ def test_padding_content_changes_no_metric(result: StepResult) -> None:
     assert step_metrics(changed, Processes()) == step_metrics(result, Processes())
 
 
+def test_the_same_prompts_are_sampled_whenever_they_are_in_a_batch(result: StepResult) -> None:
+    prompts = [episode.prompt for episode in result.collected.episodes]
+    chosen = sampled_rows(result, 3)
+    assert chosen == sorted(chosen) and len(set(chosen)) == 3
+    picked = {prompts[row] for row in chosen}
+    episodes = result.collected.episodes[::-1]
+    turned = dataclasses.replace(result, collected=dataclasses.replace(result.collected, episodes=episodes))
+    assert {episodes[row].prompt for row in sampled_rows(turned, 3)} == picked
+    assert sampled_rows(result, 100) == list(range(len(prompts)))
+
+
 def test_samples_hold_what_was_said_and_how_it_was_scored(
     result: StepResult, tmp_path: Path, on_disk: ModuleType
 ) -> None:
@@ -110,13 +121,15 @@ def test_samples_hold_what_was_said_and_how_it_was_scored(
     write_samples(result, path, 3)
     rows = on_disk.rows(path)
     assert len(rows) == 3
-    for index, (row, episode) in enumerate(zip(rows, result.collected.episodes, strict=False)):
+    for index, row in zip(sampled_rows(result, 3), rows, strict=True):
+        episode = result.collected.episodes[index]
         assert row == {
             "prompt": episode.prompt,
             "response": episode.completion,
             "score": float(result.experience.rollout.scores[index]),
             "kl": float(result.experience.kl[index].sum()),
             "ended": bool(result.experience.rollout.ended[index]),
+            "tokens": len(episode.response_ids),
         }
 
 

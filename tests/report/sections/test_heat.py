@@ -14,11 +14,11 @@ def test_tokens_have_a_shade_for_each_number_and_forced_ones_none(planting, tmp_
     planting.write_rows(run / "ppo" / "samples" / "step-000003.jsonl", [row])
     (episode,) = episodes_of(read_run(run))
     assert episode.title == "Step 3, score 1.5" and episode.left_out == 5 and episode.has_forced
-    assert episode.labels == ["advantage", "ratio after the updates", "surprise (-logprob), nats"]
+    assert episode.labels == ["advantage", "ratio in the last epoch", "surprise (-logprob), nats"]
     assert [token.text for token in episode.tokens] == texts
     assert [token.levels for token in episode.tokens] == ["0 0 0", "-4 0 0", "0 4 1", "4 -4 4"]
     assert episode.tokens[0].told == "forced, not sampled"
-    assert episode.tokens[3].told == "advantage 2, ratio after the updates 0.5, surprise (-logprob), nats 4"
+    assert episode.tokens[3].told == "advantage 2, ratio in the last epoch 0.5, surprise (-logprob), nats 4"
 
 
 def test_the_first_the_middle_and_the_last_step_are_shown(planting, tmp_path):
