@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,9 @@ from rlhf.training.randomness import seed_everything
 from rlhf.training.storage.checkpoint import JSON
 from rlhf.training.storage.fingerprint import content_digest, flattened, json_digest
 from rlhf.training.storage.run_directory import RunDirectory, is_complete
-from rlhf.training.telemetry.profile import NO_PROFILE, Profile
+from rlhf.training.telemetry.circumstances import write_circumstances
+from rlhf.training.telemetry.memory import peak_memory_bytes
+from rlhf.training.telemetry.profile import GIB, NO_PROFILE, Profile
 
 UNIMPORTANT = ("output_dir", "logging", "checkpoints", "expected_processes", "push_to_hub", "hub_private_repo")
 """Keys of a stage's config that do not change its result; `compile` does, like `precision`: it rounds differently."""
@@ -50,6 +52,8 @@ class Frame:
     """The compute type of the models."""
     profile: Profile = NO_PROFILE
     """Where the time goes, if requested."""
+    data: list[str] = field(default_factory=list)
+    """What `report` said about the rows that were read."""
 
     @property
     def device(self) -> torch.device:
@@ -92,7 +96,10 @@ class Frame:
         start = num_done or loop.resume()
         if self.processes.is_main:  # after resume: a run that it refuses must not overwrite the other run's file
             save_config(self.config, self.directory.path / "config.yaml")
+            self._write_circumstances(start)
         loop.run(start, observer)
+        if self.processes.is_main:
+            self._write_circumstances(None)
         self.profile.finish(self.directory.path / "profile.json", description)
 
     def measure_machine(self, model: PreTrainedModel, microbatch_tokens: int) -> None:
@@ -102,7 +109,9 @@ class Frame:
 
     def report(self, what: str, prepared: Prepared[Any]) -> None:
         """Print what was detected in the rows, how many were kept and what happened to the others."""
-        self.processes.say(f"{what} [{prepared.description}]: {prepared.summary()}")
+        line = f"{what} [{prepared.description}]: {prepared.summary()}"
+        self.data.append(line)
+        self.processes.say(line)
 
     def warn_of_shared(self, training: Sequence[Hashable], heldout: Sequence[Hashable]) -> None:
         """Warn of held-out records that are also in the training data: they make held-out metrics look too good."""
@@ -136,6 +145,17 @@ class Frame:
         if compiles(self.config.compile, num_tokens // self.processes.num, self.device):
             compile_blocks(*models)
             self.processes.say("transformer blocks are compiled at their first pass; the first step takes longer")
+
+    def _write_circumstances(self, start: int | None) -> None:
+        """Write what the run runs on, at its start (with the steps that were done) and at its end."""
+        facts: dict[str, JSON] = {
+            "processes": self.processes.num,
+            "device": str(self.device),
+            "compute type": _name(self.dtype),
+            "data": self.data,
+            "peak memory, GiB": round(peak_memory_bytes() / GIB, 2),
+        }
+        write_circumstances(self.directory.path, facts, start)
 
     def _resumable_with(self) -> dict[str, JSON]:
         """Return what a checkpoint must match, key by key, so that a refusal names what changed."""

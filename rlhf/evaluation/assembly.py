@@ -15,7 +15,7 @@ from rlhf.errors import ConfigError
 from rlhf.evaluation.compare import Comparison, side_by_side, summarise
 from rlhf.evaluation.human import human_texts
 from rlhf.evaluation.judges import labelled_texts, reward_scores, train_embedding_judge, train_gold_judge
-from rlhf.evaluation.output import json_lines, response_rows
+from rlhf.evaluation.output import json_lines, judged_rows, response_rows
 from rlhf.evaluation.readers import PolicyGenerations, Readers
 from rlhf.evaluation.respond import Policy, Response, fix_factors, load_policy, respond, sequence_kl, temperature_of
 from rlhf.fetch import resolve
@@ -112,13 +112,17 @@ def _generations(
         responses = respond(policy, prompts, settings.decoding, generator(settings.seed, "evaluate"))
         if settings.decoding.filters == "model":
             print(f"{name}: answers with its own settings; the KL is measured on these answers", flush=True)
+        rows = response_rows(prompts, responses)
         if output_dir is not None:
-            write_output(output_dir / f"{name}.jsonl", json_lines(response_rows(prompts, responses)))
+            write_output(output_dir / f"{name}.jsonl", json_lines(rows))
         kl = _kl(settings, policy, reference, prompts, responses)
         scores = None
         if inputs.reward_model is not None:
             scores = reward_scores(inputs.reward_model, policy, prompts, responses, dtype)
-        generations[name] = readers.read(prompts, responses, np.array(kl), scores)
+        generations[name] = made = readers.read(prompts, responses, np.array(kl), scores)
+        if output_dir is not None:
+            judged = judged_rows(rows, np.array(kl), made.scores)
+            write_output(output_dir / f"{name}.jsonl", json_lines(judged))
     return generations
 
 

@@ -4,8 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rlhf.data.records import Prompt
 from rlhf.evaluation.respond import Response
+
+Floats = NDArray[np.float64]
 
 
 def response_rows(prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[dict[str, Any]]:
@@ -13,6 +18,17 @@ def response_rows(prompts: Sequence[Prompt], responses: Sequence[Response]) -> l
     return [
         {"prompt": prompt.raw, "response": response.text, "ended": response.ended, "tokens": len(response.ids)}
         for prompt, response in zip(prompts, responses, strict=True)
+    ]
+
+
+def judged_rows(
+    rows: Sequence[Mapping[str, Any]], kl: Floats, scores: Mapping[str, Floats | None]
+) -> list[dict[str, Any]]:
+    """Return the rows with the KL of each response, and its score by every judge (by name; None: no such judge)."""
+    known = {judge: given for judge, given in scores.items() if given is not None}
+    return [
+        {**row, "kl": float(kl[place]), "scores": {judge: float(given[place]) for judge, given in known.items()}}
+        for place, row in enumerate(rows)
     ]
 
 

@@ -54,6 +54,12 @@ class PolicyGenerations:
             if column is not None and len(column) != len(self.prompts):
                 raise ValueError(f"{name} must hold one entry per prompt ({len(self.prompts)}), found {len(column)}")
 
+    @property
+    def scores(self) -> dict[str, Floats | None]:
+        """[N] scores of every judge, by the name that its win rate has; None for a judge that there is not."""
+        gold = None if self.gold is None else self.gold.scores
+        return {"gold": gold, "embedding": self.embedding, "reward": self.reward_scores}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readers:

@@ -1,22 +1,17 @@
 """The page of a study, its figures, and the numbers as JSON."""
 
-import datetime
-import importlib.metadata
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from rlhf.lab.paint import svg
 from rlhf.lab.section import Section, Settings, Table
 from rlhf.training.storage.atomic import write_atomic
-from rlhf.training.telemetry.machine import processor_name
+from rlhf.training.telemetry.circumstances import LIBRARIES, circumstances
 
 PAGE, FIGURES, RESULTS = "lab.md", "figures", "results.json"
-_LIBRARIES = ("rlhf-ppo", "torch", "transformers", "matplotlib")
+_LIBRARIES = (*LIBRARIES, "matplotlib")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,21 +36,10 @@ def write_page(directory: Path, results: Sequence[Result], settings: Settings) -
     (directory / FIGURES).mkdir(parents=True, exist_ok=True)
     for figure in results[-1].section.figures:
         write_atomic(directory / FIGURES / f"{figure.name}.svg", svg(figure))
-    around = circumstances()
+    around = circumstances(_LIBRARIES)
     content = {**asdict(settings), **around, "experiments": [asdict(result) for result in results]}
     write_atomic(directory / RESULTS, json.dumps(content, indent=1) + "\n")
     write_atomic(directory / PAGE, markdown(results, settings, around))
-
-
-def circumstances() -> dict[str, str]:
-    """Return machine, versions and date."""
-    threads = torch.get_num_threads()
-    return {
-        "machine": f"{processor_name()}, {threads} thread{'s' if threads > 1 else ''}, "
-        f"{platform.system()} {platform.machine()}",
-        "versions": ", ".join([f"python {platform.python_version()}", *(_version(name) for name in _LIBRARIES)]),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
 
 
 def markdown(results: Sequence[Result], settings: Settings, around: dict[str, str]) -> str:
@@ -96,10 +80,3 @@ def _section(number: int, section: Section) -> str:
     parts += [f"![{figure.title}]({FIGURES}/{figure.name}.svg)" for figure in section.figures]
     parts.append(f"**Finding.** {section.finding}")
     return "\n\n".join(parts)
-
-
-def _version(library: str) -> str:
-    try:
-        return f"{library} {importlib.metadata.version(library)}"
-    except importlib.metadata.PackageNotFoundError:
-        return f"{library} (not installed)"

@@ -1,6 +1,7 @@
 """The figure of a run: score, KL and win rate over the steps, as one SVG file with its own colours."""
 
 import re
+from collections.abc import Mapping, Sequence
 from importlib import resources
 
 import numpy as np
@@ -10,9 +11,10 @@ from rlhf.errors import ConfigError
 from rlhf.report.charts.curves import HEIGHT, WIDTH, Chart
 from rlhf.report.charts.line import Line, line_of
 from rlhf.report.charts.svg import element
-from rlhf.report.reading.run import Run
-from rlhf.report.sections.comparison import JUDGES
+from rlhf.report.reading.run import Run, judge_name, win_rates_of
 
+COLOURS = ("blue", "orange", "teal", "purple", "brown", "grey")
+"""What the classes of a chart look like, in their order."""
 PANELS = (("objective/scores", "Score"), ("objective/kl", "KL to the reference, nats per sequence"))
 TITLE_HEIGHT, GAP = 28.0, 16.0
 _STEP = re.compile(r"step-0*(\d+)(?:\D|\Z)")
@@ -62,28 +64,27 @@ def win_rate_chart(run: Run) -> Chart | None:
     """
     if run.evaluation is None or run.ppo is None:
         return None
-    paths = run.evaluation.config.get("policies", {})
     last = run.ppo.metrics.steps[-1]
     policies = run.evaluation.comparison["policies"]
-    first = next(iter(policies))
-    lines: list[Line] = []
-    for key, judge in JUDGES.items():
-        rates = {
-            float(_step_of(f"{paths.get(name, '')} {name}", last)): numbers[key]
-            for name, numbers in policies.items()
-            if numbers.get(key)
-        }
-        if rates:
-            steps = [0.0, *sorted(rates)]
-            half = {"mean": 0.5, "low": 0.5, "high": 0.5}
-            mean, low, high = (np.array([half[end], *(rates[s][end] for s in sorted(rates))]) for end in half)
-            x = np.array(steps) + len(lines) * 0.012 * last
-            lines.append(Line(label=judge, x=x, y=mean, low=low, high=high, points_only=True))
+    paths = run.evaluation.config.get("policies", {})
+    steps = {name: _step_of(f"{paths.get(name, '')} {name}", last) for name in policies}
+    judges = dict.fromkeys(judge for numbers in policies.values() for judge in win_rates_of(numbers))
+    lines = []
+    for place, judge in enumerate(judges):
+        by_name = {name: win_rates_of(numbers).get(judge) for name, numbers in policies.items()}
+        rates = sorted(((steps[name], rate) for name, rate in by_name.items() if rate), key=lambda each: each[0])
+        # Judges stand a little beside each other, so that every interval is seen.
+        lines.append(_judged(judge_name(judge), rates, shift=0.012 * last * place))
     if not lines:
         return None
-    title = f"Win rate against {first}: {' (blue), '.join(line.label for line in lines)}"
-    title += " (orange)" if len(lines) > 1 else ""
-    return Chart(key="rates", title=title, lines=lines, level=0.5)
+    told = ", ".join(f"{line.label} ({colour})" for line, colour in zip(lines, COLOURS, strict=False))
+    return Chart(key="rates", title=f"Win rate against {next(iter(policies))}: {told}", lines=lines, level=0.5)
+
+
+def _judged(label: str, rates: Sequence[tuple[int, Mapping[str, float]]], shift: float) -> Line:
+    mean, low, high = (np.array([0.5, *(rate[end] for _, rate in rates)]) for end in ("mean", "low", "high"))
+    x = np.array([0.0, *(step for step, _ in rates)]) + shift
+    return Line(label=label, x=x, y=mean, low=low, high=high, points_only=True)
 
 
 def _panel(chart: Chart, place: int) -> Markup:

@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
+
 from rlhf.data.records import Prompt
-from rlhf.evaluation.output import json_lines, response_rows
+from rlhf.evaluation.output import json_lines, judged_rows, response_rows
 from rlhf.evaluation.respond import Response
 
 PROMPT = Prompt(text="a", ids=(5,), raw="a", columns={})
@@ -20,3 +22,12 @@ def test_lines_for_a_terminal_are_ascii_and_mean_the_same():
     line = json_lines(response_rows([PROMPT], [RESPONSE]), ensure_ascii=True)
     assert line.isascii() and line[:-1].isprintable()
     assert json.loads(line)["response"] == RESPONSE.text
+
+
+def test_a_judged_response_has_the_scores_of_every_judge_there_is():
+    judges = {"gold": np.array([1.0, 2.0]), "reward": None}
+    rows = judged_rows([{"response": "a"}, {"response": "b"}], np.array([0.5, 1.5]), judges)
+    assert rows == [
+        {"response": "a", "kl": 0.5, "scores": {"gold": 1.0}},
+        {"response": "b", "kl": 1.5, "scores": {"gold": 2.0}},
+    ]

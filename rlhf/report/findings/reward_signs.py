@@ -4,7 +4,7 @@ import numpy as np
 
 from rlhf.report.findings.finding import Fine, Lacking, Result, Warned
 from rlhf.report.findings.signs import Course, course, from_to, ppo_series, watched
-from rlhf.report.reading.run import Run
+from rlhf.report.reading.run import PROXY, Run, judge_name, shown_rate, win_rates_of
 
 LENGTH_CHANGE = 1.3
 """Responses that are this many times as long, or as short, as at the start have changed their length."""
@@ -25,15 +25,17 @@ def judges_part(run: Run) -> Result:
         return Lacking("needs comparison.json of `rlhf evaluate` with an independent (gold) judge")
     policies = list(stage.comparison["policies"].items())
     (first, _), (name, last) = policies[0], policies[-1]
-    gold, proxy = last.get("gold_win_rate"), last.get("reward_win_rate")
-    if not gold:
+    rates = win_rates_of(last)
+    proxy = rates.pop(PROXY, None)
+    if not rates:
         return Lacking("needs an independent judge: set `gold` in the configuration of `rlhf evaluate`")
     steps = [] if run.ppo is None else run.ppo.metrics.steps
     scores = ppo_series(run, "objective/scores")
     rose = proxy["low"] > 0.5 if proxy else len(scores) > 0 and course(scores).end > course(scores).start
-    told = f"{name} wins {_rate(gold)} against {first} by the independent judge"
-    told += f", {_rate(proxy)} by the reward model" if proxy else ""
-    if gold["high"] < 0.5 and rose:
+    everyone = {**rates, PROXY: proxy} if proxy else rates
+    told = f"{name} against {first} wins "
+    told += ", ".join(f"{shown_rate(rate)} by the {judge_name(judge)}" for judge, rate in everyone.items())
+    if any(rate["high"] < 0.5 for rate in rates.values()) and rose:
         return Warned(told, steps[-1] if steps else None)
     return Fine(told)
 
@@ -93,7 +95,3 @@ def _reward_names(run: Run) -> list[str]:
     ending, start = "/length_correlation", "reward/"
     names = [] if run.ppo is None else run.ppo.metrics.names
     return [name[len(start) : -len(ending)] for name in names if name.startswith(start) and name.endswith(ending)]
-
-
-def _rate(rate: dict[str, float]) -> str:
-    return f"{rate['mean']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}]"

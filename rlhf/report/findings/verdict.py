@@ -1,18 +1,16 @@
 """The verdict on a run, in words: better or not, by how much, at what KL."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from rlhf.report.findings.finding import Finding
 from rlhf.report.findings.signs import MIN_STEPS, course, from_to, ppo_series
-from rlhf.report.reading.run import Run
+from rlhf.report.reading.run import PROXY, Run, judge_name, shown_rate, win_rates_of
 
 Tone = Literal["good", "bad", "unclear"]
-JUDGES = (("gold_win_rate", "an independent judge"), ("reward_win_rate", "the reward model that training used"))
-"""Win rates, and who judged; the first one that is there counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,21 +44,24 @@ def _of_evaluation(run: Run) -> Verdict | None:
     comparison = run.evaluation.comparison
     policies = list(comparison["policies"].items())
     (first, _), (name, last) = policies[0], policies[-1]
-    rates = [(judge, last[key]) for key, judge in JUDGES if last.get(key)]
+    rates = win_rates_of(last)
     if len(policies) < 2 or not rates:
         return None
-    judge, rate = rates[0]
+    judge, rate = next(iter(rates.items()))
+    is_independent = judge != PROXY
     words: tuple[Tone, str] = ("unclear", "No difference shown")
     if rate["low"] > 0.5:
-        words = (
-            ("good", "Better") if judge == JUDGES[0][1] else ("unclear", "Scores higher; no independent judge looked")
-        )
+        words = ("good", "Better") if is_independent else ("unclear", "Scores higher; no independent judge looked")
     elif rate["high"] < 0.5:
         words = ("bad", "Worse")
-    told = [_won(name, first, each, judged, comparison) for each, judged in rates]
+    told = [
+        f"{name} wins {shown_rate(each)} of {comparison.get('num_prompts', '?')} held-out prompts against {first}, "
+        f"says the {judge_name(by)}{'' if by != PROXY else ' that training used'}."
+        for by, each in rates.items()
+    ]
     if last.get("kl"):
         told.append(f"{name} is {last['kl']['mean']:.3g} nats per sequence from the reference.")
-    if judge != JUDGES[0][1]:
+    if not is_independent:
         told.append("Only the reward that was trained on judged: whether people would agree is not known.")
     return Verdict(tone=words[0], headline=words[1], evidence=told)
 
@@ -85,13 +86,6 @@ def _of_curve(run: Run) -> Verdict:
     elif gain < -2 * error:
         words = ("bad", "The training score fell")
     return Verdict(tone=words[0], headline=words[1], evidence=[told])
-
-
-def _won(name: str, first: str, judge: str, rate: Mapping[str, float], comparison: Mapping[str, Any]) -> str:
-    return (
-        f"{name} wins {rate['mean']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}] of "
-        f"{comparison.get('num_prompts', '?')} held-out prompts against {first}, says {judge}."
-    )
 
 
 def _counted(warnings: int, skipped: int, total: int) -> str:

@@ -14,6 +14,8 @@ from rlhf.report.reading.metrics import Metrics, of_rows
 from rlhf.report.reading.samples import Answer, read_answers, read_samples
 from rlhf.training.storage.run_directory import COMPLETE
 
+PROXY = "reward"
+"""The judge that is no independent one: the reward model that training used."""
 _TELLING = {"ppo": "kl_coef", "evaluate": "policies", "reward_model": "centring_coef", "sft": "loss_on"}
 """A key that only the configuration of that stage has."""
 _CHECKPOINT = re.compile(r"step-(\d+)\Z")
@@ -40,6 +42,12 @@ class Stage:
     """The steps whose checkpoints are still there."""
     is_complete: bool = False
 
+    @property
+    def resumed(self) -> list[int]:
+        """The steps after which the run was started again."""
+        starts = self.circumstances.get("starts", [])
+        return [int(start["from_step"]) for start in starts if isinstance(start, dict) and start.get("from_step")]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -59,6 +67,23 @@ class Run:
         """The evaluation, if it compared anything."""
         stage = self.stages.get("evaluate")
         return stage if stage is not None and stage.comparison.get("policies") else None
+
+
+def win_rates_of(numbers: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """Return a policy's win rates by judge, independent judges first, the reward model that training used last."""
+    ending = "_win_rate"
+    found = {name.removesuffix(ending): rate for name, rate in numbers.items() if name.endswith(ending) and rate}
+    return dict(sorted(found.items(), key=lambda each: (each[0] == PROXY, each[0] != "gold")))
+
+
+def shown_rate(rate: Mapping[str, float]) -> str:
+    """Return a win rate with its interval, as `62.5% [51.0%, 73.0%]`."""
+    return f"{rate['mean']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}]"
+
+
+def judge_name(judge: str) -> str:
+    """Return how the page calls a judge."""
+    return "reward model" if judge == PROXY else f"{judge} judge"
 
 
 def read_run(path: Path) -> Run:

@@ -7,16 +7,17 @@ from typing import Any
 from markupsafe import Markup
 
 from rlhf.report.charts.forest import Estimate, forest
-from rlhf.report.reading.run import Run
+from rlhf.report.reading.run import Run, judge_name, win_rates_of
 
 LABELS = {
-    "gold_win_rate": "win rate against {first}, independent judge",
-    "gold_gain": "independent judge: score above {first}",
+    "gold_win_rate": "win rate against {first}, gold judge",
+    "gold_gain": "gold judge: score above {first}",
+    "embedding_win_rate": "win rate against {first}, embedding judge",
     "reward_win_rate": "win rate against {first}, reward model",
     "kl": "KL to the reference, nats per sequence",
     "length": "length, tokens",
-    "gold": "independent judge: score",
-    "gold_positive": "independent judge: share favourable",
+    "gold": "gold judge: score",
+    "gold_positive": "gold judge: share favourable",
     "reward": "reward model: score",
     "kl_per_token": "KL to the reference, nats per token",
     "perplexity_median": "perplexity, median",
@@ -28,9 +29,9 @@ LABELS = {
     "ended": "share ended by EOS",
 }
 """In the order of the table; other measurements follow under their own names."""
-NUM_SHOWN = 5
-JUDGES = {"gold_win_rate": "independent judge", "reward_win_rate": "reward model"}
-"""Win rates, and who judged."""
+NUM_SHOWN = 6
+HUMAN = "human text"
+"""The column of what people wrote, where the evaluation has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +54,14 @@ def comparison_section(run: Run, key: str) -> ComparisonSection | None:
     comparison = run.evaluation.comparison
     policies: Mapping[str, Mapping[str, Any]] = comparison["policies"]
     first = next(iter(policies))
+    human = comparison.get("human")
+    columns = {**policies, HUMAN: human} if isinstance(human, Mapping) else policies
     present = dict.fromkeys(name for numbers in policies.values() for name in numbers)
     names = [*(name for name in LABELS if name in present), *(name for name in present if name not in LABELS)]
     rows = [
-        [
-            LABELS.get(name, name.replace("_", " ")).format(first=first),
-            *(_cell(policies[p].get(name)) for p in policies),
-        ]
+        [_label(name, first), *(_cell(numbers.get(name)) for numbers in columns.values())]
         for name in names
-        if any(policies[p].get(name) is not None for p in policies)
+        if any(numbers.get(name) is not None for numbers in columns.values())
     ]
     estimates = win_rates(comparison)
     plot = forest(f"{key}-forest", f"Win rates against {first}", estimates) if estimates else None
@@ -69,7 +69,7 @@ def comparison_section(run: Run, key: str) -> ComparisonSection | None:
     return ComparisonSection(
         run=run.name,
         num_prompts=number,
-        policies=list(policies),
+        policies=list(columns),
         shown=rows[:NUM_SHOWN],
         more=rows[NUM_SHOWN:],
         plot=plot,
@@ -79,11 +79,18 @@ def comparison_section(run: Run, key: str) -> ComparisonSection | None:
 def win_rates(comparison: Mapping[str, Any]) -> list[Estimate]:
     """Return the win rates of every policy by every judge."""
     return [
-        Estimate(label=f"{policy}, {judge}", mean=rate["mean"], low=rate["low"], high=rate["high"])
+        Estimate(label=f"{policy}, {judge_name(judge)}", mean=rate["mean"], low=rate["low"], high=rate["high"])
         for policy, numbers in comparison["policies"].items()
-        for key, judge in JUDGES.items()
-        if (rate := numbers.get(key))
+        for judge, rate in win_rates_of(numbers).items()
     ]
+
+
+def _label(name: str, first: str) -> str:
+    """Return the label of a row; of a judge that is not in the table, from its name."""
+    if name in LABELS:
+        return LABELS[name].format(first=first)
+    judge = name.removesuffix("_win_rate")
+    return name.replace("_", " ") if judge == name else f"win rate against {first}, {judge_name(judge)}"
 
 
 def _cell(value: object) -> str:

@@ -94,9 +94,7 @@ def stage_curves(runs: Sequence[Run], *, is_one_recipe: bool) -> list[StageCurve
 
 def stage_events(stage: Stage) -> list[Event]:
     """Return what happened at single steps: a resumed start, epochs that `target_kl` ended, checkpoints."""
-    starts = stage.circumstances.get("starts", [])
-    resumed = [int(start["from_step"]) for start in starts if isinstance(start, dict) and start.get("from_step")]
-    events = [Event(step, f"resumed at step {step}") for step in resumed]
+    events = [Event(step, f"resumed at step {step}") for step in stage.resumed]
     updates = stage.metrics.series("updates")
     if stage.config.get("target_kl") is not None and len(updates):
         due = int(stage.config.get("epochs", 0)) * int(stage.config.get("minibatches", 0)) or updates.values.max()

@@ -7,8 +7,6 @@ from rlhf.report.reading.run import Run, Stage
 from rlhf.report.sections.curves import STAGE_TITLES
 from rlhf.report.sections.settings import Setting, flat, set_by_user
 
-STARTS = "starts"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRan:
@@ -37,11 +35,17 @@ def _ran(stage: Stage) -> StageRan:
         title=STAGE_TITLES[stage.kind],
         state="complete" if stage.is_complete else "not complete: it still runs, or it was stopped",
         settings=set_by_user(stage),
-        facts=[(name.replace("_", " "), _told(value)) for name, value in stage.circumstances.items() if name != STARTS],
+        facts=_facts(stage),
         times=_times(stage),
         phases=_phases(stage),
         bad_rows=[f"step {step}: {', '.join(names)}" for step, names in list(bad.items())[:20]],
     )
+
+
+def _facts(stage: Stage) -> list[tuple[str, str]]:
+    facts = [(name, _told(value)) for name, value in stage.circumstances.items() if name != "starts"]
+    resumed = [f"after step {step}" for step in stage.resumed]
+    return [*facts, ("resumed", ", ".join(resumed))] if resumed else facts
 
 
 def _times(stage: Stage) -> list[tuple[str, str]]:
