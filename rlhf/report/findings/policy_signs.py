@@ -3,7 +3,7 @@
 import numpy as np
 
 from rlhf.report.findings.finding import Fine, Lacking, Result, Warned
-from rlhf.report.findings.signs import Course, from_to, ppo_series, watched
+from rlhf.report.findings.signs import Course, from_to, ppo_series, score_gain, watched
 from rlhf.report.reading.run import Run
 
 ENTROPY_LEFT = 0.3
@@ -19,7 +19,7 @@ ENDED_AT_ALL = 0.2
 MOST_CLIPPED = 0.3
 """Share of clipped tokens above which much of each batch teaches nothing; usual are 0.02 to 0.2."""
 LEAST_CLIPPED = 1e-5
-"""Below this, over the whole run, the updates hardly move the policy."""
+"""Below this, over the whole run, the updates may be too small to move the policy."""
 
 
 def entropy_collapse(run: Run) -> Result:
@@ -69,15 +69,16 @@ def eos_lost(run: Run) -> Result:
 
 
 def clip_fraction(run: Run) -> Result:
-    """Look for updates that are clipped too often, or never."""
+    """Look for updates that are clipped too often; or never, while the score does not rise."""
 
     def look(course: Course) -> Result:
         evidence = f"the share of clipped tokens went {from_to(course)}"
         if course.end > MOST_CLIPPED:
             return Warned(f"{evidence}, above {MOST_CLIPPED:g}", course.first(lambda share: share > MOST_CLIPPED))
         middle = float(np.median(course.smooth.values))
-        if middle < LEAST_CLIPPED and _is_clipping(run):
-            return Warned(f"{evidence}, with a median of {middle:.2g}: hardly a token is clipped", None)
+        gain, error = score_gain(run)
+        if middle < LEAST_CLIPPED and _is_clipping(run) and gain < 2 * error:
+            return Warned(f"{evidence}, with a median of {middle:.2g}, and the score did not rise", None)
         return Fine(evidence)
 
     return watched(run, "policy/clipfrac_avg", look, min_steps=16)

@@ -52,6 +52,16 @@ def ppo_series(run: Run, name: str) -> Series:
     return Series(name, np.empty(0), np.empty(0)) if run.ppo is None else run.ppo.metrics.series(name)
 
 
+def score_gain(run: Run) -> tuple[float, float]:
+    """Return how far the training score rose from the first to the last fifth of the steps, and its standard error."""
+    scores = ppo_series(run, "objective/scores")
+    early, late = scores.first_part(0.2), scores.last_part(0.2)
+    if min(len(early), len(late)) < 2:
+        return 0.0, float("inf")
+    error = np.sqrt(early.var(ddof=1) / len(early) + late.var(ddof=1) / len(late))
+    return float(late.mean() - early.mean()), float(error)
+
+
 def from_to(course: Course, unit: str = "") -> str:
     """Return `from 1.2 to 3.4 UNIT`."""
     return f"from {course.start:.3g} to {course.end:.3g}{f' {unit}' if unit else ''}"

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from rlhf.report.findings.finding import Finding
-from rlhf.report.findings.signs import MIN_STEPS, course, from_to, ppo_series
+from rlhf.report.findings.signs import MIN_STEPS, course, from_to, ppo_series, score_gain
 from rlhf.report.reading.run import PROXY, Run, judge_name, shown_rate, win_rates_of
 
 Tone = Literal["good", "bad", "unclear"]
@@ -71,9 +69,7 @@ def _of_curve(run: Run) -> Verdict:
     if len(scores) < MIN_STEPS:
         found = f"{len(scores)} steps with a score, {MIN_STEPS} needed" if run.ppo is not None else "no PPO stage here"
         return Verdict(tone="unclear", headline="No verdict", evidence=[f"There is too little to judge by: {found}."])
-    early, late = scores.first_part(0.2), scores.last_part(0.2)
-    gain = float(late.mean() - early.mean())
-    error = float(np.sqrt(early.var(ddof=1) / len(early) + late.var(ddof=1) / len(late))) if len(late) > 1 else np.inf
+    gain, error = score_gain(run)
     kl = ppo_series(run, "objective/kl")
     at = f", at a KL of {course(kl).end:.3g} nats per sequence" if len(kl) else ""
     told = (

@@ -142,7 +142,8 @@ def _chosen(run: str, source: str, cards: list[Card]) -> Cards:
     disputed = sorted((card for card in cards if card.dispute is not None), key=lambda card: -abs(_known(card.dispute)))
     # The same page for the same files: drawn with a fixed seed.
     drawn = random.Random(0).sample(cards, min(EACH, len(cards)))  # noqa: S311 - not for secrets
-    kinds = {"best": scored[::-1][:EACH], "worst": scored[:EACH], "random": drawn, "disputed": disputed[:EACH]}
+    number = min(EACH, (len(scored) + 1) // 2)  # of few cards none is both
+    kinds = {"best": scored[::-1][:number], "worst": scored[:number], "random": drawn, "disputed": disputed[:EACH]}
     for kind, members in kinds.items():
         for card in members:
             card.kinds.append(kind)

@@ -85,7 +85,7 @@ def episodes_of(run: Run) -> list[Episode]:
 def _episode(answer: Answer) -> Episode:
     trace = answer.trace or {}
     texts = [str(text) for text in trace["text"]]
-    present = [quantity for quantity in QUANTITIES if len(_numbers(trace, quantity.key)) == len(texts)]
+    present = [quantity for quantity in QUANTITIES if _is_there(trace, quantity.key, len(texts))]
     columns = {quantity.key: _numbers(trace, quantity.key) for quantity in present}
     forced = trace.get("forced")
     num_forced = forced if isinstance(forced, int) else 0
@@ -114,6 +114,12 @@ def _episode(answer: Answer) -> Episode:
         labels=[quantity.label for quantity in present],
         left_out=max(0, (answer.tokens or len(texts)) - len(texts)),
     )
+
+
+def _is_there(trace: Any, key: str, length: int) -> bool:
+    """Whether every token has the number; token scores of a reward that gives none are all 0, and are not shown."""
+    numbers = _numbers(trace, key)
+    return len(numbers) == length and (key != "token_score" or any(numbers))
 
 
 def _numbers(trace: Any, key: str) -> list[float]:

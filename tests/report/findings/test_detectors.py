@@ -89,12 +89,14 @@ def test_numbers_that_are_not_finite_are_named(planting, tmp_path):
     assert list(found) == ["not-finite"] and found["not-finite"].first_step == 21
 
 
-def test_no_clipping_at_all_is_named_unless_there_is_one_update_a_step(planting, tmp_path):
+def test_no_clipping_at_all_is_named_where_the_score_does_not_rise(planting, tmp_path):
     never = {"policy/clipfrac_avg": (planting.rising(0.0, 0.0), 0.0)}
-    assert list(warned(planting.plant(tmp_path / "several", never))) == ["clip-fraction"]
-    once = planting.plant(tmp_path / "once", never)
+    flat = {**never, "objective/scores": (planting.rising(0.0, 0.0), 0.15)}
+    assert not warned(planting.plant(tmp_path / "learns", never))
+    assert list(warned(planting.plant(tmp_path / "several", flat))) == ["clip-fraction"]
+    once = planting.plant(tmp_path / "once", flat)
     config = once / "ppo" / "config.yaml"
-    config.write_text(config.read_text() + "epochs: 1\nminibatches: 1\n")
+    config.write_text(config.read_text() + "epochs: 1\nminibatches: 1\n")  # the only update of a step clips nothing
     assert not warned(once)
 
 

@@ -17,8 +17,8 @@ def test_the_best_the_worst_and_the_most_disputed_are_chosen_by_their_scores(pla
         planting.write_rows(path, changed)
     cards = cards_of(read_run(run))
     kinds = {kind: [card.gain for card in cards.cards if kind in card.kinds] for kind in cards.kinds}
-    assert sorted(kinds["best"]) == [float(n) for n in range(4, 16)]
-    assert sorted(kinds["worst"]) == [float(n) for n in range(EACH)]
+    assert sorted(kinds["best"]) == [float(n) for n in range(8, 16)]
+    assert sorted(kinds["worst"]) == [float(n) for n in range(8)]
     assert 8.0 in kinds["disputed"] and len(kinds["random"]) == EACH
     assert [version.label for version in cards.cards[0].versions] == ["sft", "ppo"] and cards.lacking == ""
     assert "gold 15" in cards.cards[0].versions[1].facts

@@ -8,6 +8,7 @@ def test_tokens_have_a_shade_for_each_number_and_forced_ones_none(planting, tmp_
     run = planting.plant(tmp_path)
     texts = [" one", " two", " three", " four"]
     numbers = {"advantage": [0.0, -2.0, 0.0, 2.0], "ratio": [0.0, 1.0, 1.5, 0.5], "surprise": [0.0, 0.0, 1.0, 4.0]}
+    numbers["token_score"] = [0.0] * 4  # the reward gives none
     row = {"prompt": "p", "response": "x", "score": 1.5, "tokens": 9, "trace": {"text": texts, "forced": 1, **numbers}}
     for path in (run / "ppo" / "samples").glob("*.jsonl"):
         path.unlink()
