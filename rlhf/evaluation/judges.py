@@ -13,12 +13,12 @@ from rlhf.data.records import Prompt
 from rlhf.errors import CheckpointError, DataError
 from rlhf.evaluation.embeddings import EmbeddingJudge, Encoder, Fitted
 from rlhf.evaluation.gold import INVERSE_REGULARISATION, GoldJudge
-from rlhf.evaluation.output import write_output
 from rlhf.evaluation.respond import Policy, Response
 from rlhf.fetch import cache_home, resolve
 from rlhf.rewards.kinds.model import Loaded, ModelReward
 from rlhf.rewards.protocol import Episode
 from rlhf.stage import load_rows
+from rlhf.training.storage.atomic import write_output
 from rlhf.training.storage.fingerprint import content_digest, json_digest
 
 VERSION = 1

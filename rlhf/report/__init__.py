@@ -4,15 +4,12 @@ Belongs here: reading what a run left, judging it (`findings/`), drawing it (`ch
 `templates/`). Nothing here trains, loads a model, or needs torch.
 """
 
+import importlib
 from pathlib import Path
 
-from rlhf.report.figure import figure_svg
-from rlhf.report.options import REPORT, ReportOptions
-from rlhf.report.page import html
-from rlhf.report.reading.run import read_run
-from rlhf.training.storage.atomic import write_output
+from rlhf.report.options import ReportOptions
 
-__all__ = ["report", "write_report"]
+__all__ = ["ReportOptions", "report", "write_report"]
 
 
 def report(options: ReportOptions) -> Path:
@@ -22,14 +19,8 @@ def report(options: ReportOptions) -> Path:
         ConfigError: a directory holds no run.
         CheckpointError: a file cannot be read or written.
     """
-    if options.figure is not None:
-        write_output(options.figure, figure_svg(read_run(options.runs[0])))
-        return options.figure
-    output = options.output or options.runs[0] / REPORT
-    text = html([read_run(path) for path in options.runs])
-    if not _holds(output, text):  # a run that is complete stays as it is
-        write_output(output, text)
-    return output
+    path: Path = importlib.import_module("rlhf.report.writing").write(options)  # the command line reads options alone
+    return path
 
 
 def write_report(directory: Path) -> Path:
@@ -40,10 +31,3 @@ def write_report(directory: Path) -> Path:
         CheckpointError: a file cannot be read or written.
     """
     return report(ReportOptions(runs=(directory,)))
-
-
-def _holds(path: Path, text: str) -> bool:
-    try:
-        return path.read_text(encoding="utf-8") == text
-    except (OSError, UnicodeDecodeError):
-        return False

@@ -118,9 +118,9 @@ def test_the_responses_of_each_policy_are_written(compared):
         parts[name] = [json.loads(line) for line in compared[1].with_name(f"{name}.jsonl").read_text().splitlines()]
         assert [row["prompt"] for row in parts[name]] == [row["prompt"] for row in heldout]
         assert all(set(row) == {"prompt", "response", "ended", "tokens", "kl", "scores"} for row in parts[name])
-        assert all(set(row["scores"]) == {"gold", "reward"} for row in parts[name])
+        assert all(set(row["scores"]) == {"gold", "embedding", "reward"} for row in parts[name])
         numbers = json.loads(compared[1].with_name("comparison.json").read_text())["policies"][name]
-        for judge in ("gold", "reward"):
+        for judge in ("gold", "embedding", "reward"):
             mean = sum(row["scores"][judge] for row in parts[name]) / len(parts[name])
             assert mean == pytest.approx(numbers[judge]["mean"])
         assert sum(row["kl"] for row in parts[name]) / len(parts[name]) == pytest.approx(numbers["kl"]["mean"])
