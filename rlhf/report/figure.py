@@ -13,8 +13,6 @@ from rlhf.report.charts.line import Line, line_of
 from rlhf.report.charts.svg import element
 from rlhf.report.reading.run import Run, judge_name, win_rates_of
 
-COLOURS = ("blue", "orange", "teal", "purple", "brown", "grey")
-"""What the classes of a chart look like, in their order."""
 PANELS = (("objective/scores", "Score"), ("objective/kl", "KL to the reference, nats per sequence"))
 TITLE_HEIGHT, GAP = 28.0, 16.0
 _STEP = re.compile(r"step-0*(\d+)(?:\D|\Z)")
@@ -77,8 +75,7 @@ def win_rate_chart(run: Run) -> Chart | None:
         lines.append(_judged(judge_name(judge), rates, shift=0.012 * last * place))
     if not lines:
         return None
-    told = ", ".join(f"{line.label} ({colour})" for line, colour in zip(lines, COLOURS, strict=False))
-    return Chart(key="rates", title=f"Win rate against {next(iter(policies))}: {told}", lines=lines, level=0.5)
+    return Chart(key="rates", title=f"Win rate against {next(iter(policies))}", lines=lines, level=0.5)
 
 
 def _judged(label: str, rates: Sequence[tuple[int, Mapping[str, float]]], shift: float) -> Line:
@@ -92,7 +89,17 @@ def _panel(chart: Chart, place: int) -> Markup:
     heading = element("text", chart.title, x=4.0, y=18.0, class_="label")
     body = element("g", *chart.body(), transform=f"translate(0 {TITLE_HEIGHT:g})")
     ground = element("rect", width=WIDTH, height=HEIGHT + TITLE_HEIGHT, rx=4.0, class_="ground")
-    return element("g", ground, heading, body, transform=f"translate({x:g} 0)")
+    return element("g", ground, heading, body, *_legend(chart), transform=f"translate({x:g} 0)")
+
+
+def _legend(chart: Chart) -> list[Markup]:
+    """Return a dot and a name for each of several lines, in the middle of the chart, where rates leave room."""
+    if len(chart.lines) < 2:
+        return []
+    heights = [TITLE_HEIGHT + HEIGHT / 2 - 30.0 + 20.0 * place for place in range(len(chart.lines))]
+    dots = [element("circle", cx=150.0, cy=y - 4.0, r=4.0, class_=f"d{place}") for place, y in enumerate(heights)]
+    names = [element("text", line.label, x=160.0, y=y) for line, y in zip(chart.lines, heights, strict=True)]
+    return [*dots, *names]
 
 
 def _panel_style() -> str:

@@ -64,13 +64,13 @@ def test_the_figure_is_one_drawing_with_its_own_colours(planting, tmp_path):
     space = "{http://www.w3.org/2000/svg}"
     assert root.tag == f"{space}svg" and root.find(f"{space}title").text == "<run>: what became of the policy"
     titles = [each.text for each in root.iter(f"{space}text") if each.get("class") == "label"]
-    assert titles[:2] == ["Score", "KL to the reference, nats per sequence"] and titles[2].startswith(
-        "Win rate against sft"
-    )
+    assert titles == ["Score", "KL to the reference, nats per sequence", "Win rate against sft"]
+    names = [each.text for each in root.iter(f"{space}text")]
+    assert {"gold judge", "reward model"} <= set(names), "several judges have a legend"
     style = root.find(f"{space}style").text
     assert "prefers-color-scheme: dark" in style and "--s0" in style and ".chart .line" in style
     assert "url(" not in text and "href" not in text
-    assert len(list(root.iter(f"{space}circle"))) == 4  # 50% at step 0 and the end, by two judges
+    assert len(list(root.iter(f"{space}circle"))) == 6  # 50% at step 0, the end and the legend, for two judges
 
 
 def test_a_policy_that_names_its_step_is_drawn_there(planting, tmp_path):
@@ -79,7 +79,8 @@ def test_a_policy_that_names_its_step_is_drawn_there(planting, tmp_path):
     run = planting.plant(tmp_path, evaluation=content)
     planting.write_rows(run / "evaluate" / "step-000030.jsonl", [])
     root = ElementTree.fromstring(report(ReportOptions(runs=(run,), figure=tmp_path / "f.svg")).read_text())
-    places = sorted({round(float(dot.get("cx"))) for dot in root.iter("{http://www.w3.org/2000/svg}circle")})
+    dots = [dot for dot in root.iter("{http://www.w3.org/2000/svg}circle") if dot.get("cx") != "150"]  # the legend's
+    places = sorted({round(float(dot.get("cx"))) for dot in dots})
     assert len(places) == 6
     assert places[2] - places[0] == pytest.approx(places[4] - places[2], abs=2)  # 0, 30 and 60
 
