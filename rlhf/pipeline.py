@@ -14,6 +14,7 @@ from rlhf.errors import RlhfError
 from rlhf.evaluation import evaluate
 from rlhf.evaluation.respond import load_policy, respond
 from rlhf.fetch import resolve
+from rlhf.forecast import Forecast, forecast_of
 from rlhf.ppo import train_ppo
 from rlhf.printable import printable
 from rlhf.report import write_report
@@ -40,7 +41,9 @@ NUM_SHOWN = 3
 
 
 def run(config: RunConfig, *, profile: bool = False) -> Path:
-    """Run the stages of a recipe in order, and print how long each took; `profile` goes to those that train.
+    """Run the stages of a recipe in order, and print how long each will take and took.
+
+    `profile` goes to the stages that train.
 
     Where the recipe has an evaluation, the policy answers a few of its prompts on the screen: untrained, after SFT and
     after PPO. These answers are drawn by themselves and change no stage.
@@ -51,11 +54,14 @@ def run(config: RunConfig, *, profile: bool = False) -> Path:
     Raises:
         RlhfError: a stage failed; the stages before it stay complete.
     """
+    forecast = forecast_of(config) if is_main_by_launch() else Forecast({})
+    for line in forecast.opening():
+        _say(line)
     for name in STAGES:
         section = getattr(config, name)
         if section is None:
             continue
-        _say(f"== {name}")
+        _say(f"== {name}{forecast.before(name)}")
         is_new = name in _POLICIES and not (Path(section.output_dir) / "complete.json").exists()
         if is_new and name == "sft" and not (section.model.random_init or section.model.trust_remote_code):
             _show_words(config, "before training", section.model.path)
@@ -63,7 +69,8 @@ def run(config: RunConfig, *, profile: bool = False) -> Path:
         options = {"profile": True} if profile and name in PROFILED else {}
         result = _FUNCTIONS[name](section, **options)
         seconds, gib = time.perf_counter() - started, peak_memory_bytes() / 2**30
-        _say(f"== {name}: {result} after {seconds:.0f} s, peak memory of the run so far {gib:.1f} GiB")
+        told = forecast.after(name, seconds)
+        _say(f"== {name}: {result} after {seconds:.0f} s{told}, peak memory of the run so far {gib:.1f} GiB")
         if is_new:
             _show_words(config, f"after {_POLICIES[name]}", str(result))
     _show_summary(config)

@@ -32,7 +32,7 @@ from rlhf.training.processes import Processes, is_main_by_launch
 from rlhf.training.randomness import seed_everything
 from rlhf.training.storage.checkpoint import JSON
 from rlhf.training.storage.fingerprint import content_digest, flattened, json_digest
-from rlhf.training.storage.run_directory import RunDirectory, is_complete
+from rlhf.training.storage.run_directory import RunDirectory, is_complete, settings_of_result
 from rlhf.training.telemetry.circumstances import write_circumstances
 from rlhf.training.telemetry.memory import peak_memory_bytes
 from rlhf.training.telemetry.profile import GIB, NO_PROFILE, Profile
@@ -214,6 +214,11 @@ def completed(config: StageConfig | EvaluateConfig, fingerprint: str) -> bool:
     if is_main_by_launch():
         print(f"{path}: complete, nothing to do", flush=True)
     return True
+
+
+def has_result(config: StageConfig | EvaluateConfig) -> bool:
+    """Whether there is a result for this config; unlike `completed` it does not look at models and data."""
+    return settings_of_result(Path(config.output_dir)) == json_digest(_what_counts(config))
 
 
 def fingerprint(config: StageConfig | EvaluateConfig, inputs: Sequence[str]) -> str:

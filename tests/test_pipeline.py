@@ -1,5 +1,6 @@
 import io
 import json
+import re
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
 
@@ -117,6 +118,15 @@ def test_a_stage_that_fails_ends_the_run(stages, monkeypatch, tmp_path):
     with pytest.raises(DataError, match="pairs.jsonl:3"):
         pipeline.run(recipe(f"output_dir={tmp_path}"))
     assert [name for name, _ in named(stages)] == ["sft"]
+
+
+def test_the_run_says_how_long_it_will_take_and_how_right_that_was(stages, tmp_path, capsys):
+    pipeline.run(recipe(f"output_dir={tmp_path}"))
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"about \d+ (s|min) here: sft \S+, reward model \S+, ppo \S+, evaluation \S+", lines[0])
+    for name in STAGES:
+        assert any(re.match(rf"== {name}, about \d+ (s|min)", line) for line in lines)
+        assert any(re.match(rf"== {name}: .* after 0 s \(forecast at the start: \d+ s\)", line) for line in lines)
 
 
 def test_only_one_process_speaks(stages, monkeypatch, tmp_path, capsys):

@@ -25,6 +25,10 @@ VERSION = 1
 """Of the judge on embeddings: increased when its code changes what is fitted, so that no older one is read."""
 
 
+Labelled = tuple[list[str], list[int]]
+"""Texts, and the label of each: 0 or 1."""
+
+
 def train_gold_judge(section: GoldSection) -> GoldJudge:
     """Fit the gold judge, and print the share of held-out human texts on which it agrees with the author.
 
@@ -62,10 +66,8 @@ def train_embedding_judge(
     """
     path = resolve(embeddings.model)
     encoder = Encoder.load(path, device)
-    train = labelled_texts(section.train, _smaller(section.limit, embeddings.train_limit))
-    heldout = labelled_texts(section.heldout, _smaller(section.limit, embeddings.heldout_limit))
-    mark = json_digest([VERSION, content_digest(path), train, heldout, INVERSE_REGULARISATION])
-    kept = cache_home() / "judges" / f"{mark}.json"
+    train, heldout = embedded_texts(section, embeddings)
+    kept = _place(path, train, heldout)
     fitted = Fitted.read(kept)
     if fitted is not None:
         judge = EmbeddingJudge(encoder, fitted, max_tokens)
@@ -81,6 +83,21 @@ def train_embedding_judge(
     agrees = f"agrees with the author on {found.accuracy:.1%} of {found.num_heldout} held-out human texts"
     print(f"embedding judge: {agrees}", flush=True)
     return judge
+
+
+def embedded_texts(section: GoldSection, embeddings: EmbeddingsSection) -> tuple[Labelled, Labelled]:
+    """Return the human texts on which the judge on embeddings is fitted, and those held out.
+
+    Raises:
+        DataError: a row lacks text or label.
+    """
+    train = labelled_texts(section.train, _smaller(section.limit, embeddings.train_limit))
+    return train, labelled_texts(section.heldout, _smaller(section.limit, embeddings.heldout_limit))
+
+
+def is_kept(embeddings: EmbeddingsSection, train: Labelled, heldout: Labelled) -> bool:
+    """Whether the cache holds a judge on embeddings that was fitted on these texts."""
+    return Fitted.read(_place(resolve(embeddings.model), train, heldout)) is not None
 
 
 def reward_scores(
@@ -103,6 +120,12 @@ def reward_scores(
     return np.array(judge.score(episodes))
 
 
+def _place(encoder: str, train: Labelled, heldout: Labelled) -> Path:
+    """Return where a judge on embeddings is kept; `encoder` is a directory or a hub name."""
+    mark = json_digest([VERSION, content_digest(encoder), train, heldout, INVERSE_REGULARISATION])
+    return cache_home() / "judges" / f"{mark}.json"
+
+
 def _keep(fitted: Fitted, path: Path) -> None:
     try:
         write_output(path, fitted.to_json())
@@ -114,7 +137,7 @@ def _smaller(*limits: int | None) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def labelled_texts(path: str, limit: int | None) -> tuple[list[str], list[int]]:
+def labelled_texts(path: str, limit: int | None) -> Labelled:
     """Read texts and labels of human texts, `limit` from the front; raise DataError for a row without them."""
     rows = list(load_rows(DataSection(path=path, limit=limit)))
     for row in rows:

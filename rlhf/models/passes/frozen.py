@@ -55,6 +55,12 @@ def num_frozen_blocks(model: PreTrainedModel) -> int:
     return flags.index(True) if True in flags else 0
 
 
+def may_split(model: PreTrainedModel, num_frozen: int) -> bool:
+    """Whether there is something to split, and all blocks are of one kind; `split_trunk` also tries it."""
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or [])
+    return num_frozen > 0 and len(kinds) <= 1
+
+
 @torch.no_grad()
 def split_trunk(model: PreTrainedModel, num_frozen: int) -> SplitTrunk | None:
     """Split the trunk above its first `num_frozen` blocks.
@@ -63,8 +69,7 @@ def split_trunk(model: PreTrainedModel, num_frozen: int) -> SplitTrunk | None:
         None if there is nothing to split, or if the two parts in sequence do not reproduce the trunk bit for bit, as
         in models that add something to every input, or whose blocks differ in kind.
     """
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or [])
-    if num_frozen == 0 or len(kinds) > 1:
+    if not may_split(model, num_frozen):
         return None
     whole, stack, norm = trunk(model), blocks(model), final_norm(model)
     frozen = _view(whole, {stack: nn.ModuleList(stack[:num_frozen])} | ({} if norm is None else {norm: nn.Identity()}))

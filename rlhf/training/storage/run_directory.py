@@ -174,6 +174,12 @@ def is_complete(path: Path, fingerprint: str) -> bool:
     return _marker(path).get("fingerprint") == fingerprint
 
 
+def settings_of_result(path: Path) -> str | None:
+    """Return the part of a finished run's fingerprint that stands for its settings; None where there is none."""
+    found = _marker(path).get("fingerprint")
+    return found.partition("-")[0] if isinstance(found, str) else None
+
+
 def _marker(path: Path) -> dict[str, Any]:
     try:
         marker = json.loads((path / COMPLETE).read_text(encoding="utf-8"))
