@@ -17,6 +17,7 @@ from rlhf.config.shared import DataSection, FittingSection
 from rlhf.data.records import Prepared, Row
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
+from rlhf.models.passes.rotary import record_factors
 from rlhf.models.pretrained.loading import context_length, limit_of
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import load_tokenizer
@@ -218,9 +219,12 @@ def reported(prepared: Prepared[T], source: Source, run: Frame) -> list[T]:
 def make_learner(task: Task[Any], run: Frame, trained: Trainable, tokenizer: PreTrainedTokenizerBase) -> Learner:
     """Move a float32 model to its device, keep its master weights, and cast it to the run's compute type."""
     trained.model.to(run.device)  # type: ignore[arg-type]  # transformers wraps the method out of its type
-    if trained.model.can_generate():  # a scalar model's rows stay below the limit, as its later callers are unknown
-        sections = (task.settings.data, task.settings.eval_data)
-        run.choose_factors(max(each.max_length for each in sections if each is not None), policy=trained.model)
+    settings = task.settings
+    sections = (settings.data, settings.eval_data, getattr(settings, "demonstrations", None))
+    longest = max(each.max_length for each in sections if each is not None)
+    run.choose_factors(longest, **{task.result: trained.model})
+    if not trained.model.can_generate():  # whoever asks a reward model later must read with the same factors
+        record_factors(trained.model)
     run.choose_packing(**{task.result: trained.model})
     weights = MasterWeights(trained.model, run.dtype, keep_float32=task.kept_in_float32(trained.model))
     return Learner(trained=trained, weights=weights, tokenizer=tokenizer)

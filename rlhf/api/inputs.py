@@ -73,7 +73,12 @@ def make_ready(
         language=language,
         reference=frozen,
         rewards=components(
-            rewards.sections, language.tokenizer, dtype=run.dtype, device=run.device, given=rewards.objects
+            rewards.sections,
+            language.tokenizer,
+            dtype=run.dtype,
+            device=run.device,
+            given=rewards.objects,
+            longest=config.longest_episode,
         ),
         named=[*named, *([] if config.critic_model is None else [config.critic_model.path])],
         scored_by=rewards,

@@ -123,6 +123,11 @@ class PPOSettings(StageSettings):
         return self.rollout_batch_size // self.num_samples_per_prompt
 
     @property
+    def longest_episode(self) -> int:
+        """The most tokens that an episode may have, prompt and response."""
+        return self.prompts.max_length + self.sampling.max_new_tokens
+
+    @property
     def has_critic(self) -> bool:
         """Whether the advantages read values, so that there is a value head to train."""
         return self.estimator.has_critic

@@ -14,12 +14,14 @@ from rlhf import generate
 from rlhf.batches import PromptBatch, Sequences, join
 from rlhf.config import RewardModelConfig, SftConfig
 from rlhf.doctor.examination import assembled, checked
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, RewardError
 from rlhf.models.passes.rotary import choose_factors, steady_length
 from rlhf.models.policy import sequence_logprobs
 from rlhf.models.pretrained.loading import check_positions, context_length, load_causal_lm, load_scalar_lm
+from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.reward_model import train_reward_model
 from rlhf.rewards.kinds.model import ModelReward
+from rlhf.rewards.protocol import Episode
 from rlhf.sampling.sampler import sample
 from rlhf.sft import train_sft
 
@@ -185,15 +187,52 @@ def test_with_resets_and_a_critic_of_its_own_old_logprobs_are_those_of_the_rows_
     assert made.trainer.step([made.prompts[i] for i in range(8)]).updates
 
 
-def test_a_reward_model_says_its_limit(small, tiny, workshop, tmp_path) -> None:
+def _episode(prompt: int, response: int) -> Episode:
+    ids = [5 + place % 40 for place in range(prompt + response)]
+    return Episode(
+        prompt="x", completion="y", columns={}, prompt_ids=tuple(ids[:prompt]), response_ids=tuple(ids[prompt:])
+    )
+
+
+def _reward(path: str, **options) -> ModelReward:
+    return ModelReward(path, load_tokenizer(path), dtype=torch.float32, device=torch.device("cpu"), **options)
+
+
+@pytest.fixture
+def scorer(small, tiny, tmp_path):
+    """The directory of a small Phi-3 with a head for scores, which does not say how it was trained."""
     path = small.save(_longrope(small), tmp_path / "phi3", tiny)
-    scorer = small.save(load_scalar_lm(path, new_head=True), tmp_path / "rm", tiny)
-    made = tiny.parts(tiny.ppo_config(workshop))
-    reward = ModelReward(scorer, made.tokenizer, dtype=torch.float32, device=torch.device("cpu"))
-    episodes = tiny.collected(made).episodes
-    long = max(episodes, key=lambda each: len(each.prompt_ids))
-    with pytest.raises(Exception, match=r"the model 16 positions \(beyond them its rotary factors \(longrope\)"):
-        reward.score([type(long)(prompt="x", completion="y", columns={}, prompt_ids=(5,) * 14, response_ids=(6,) * 3)])
+    return small.save(load_scalar_lm(path, new_head=True), tmp_path / "scorer", tiny)
+
+
+def test_a_reward_model_without_a_run_says_its_limit(scorer) -> None:
+    with pytest.raises(RewardError, match=r"the model 16 positions \(beyond them its rotary factors \(longrope\)"):
+        _reward(scorer).score([_episode(14, 3)])
+
+
+@torch.no_grad()
+def test_a_reward_model_scores_a_row_as_the_beginning_of_the_longest_episode(scorer) -> None:
+    reward, short, long = _reward(scorer, longest=LONGEST), _episode(6, 2), _episode(28, 4)
+    alone, together = reward.score([short]), reward.score([short, long])
+    assert alone[0] == pytest.approx(together[0], abs=1e-5)
+    untouched = load_scalar_lm(scorer, new_head=False)
+    for score, episode in zip(together, (short, long), strict=True):
+        ids = [*episode.prompt_ids, *episode.response_ids]
+        padded = torch.tensor([ids + [9] * (LONGEST - len(ids))])
+        expected = untouched.score(untouched.model(padded).last_hidden_state[0, len(ids) - 1])
+        assert score == pytest.approx(expected.item(), abs=1e-4)
+    of_short = untouched.score(untouched.model(torch.tensor([[*short.prompt_ids, *short.response_ids]]))[0][0, -1])
+    assert abs(of_short.item() - alone[0]) > 1e-3  # what is prevented: the neighbour decided
+
+
+def test_ppo_asks_a_reward_model_with_the_factors_of_its_longest_episode(
+    scorer, small, tiny, workshop, tmp_path
+) -> None:
+    path = str(Path(scorer).with_name("phi3"))
+    rewards = [{"kind": "model", "path": scorer}]
+    made = tiny.parts(tiny.ppo_config(workshop, model__path=path, rewards=rewards, sampling__max_new_tokens=16))
+    (asked,) = [each.reward for each in made.trainer.collector.scorer.rewards]
+    assert steady_length(asked.model.classifier) == steady_length(made.trained.model) == 48
 
 
 @pytest.fixture
@@ -216,15 +255,30 @@ def test_finetuning_fixes_the_factors_and_evaluation_does_too(phi3, tmp_path, ca
     assert "rotary factors (longrope)" in capsys.readouterr().err
 
 
-def test_a_reward_model_is_trained_up_to_the_limit(phi3, tmp_path) -> None:
-    path, _ = phi3
-    pairs = [{"prompt": "The film", "chosen": " was fine" * 6, "rejected": " was"}] * 4
+def _trained_reward_model(path: str, tmp_path: Path, max_length: int) -> str:
+    pairs = [{"prompt": "The film", "chosen": " was fine" * (max_length // 16), "rejected": " was"}] * 4
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
-    data = {"path": str(tmp_path / "pairs.jsonl"), "max_length": 64}
+    data = {"path": str(tmp_path / "pairs.jsonl"), "max_length": max_length}
     given = {"output_dir": str(tmp_path / "rm"), "model": {"path": path, "precision": "float32"}, "data": data}
-    given |= {"steps": 1, "batch_size": 4}
-    with pytest.raises(ConfigError, match=r"has 16 positions \(beyond them .* - lower max_length \(64\) to 16 or less"):
-        train_reward_model(RewardModelConfig.model_validate(given))
+    return str(train_reward_model(RewardModelConfig.model_validate({**given, "steps": 1, "batch_size": 4})))
+
+
+def test_a_reward_model_is_asked_with_the_factors_it_was_trained_with(phi3, tmp_path, capsys) -> None:
+    trained = _trained_reward_model(phi3[0], tmp_path, 64)
+    assert "reward_model: rotary factors (longrope) change beyond 16 tokens" in capsys.readouterr().out
+    assert json.loads((Path(trained) / "config.json").read_text())["rotary_length"] == 64
+    rewards = [_reward(trained, longest=longest) for longest in (None, 8, LONGEST)]
+    scores = [reward.score([_episode(6, 2)])[0] for reward in rewards]
+    assert scores[0] == scores[1] == scores[2]
+    assert context_length(rewards[1].model.classifier) == POSITIONS
+
+
+def test_a_reward_model_that_was_trained_below_the_limit_reads_nothing_beyond_it(phi3, tmp_path) -> None:
+    trained = _trained_reward_model(phi3[0], tmp_path, 16)
+    reward = _reward(trained, longest=LONGEST)
+    assert len(reward.score([_episode(12, 4)])) == 1
+    with pytest.raises(RewardError, match=r"it was trained with the rotary factors \(longrope\) of at most 16 tokens"):
+        reward.score([_episode(14, 3)])
 
 
 def test_two_processes_fix_the_same_factors_under_a_continued_adapter(

@@ -10,6 +10,8 @@ from transformers import PreTrainedModel
 CHANGING = ("dynamic", "longrope")
 """Kinds of rotary positions that transformers computes from the longest position of a batch."""
 _CHOSEN = "rlhf_chosen_length"
+LEARNT = "rotary_length"
+"""Key of a reward model's config.json: it was trained with the factors of sequences of so many tokens."""
 
 
 def steady_length(model: PreTrainedModel) -> int | None:
@@ -26,6 +28,9 @@ def steady_length(model: PreTrainedModel) -> int | None:
 
 def why_steady(model: PreTrainedModel) -> str:
     """Return, for a refusal, why a sequence must not be longer than `steady_length`."""
+    learnt = learnt_length(model)
+    if learnt is not None and learnt == steady_length(model):
+        return f"it was trained with the rotary factors ({_kinds(model)}) of at most {learnt} tokens"
     return f"beyond them its rotary factors ({_kinds(model)}) depend on the longest row of a batch"
 
 
@@ -52,6 +57,29 @@ def choose_factors(model: PreTrainedModel, longest: int) -> str | None:
             module.register_forward_hook(_without_longest)
         setattr(module, _CHOSEN, longest)
     return chosen_factors(model)
+
+
+def learnt_length(model: PreTrainedModel) -> int | None:
+    """Return the length whose factors a reward model was trained with; None where none is known, or all are alike."""
+    return None if _first_limit(model) is None else getattr(model.config, LEARNT, None)
+
+
+def record_factors(model: PreTrainedModel) -> None:
+    """Write the length whose factors a model has into its config, which is saved; nothing where all are alike."""
+    length = steady_length(model)
+    if length is not None:
+        setattr(model.config, LEARNT, length)
+
+
+def recall_factors(model: PreTrainedModel) -> None:
+    """Give a saved model the factors that it was trained with, as its config tells.
+
+    Those of any length beyond the first limit serve up to the model's positions. A model that was trained below the
+    limit reads nothing beyond it.
+    """
+    learnt, limit = learnt_length(model), _first_limit(model)
+    if learnt is not None and limit is not None and learnt > limit:
+        choose_factors(model, _positions(model) or learnt)
 
 
 def chosen_factors(model: PreTrainedModel) -> str | None:

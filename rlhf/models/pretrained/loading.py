@@ -19,7 +19,7 @@ from transformers import (
 
 from rlhf.errors import ConfigError
 from rlhf.models.passes.anatomy import check_logits, switch_off_dropout, trunk
-from rlhf.models.passes.rotary import steady_length, why_steady
+from rlhf.models.passes.rotary import recall_factors, steady_length, why_steady
 from rlhf.models.pretrained.adapters import base_of, is_adapter, trained_head
 from rlhf.models.pretrained.place import check_exists
 from rlhf.models.pretrained.quiet import quiet_transformers
@@ -96,6 +96,7 @@ def load_scalar_lm(
     else:
         _require_one_label(path, trust_remote_code)
         model = _loaded(kind, path, trust_remote_code)
+        recall_factors(model)
     if new_head:
         _draw_head(scalar_head(model), seed)
     scalar_head(model)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.config import PPOSettings
 from rlhf.data.records import Prompt
 from rlhf.errors import ConfigError
+from rlhf.models.passes.rotary import record_factors
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.pretrained.generation import ignored_settings
 from rlhf.models.pretrained.loading import check_positions, load_scalar_lm, scalar_head
@@ -78,10 +79,14 @@ def put_together(
         ConfigError: the critic cannot be loaded or does not fit.
     """
     critic = _critic(config, language.tokenizer)
-    longest = config.prompts.max_length + config.sampling.max_new_tokens
     run.choose_factors(
-        longest, policy=trained.model, critic=None if critic is None else critic.model, reference=reference
+        config.longest_episode,
+        policy=trained.model,
+        critic=None if critic is None else critic.model,
+        reference=reference,
     )
+    if critic is not None:
+        record_factors(critic.model)
     run.choose_packing(policy=trained.model, critic=None if critic is None else critic.model, reference=reference)
     ignored = ignored_settings(trained.model)
     if ignored is not None:

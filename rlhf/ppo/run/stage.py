@@ -59,7 +59,7 @@ def assemble(config: PPOConfig, run: Frame) -> PPORun:
     language = Language(tokenizer=tokenizer, eos_ids=eos_ids(source, tokenizer))
     resets = make_resets(config, run, tokenizer, prompts, language.eos_ids)
     trained = trainable(config.model, partial(load_causal_lm, seed=config.seed), tokenizer)
-    rewards = components(config.rewards, tokenizer, dtype=run.dtype, device=run.device)
+    rewards = components(config.rewards, tokenizer, dtype=run.dtype, device=run.device, longest=config.longest_episode)
     parts = put_together(config, run, trained, language, rewards, _reference(config, run, tokenizer))
     parts.trainer.resets = resets
     begun = prompts if resets is None else [*prompts, *(each.prompt for each in resets.pool())]

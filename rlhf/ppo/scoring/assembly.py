@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -40,6 +41,18 @@ class _Surroundings:
     """The policy's."""
     dtype: torch.dtype
     device: torch.device
+    longest: int | None
+    """The most tokens that an episode may have."""
+
+    @property
+    def of_model(self) -> dict[str, Any]:
+        """What a reward model is built with."""
+        return {
+            "policy_tokenizer": self.tokenizer,
+            "dtype": self.dtype,
+            "device": self.device,
+            "longest": self.longest,
+        }
 
 
 def components(
@@ -49,6 +62,7 @@ def components(
     dtype: torch.dtype,
     device: torch.device,
     given: Mapping[int, Given] = MappingProxyType({}),
+    longest: int | None = None,
 ) -> list[Component]:
     """Build the rewards of a run.
 
@@ -58,11 +72,12 @@ def components(
         dtype: compute dtype of reward models.
         device: where they run.
         given: functions and classifiers already in memory, by the index of their section.
+        longest: the most tokens that an episode may have, prompt and response; None where it is not known.
 
     Raises:
         ConfigError: one of them cannot be built.
     """
-    surroundings = _Surroundings(tokenizer, dtype, device)
+    surroundings = _Surroundings(tokenizer, dtype, device, longest)
     return [
         Component(_reward(section, surroundings, given.get(place)), section.weight, name, _options(section))
         for place, (section, name) in enumerate(zip(sections, reward_names(sections), strict=True))
@@ -106,7 +121,7 @@ def _model(section: ClassifierSection, surroundings: _Surroundings) -> ModelRewa
     """Return the reward of a classifier: one that reads the policy's tokens, or one that reads text."""
     path, device = resolve(section.path), surroundings.device
     if section.label is None and section.activation == "none" and reads_tokens(path):
-        return ModelReward(path, surroundings.tokenizer, dtype=surroundings.dtype, device=device)
+        return ModelReward(path, **surroundings.of_model)
     return ClassifierReward(path, label=section.label, activation=section.activation, device=device)
 
 
@@ -114,7 +129,7 @@ def _loaded(section: ClassifierSection, surroundings: _Surroundings, given: Load
     path, device = section.path, surroundings.device
     plain = section.label is None and section.activation == "none" and given.model.config.num_labels == 1
     if plain and has_linear_score(given.model):
-        return ModelReward(path, surroundings.tokenizer, dtype=surroundings.dtype, device=device, loaded=given)
+        return ModelReward(path, **surroundings.of_model, loaded=given)
     return ClassifierReward(path, label=section.label, activation=section.activation, device=device, loaded=given)
 
 

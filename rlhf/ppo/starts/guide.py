@@ -65,7 +65,7 @@ def _load(
         )
     model = load_causal_lm(source)
     fit_vocabulary(model, tokenizer, source)
-    run.choose_factors(config.prompts.max_length + config.sampling.max_new_tokens, guide=model)
+    run.choose_factors(config.longest_episode, guide=model)
     check_positions(
         model,
         source,

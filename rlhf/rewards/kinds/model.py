@@ -17,6 +17,7 @@ from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.passes.anatomy import switch_off_dropout
 from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.passes.packing import packs
+from rlhf.models.passes.rotary import choose_factors, learnt_length, recall_factors
 from rlhf.models.pretrained.loading import context_length, frozen_in, limit_of, load_scalar_lm
 from rlhf.models.pretrained.tokenizer import load_tokenizer, tokenizer_fingerprint, with_pad
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
@@ -49,6 +50,7 @@ class ModelReward:
         device: torch.device,
         max_tokens: int = 1024,
         loaded: Loaded | None = None,
+        longest: int | None = None,
     ) -> None:
         """Load the model, frozen, or take one that is loaded.
 
@@ -59,6 +61,8 @@ class ModelReward:
             device: where it runs.
             max_tokens: tokens of one forward pass.
             loaded: a model with its tokenizer, which this reward then owns; `path` only names them.
+            longest: the most tokens that an episode may have, None where it is not known. Rotary factors that depend
+                on the length are those of such a sequence, unless the model says which it was trained with.
 
         Raises:
             ConfigError: the model cannot be loaded, or does not have exactly one label.
@@ -68,6 +72,9 @@ class ModelReward:
         else:
             classifier = switch_off_dropout(loaded.model)
             self.tokenizer = with_pad(copy.deepcopy(loaded.tokenizer), path, None)
+            recall_factors(classifier)
+        if longest is not None and learnt_length(classifier) is None:
+            choose_factors(classifier, longest)
         use_short_row_attention(classifier)
         self.path = path
         fit_vocabulary(classifier, self.tokenizer, path)
