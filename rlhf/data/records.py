@@ -1,5 +1,6 @@
 """The data records: a row as it was read, and the token ids that the stages train on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -32,7 +33,7 @@ class Row:
 class Example:
     """A sequence for the supervised loss."""
 
-    input_ids: tuple[int, ...]
+    input_ids: Sequence[int]
     """Prompt and response, EOS included."""
     loss_mask: tuple[bool, ...]
     """True on the tokens that are predicted; never on the first."""
@@ -42,9 +43,9 @@ class Example:
 class Pair:
     """Two sequences, the first of which was preferred."""
 
-    chosen_ids: tuple[int, ...]
+    chosen_ids: Sequence[int]
     """Prompt and preferred response."""
-    rejected_ids: tuple[int, ...]
+    rejected_ids: Sequence[int]
     """The same prompt and the other response."""
     margin: float
     """How far the chosen score must lead, 0 without a `margin` column."""

@@ -29,6 +29,7 @@ from rlhf.data.reading.dataset_type import DatasetType, untyped
 from rlhf.data.reading.typed_rows import in_our_columns, typed
 from rlhf.data.records import Example, Pair, Prepared, Prompt, Row
 from rlhf.data.sequences import learnt_sequences, prompt_ids_of, prompt_of, token_sequence, with_one_prompt
+from rlhf.data.token_ids import TokenIds
 from rlhf.errors import ConfigError
 
 _EXAMPLES = (DatasetType.PROMPT_COMPLETION, DatasetType.MESSAGES, DatasetType.TEXT)
@@ -117,7 +118,7 @@ def prepare_pairs(
         kept = fitted(chosen.prompt_ids, longer, encoder, row, max_length=fit.max_length, over_long=fit.over_long)
         if kept is None:
             return Outcome(None, "dropped_long")
-        pair = Pair(tuple(kept + chosen.response_ids), tuple(kept + rejected.response_ids), margin)
+        pair = Pair(TokenIds(kept + chosen.response_ids), TokenIds(kept + rejected.response_ids), margin)
         return with_trailing(Outcome(pair, fate_of(kept, chosen.prompt_ids)), answers)
 
     return alike(known, make, fit.on_bad_row)
@@ -189,7 +190,7 @@ def _example(
     mask = [False] * len(kept) + sequence.emitted[len(sequence.prompt_ids) :]
     if learns_all:
         mask = [True] * len(mask)
-    example = Example(tuple(kept + sequence.response_ids), (False, *mask[1:]))
+    example = Example(TokenIds(kept + sequence.response_ids), (False, *mask[1:]))
     if not any(example.loss_mask):
         return Outcome(None, "dropped_empty")  # one token of text: nothing is left to predict
     return Outcome(example, fate_of(kept, sequence.prompt_ids))
