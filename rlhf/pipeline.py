@@ -84,9 +84,11 @@ def _show_summary(config: RunConfig) -> None:
     comparison = Path(config.evaluate.output_dir) / "comparison.json"
     policies = json.loads(comparison.read_text(encoding="utf-8"))["policies"]
     for name, numbers in policies.items():
-        rate = numbers["gold_win_rate"]
-        if rate is not None:
-            _say(f"{name}: win rate on the gold judge {rate['mean']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}]")
+        for judge in ("gold", "embedding"):
+            rate = numbers[f"{judge}_win_rate"]
+            if rate is not None:
+                interval = f"[{rate['low']:.1%}, {rate['high']:.1%}]"
+                _say(f"{name}: win rate on the {judge} judge {rate['mean']:.1%} {interval}")
 
 
 def _show_words(config: RunConfig, moment: str, path: str) -> None:

@@ -17,7 +17,13 @@ STAGES = {
     "sft": ("steps=2", "batch_size=8", "eval_data.limit=8"),
     "reward-model": ("steps=2", "batch_size=8", "eval_data.limit=8", "demonstrations.limit=8"),
     "ppo": ("steps=2", "rollout_batch_size=8", "epochs=1", "sampling.max_new_tokens=8", "checkpoints.every=null"),
-    "evaluate": ("prompts.limit=8", "gold.limit=2000", "gold.embeddings.train_limit=500", "decoding.max_new_tokens=8"),
+    "evaluate": (
+        "prompts.limit=8",
+        "gold.limit=2000",
+        "gold.embeddings.train_limit=500",
+        "gold.embeddings.heldout_limit=300",
+        "decoding.max_new_tokens=8",
+    ),
 }
 """What makes each stage small."""
 
