@@ -36,6 +36,8 @@ class ServingOptions:
     """Length of the longest query or prompt."""
     max_connections: int
     """Simultaneous connections."""
+    max_connections_per_host: int | None = None
+    """Of these, the most from one host; None for a quarter, and for all where only this machine can connect."""
     precision: Literal["auto", "float32", "bfloat16"]
     """The dtype that the model computes in."""
     device: str | None
@@ -50,6 +52,10 @@ class ServingOptions:
                 raise ConfigError(f"serve-reward: {_flag(name)}: must be above 0, got {getattr(self, name)}")
         if self.max_connections < 2:  # uvicorn counts the current connection too
             raise ConfigError(f"serve-reward: --max-connections: must be at least 2, got {self.max_connections}")
+        if self.max_connections_per_host is not None and self.max_connections_per_host < 1:
+            raise ConfigError(
+                f"serve-reward: --max-connections-per-host: must be at least 1, got {self.max_connections_per_host}"
+            )
         if not 0 <= self.port < 1 << 16:
             raise ConfigError(f"serve-reward: --port: must be in [0, 65535], got {self.port}")
 
@@ -62,6 +68,13 @@ class ServingOptions:
             return ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def places_of_a_host(self) -> int:
+        """The most connections that one host may hold."""
+        if self.max_connections_per_host is not None:
+            return self.max_connections_per_host
+        return self.max_connections if self.is_local else max(1, self.max_connections // 4)
 
     def token(self) -> str | None:
         """Return the token that requests must carry, or None if everyone on this machine has access.
@@ -104,6 +117,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--max-items", type=int, default=4096, metavar="N", help="texts of one request (%(default)s)")
     add("--max-text-chars", type=int, default=65536, metavar="N", help="of one text (%(default)s)")
     add("--max-connections", type=int, default=64, metavar="N", help="at a time (%(default)s)")
+    add("--max-connections-per-host", type=int, metavar="N", help="of these (default: a quarter; all on 127.0.0.1)")
     add("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="of the model (%(default)s)")
     add("--device", help="of the model, for example cpu or cuda:1 (default: a GPU if there is one)")
 

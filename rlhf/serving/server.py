@@ -13,6 +13,7 @@ from rlhf.printable import printable
 from rlhf.serving.access import log
 from rlhf.serving.app import Bounds, build_app
 from rlhf.serving.batcher import Batcher
+from rlhf.serving.connections import connections
 from rlhf.serving.options import ServingOptions
 from rlhf.serving.served_reward import Source, function_source, model_source
 
@@ -49,7 +50,7 @@ def _serve(options: ServingOptions, source: Source, token: str | None, listener:
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            http="h11",
+            http=connections(options.places_of_a_host),
             ws="none",
             lifespan="off",
             log_config=None,
