@@ -53,6 +53,7 @@ def test_a_reward_is_named_after_its_function_or_kind_with_a_number_where_two_ag
         ([{"kind": "length"}], r"rewards\.0: .*needs at_least above 0 or at_most"),
         ([{"kind": "length", "at_least": 5, "at_most": 3}], r"at_least \(5\) must not be above at_most \(3\)"),
         ([{"kind": "ensemble", "models": [{"path": "a"}]}], r"rewards\.0\.models: must hold at least 2, holds 1"),
+        ([{"kind": "http", "url": "http://h/?api_key=S"}], "url holds a secret \\(api_key\\), and the url is saved"),
         ([{"kind": "http", "url": "http://h/", "deadline": None}], "deadline must be a number for a server"),
         ([{**MODEL, "name": "a b"}], r"rewards\.0\.name"),
         ([{**MODEL, "on_nan": "ignore"}], r"rewards\.0\.on_nan: must be 'stop', 'drop_episode' or 'neutral'"),

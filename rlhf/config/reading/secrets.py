@@ -1,10 +1,13 @@
 """Which values are secrets: they are not written into files, fingerprints or messages."""
 
 import re
+from urllib.parse import parse_qsl, urlsplit
 
 _NAME = re.compile(r"(?:^|_)(?:token|password|passwd|secret|api_?key|access_key|credentials?)$", re.IGNORECASE)
 _VOCABULARY = re.compile(r"^(?:pad|eos|bos|unk|sep|cls|mask|stop|image|end|start)_token$")
 """Keys that hold a vocabulary token, not an access token."""
+_IN_URL = re.compile(r"^(?:key|sig|signature|auth|authorization|access|code|jwt|bearer)$", re.IGNORECASE)
+"""What a query calls a secret, beyond the names of keys."""
 
 REDACTED = "REDACTED"
 """Replaces a secret."""
@@ -13,6 +16,19 @@ REDACTED = "REDACTED"
 def holds_secret(key: object) -> bool:
     """Tell by its name whether a key holds a secret: `hub_token`, `api_key`, but not `max_new_tokens`."""
     return isinstance(key, str) and bool(_NAME.search(key)) and not _VOCABULARY.match(key)
+
+
+def secret_in_url(url: str) -> str | None:
+    """Return which part of a URL holds a secret, such as `api_key`; never the secret; None where none does."""
+    try:
+        parts = urlsplit(url)
+        query = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:
+        return None
+    if parts.username is not None or parts.password is not None:
+        return "user or password"
+    names = (name.replace("-", "_") for name, _ in query)
+    return next((name for name in names if holds_secret(name) or _IN_URL.match(name)), None)
 
 
 def redacted(value: object) -> object:

@@ -20,6 +20,9 @@ _FLOAT = re.compile(
 )
 """Numbers with a point or an exponent, as YAML 1.2 has them. PyYAML follows YAML 1.1, where `1e-5` is text."""
 
+_MOST_VALUES = 1_000_000
+"""The most values of a file in which each alias counts as much as what it stands for."""
+
 
 class _Reader(yaml.SafeLoader):
     """SafeLoader that also notes each key that is a duplicate in its section, or is not text."""
@@ -77,6 +80,10 @@ def parse_yaml(text: str) -> object:
         node = reader.get_single_node()
         if reader.problems:
             raise ValueError("\n".join(reader.problems))
+        if node is not None and _num_values(node, {}) > _MOST_VALUES:
+            raise ValueError(
+                f"its aliases (*name) stand for more than {_MOST_VALUES:,} values: write out what is meant"
+            )
         value = None if node is None else reader.construct_document(node)
         # The round trip separates values that YAML aliases share, so that an override changes one of them.
         return json.loads(json.dumps(value))
@@ -118,6 +125,16 @@ def read_mapping(path: Path) -> dict[str, object]:
     if not isinstance(value, dict):
         raise ConfigError(f"config error: {path}: must hold keys and values, found a {type(value).__name__}")
     return value
+
+
+def _num_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node holds once its aliases are written out; `known` holds those of nodes seen."""
+    if id(node) not in known:
+        known[id(node)] = 0  # a node within itself, which is refused later
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        flat = [part for part in parts if isinstance(part, yaml.Node)] or [each for pair in parts for each in pair]
+        known[id(node)] = 1 + sum(_num_values(part, known) for part in flat)
+    return known[id(node)]
 
 
 def _shown(key: yaml.Node) -> str:

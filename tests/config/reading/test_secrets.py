@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlhf.config.reading.secrets import REDACTED, holds_secret, redacted
+from rlhf.config.reading.secrets import REDACTED, holds_secret, redacted, secret_in_url
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,20 @@ def test_secrets_are_replaced_at_every_depth_and_unset_ones_stay_null() -> None:
     value = {"token": "a", "more": [{"password": "b", "api_key": None, "steps": 1}]}
     assert redacted(value) == {"token": REDACTED, "more": [{"password": REDACTED, "api_key": None, "steps": 1}]}
     assert value["token"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("http://h/get?api_key=S", "api_key"),
+        ("http://h/get?a=1&X-Access-Token=S", "X_Access_Token"),
+        ("http://h/get?key=S", "key"),
+        ("http://h/get?sig=", "sig"),
+        ("http://u:p@h/get", "user or password"),
+        ("http://u@h/get", "user or password"),
+        ("http://h/get?model=x&max_tokens=5", None),
+        ("http://[::1", None),
+    ],
+)
+def test_a_url_tells_which_part_holds_a_secret(url: str, part: str | None) -> None:
+    assert secret_in_url(url) == part

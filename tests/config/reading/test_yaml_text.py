@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import time
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,22 @@ def test_a_missing_file_and_a_directory_are_refused(tmp_path: Path) -> None:
         read_mapping(tmp_path / "missing.yaml")
     with pytest.raises(ConfigError, match="cannot be read: is a directory"):
         read_mapping(tmp_path)
+
+
+def test_aliases_that_stand_for_billions_of_values_are_refused_at_once() -> None:
+    lines = ["a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match=r"aliases \(\*name\) stand for more than 1,000,000 values"):
+        parse_yaml("\n".join(lines))
+    assert time.monotonic() - begun < 5
+
+
+def test_an_alias_may_stand_for_a_section_and_never_for_itself() -> None:
+    assert parse_yaml("a: &x {b: [1, 2]}\nc: *x\nd: {<<: *x}") == {
+        "a": {"b": [1, 2]},
+        "c": {"b": [1, 2]},
+        "d": {"b": [1, 2]},
+    }
+    with pytest.raises(ValueError, match=".*"):
+        parse_yaml("a: &x [*x]")
