@@ -1,5 +1,6 @@
-"""Text that is safe to print or to show: model output without control characters, or with visible ones."""
+"""Text that is safe to show: without control characters, or with visible ones, and without Markdown of its own."""
 
+import html
 import re
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -25,3 +26,15 @@ def visible(text: str) -> str:
 
 def _sign(code: int) -> str:
     return chr(0x2400 + code) if code < 0x20 else f"[U+{code:04X}]"
+
+
+def one_line(text: str) -> str:
+    """Return `printable` text on one line."""
+    return " ".join(printable(text).split())
+
+
+def escaped_markdown(text: str) -> str:
+    """Return Markdown that shows `text` as it is: no emphasis, table, picture, link, address or HTML comes of it."""
+    plain = html.escape(re.sub(r"[\\|*_`~]", r"\\\g<0>", text), quote=False)
+    unlinked = plain.replace("](", "]\\(").replace("://", "&#58;//").replace("@", "&#64;")
+    return re.sub(r"(?i)\b(www)\.", r"\1&#46;", unlinked)

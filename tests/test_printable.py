@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlhf.printable import printable, visible
+from rlhf.printable import escaped_markdown, one_line, printable, visible
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,20 @@ def test_control_characters_are_dropped_and_all_else_is_kept(text: str, expected
 def test_control_characters_become_visible_and_all_else_is_kept(text: str, expected: str) -> None:
     assert visible(text) == expected
     assert printable(visible(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<img src=x onerror=a>", "&lt;img src=x onerror=a&gt;"),
+        ("write to a.b@c.example", "write to a.b&#64;c.example"),
+        ("[a](javascript:b) www.x.y http://z", "[a]\\(javascript:b) www&#46;x.y http&#58;//z"),
+        ("a|b*c_d`e~", "a\\|b\\*c\\_d\\`e\\~"),
+    ],
+)
+def test_markdown_shows_a_text_as_it_is(text: str, expected: str) -> None:
+    assert escaped_markdown(text) == expected
+
+
+def test_one_line_holds_no_breaks_and_no_control_characters() -> None:
+    assert one_line("a\n\tb\x1b[2J  c") == "a b[2J c"

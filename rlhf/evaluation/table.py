@@ -1,17 +1,15 @@
 """Rows of strings and numbers as a fixed-width table and as a Markdown table."""
 
-import html
-import re
 from collections.abc import Sequence
 
-from rlhf.printable import printable
+from rlhf.printable import escaped_markdown, one_line
 
 Cell = str | int | float | None
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits: int = 3) -> str:
     """Return an aligned table for a terminal; columns of numbers are right-aligned."""
-    lines = [[_clean(name) for name in header], *_rendered(header, rows, digits)]
+    lines = [[one_line(name) for name in header], *_rendered(header, rows, digits)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     to_right = _number_columns(header, rows)
     return "\n".join(
@@ -24,8 +22,8 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits:
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits: int = 3) -> str:
     """Return a Markdown table; a cell is shown as it is: it cannot break the table, and holds no HTML and no link."""
-    names = [_escaped(_clean(name)) for name in header]
-    body = [[_escaped(cell) for cell in line] for line in _rendered(header, rows, digits)]
+    names = [escaped_markdown(one_line(name)) for name in header]
+    body = [[escaped_markdown(cell) for cell in line] for line in _rendered(header, rows, digits)]
     ruler = ["---:" if right else "---" for right in _number_columns(header, rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in [names, ruler, *body])
 
@@ -42,18 +40,7 @@ def _cell(value: Cell, digits: int) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.{digits}f}"
-    return _clean(str(value))
-
-
-def _clean(text: str) -> str:
-    """Return `text` on one line, without the characters that steer a terminal."""
-    return " ".join(printable(text).split())
-
-
-def _escaped(cell: str) -> str:
-    plain = html.escape(re.sub(r"[\\|*_`~]", r"\\\g<0>", cell), quote=False)
-    unlinked = plain.replace("](", "]\\(").replace("://", "&#58;//")
-    return re.sub(r"(?i)\b(www)\.", r"\1&#46;", unlinked)
+    return one_line(str(value))
 
 
 def _number_columns(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[bool]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rlhf.lab.paint import svg
 from rlhf.lab.section import Section, Settings, Table
+from rlhf.printable import escaped_markdown, one_line
 from rlhf.training.storage.atomic import write_atomic
 from rlhf.training.telemetry.circumstances import LIBRARIES, circumstances
 
@@ -65,9 +66,9 @@ def markdown(results: Sequence[Result], settings: Settings, around: dict[str, st
 
 
 def table(content: Table) -> str:
-    """Return a Markdown table under its title; bars within a cell are escaped."""
+    """Return a Markdown table under its title; cells are shown as they are."""
     rows = [content.header, ["---"] * len(content.header), *content.rows]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines = ["| " + " | ".join(escaped_markdown(one_line(cell)) for cell in row) + " |" for row in rows]
     return "\n".join([f"{content.title}:\n", *lines] if content.title else lines)
 
 

@@ -76,3 +76,8 @@ def test_two_figures_of_one_name_are_refused_before_anything_is_written(tmp_path
 
 def test_circumstances_name_machine_versions_and_date():
     assert set(circumstances()) == {"machine", "versions", "date"}
+
+
+def test_a_cell_is_no_html_and_no_link() -> None:
+    shown = table(Table(header=["<b>"], rows=[["<script>x</script> a@b.c"]]))
+    assert "<" not in shown and "@" not in shown and "&lt;script&gt;" in shown
