@@ -21,7 +21,7 @@ from rlhf.models.pretrained.chat_template import use_chat_template
 from rlhf.models.pretrained.loading import load_causal_lm, load_scalar_lm, scalar_head, with_new_head
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language, all_eos_ids, eos_ids, load_tokenizer, with_pad
-from rlhf.models.pretrained.vocabulary import fit_vocabulary
+from rlhf.models.pretrained.vocabulary import check_tokens, fit_vocabulary
 from rlhf.models.reference import load_reference, made_frozen
 from rlhf.stage_model import going_on, tuned
 from rlhf.training.storage.fingerprint import content_digest
@@ -85,6 +85,8 @@ def given_language(tokenizer: GivenTokenizer, model: Model, section: ChatSection
             f"tokenizer: expected a tokenizer of transformers or a name, found {type(tokenizer).__name__}"
         )
     use_chat_template(ready, **section.chat)
+    if tokenizer is not None and not isinstance(model, str):
+        check_tokens(ready, source, "tokenizer")
     ends = eos_ids(source, ready) if isinstance(model, str) else all_eos_ids(ready, _listed_eos(model))
     return Language(tokenizer=ready, eos_ids=ends)
 
@@ -165,6 +167,7 @@ def given_reference(
     if isinstance(reference, str):
         return load_reference(resolve(reference), language.tokenizer, dtype, device)
     name = name_of_model(reference)
+    check_tokens(language.tokenizer, name, "reference")
     check_logits(plain(reference), name)
     return made_frozen(reference, name, language.tokenizer, dtype, device)
 

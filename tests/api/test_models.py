@@ -1,13 +1,16 @@
 """Tests of rlhf.api.models and rlhf.api.inputs: policies and references as objects."""
 
+import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf.errors import ConfigError
+from rlhf.models.pretrained.tokenizer import load_tokenizer, tokenizer_fingerprint
 
 
 def test_a_given_policy_is_trained_in_place_and_equals_one_that_was_named(tiny: ModuleType, workshop: Path) -> None:
@@ -67,3 +70,44 @@ def test_another_reference_is_what_the_kl_is_measured_to(tiny: ModuleType, works
     policy = AutoModelForCausalLM.from_pretrained(workshop / "policy", dtype=torch.float32)
     with pytest.raises(ConfigError, match="reference: it is the policy itself"):
         tiny.ppo_trainer(workshop, policy=policy, reference=policy)
+
+
+@pytest.fixture
+def permuted(workshop: Path, tmp_path: Path) -> Path:
+    """The policy's directory, in whose tokenizer two tokens have changed places."""
+    path = Path(shutil.copytree(workshop / "policy", tmp_path / "permuted"))
+    content = json.loads((path / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    added = {each["id"] for each in content["added_tokens"]}
+    one, other = [token for token, index in vocabulary.items() if index not in added][10:12]
+    vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+    (path / "tokenizer.json").write_text(json.dumps(content))
+    return path
+
+
+def test_a_policy_with_a_tokenizer_whose_ids_are_permuted_is_refused(
+    tiny: ModuleType, workshop: Path, permuted: Path
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(workshop / "policy", dtype=torch.float32)
+    own, other = (AutoTokenizer.from_pretrained(path) for path in (workshop / "policy", permuted))
+    marks = [tokenizer_fingerprint(load_tokenizer(str(path)))[:8] for path in (permuted, workshop / "policy")]
+    with pytest.raises(ConfigError, match=r"tokenizer: the tokenizer \(\d+ ids, \w+\) is not that of .*policy") as no:
+        tiny.ppo_trainer(workshop, policy=model, tokenizer=other)
+    assert marks[0] in str(no.value) and "there" in str(no.value)
+    assert tiny.ppo_trainer(workshop, policy=model, tokenizer=own)
+
+
+def test_a_reference_with_a_tokenizer_whose_ids_are_permuted_is_refused(
+    tiny: ModuleType, workshop: Path, permuted: Path
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(permuted, dtype=torch.float32)
+    with pytest.raises(ConfigError, match=r"reference: the tokenizer \(.* is not that of .*permuted"):
+        tiny.ppo_trainer(workshop, reference=model)
+
+
+def test_a_tokenizer_with_new_tokens_is_that_of_its_model(tiny: ModuleType, workshop: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(workshop / "policy", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(workshop / "policy")
+    tokenizer.add_tokens(["<think>"])
+    model.resize_token_embeddings(len(tokenizer))
+    assert tiny.ppo_trainer(workshop, policy=model, tokenizer=tokenizer)

@@ -124,6 +124,28 @@ def test_an_answer_to_which_no_generation_prompt_leads_is_refused(tiny_tokenizer
         in_one(tiny_tokenizer, TALK)
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for message in messages %}{{ message['content'] }}",  # no end
+        "{{ messages | nothing_of_this_name }}",
+        "{% for i in range(10 ** 12) %}x{% endfor %}",
+        "{{ messages.__class__.__mro__ }}{{ ''.__class__.__mro__ }}",
+        "{{ 1 // 0 }}",
+    ],
+)
+def test_a_broken_template_is_no_fault_of_the_row(tiny_tokenizer, template):
+    tiny_tokenizer.chat_template = template
+    with pytest.raises(ConfigError, match=r"its chat template is broken \(.+\) - mend chat_template.jinja"):
+        in_one(tiny_tokenizer, TALK)
+
+
+def test_a_template_that_cannot_read_a_row_refuses_that_row(tiny_tokenizer):
+    tiny_tokenizer.chat_template = "{{ messages[0]['content'].nothing() }}"
+    with pytest.raises(DataError, match="f:1: the chat template refuses this conversation"):
+        in_one(tiny_tokenizer, TALK)
+
+
 def test_a_missing_or_refusing_template_is_named(tiny_tokenizer):
     tiny_tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(DataError, match="f:1: the chat template refuses this conversation: roles must alternate"):
@@ -135,5 +157,5 @@ def test_a_missing_or_refusing_template_is_named(tiny_tokenizer):
 
 def test_a_template_cannot_reach_into_python(tiny_tokenizer):
     tiny_tokenizer.chat_template = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
-    with pytest.raises(DataError, match="refuses this conversation"):
+    with pytest.raises(ConfigError, match="its chat template is broken .*unsafe"):
         Encoder(tiny_tokenizer, append_eos=True).render(TALK, "f:1", add_generation_prompt=True)

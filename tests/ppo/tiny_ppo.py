@@ -235,7 +235,8 @@ def ppo_trainer(workshop: Path, reward: Any = share_of_e, **more: Any) -> PPOTra
     """A trainer as Python code makes it, in the settings of `ppo_config`."""
     options = {name: more.pop(name) for name in ("output_dir", "callbacks") if name in more}
     policy, reference = more.pop("policy", str(workshop / "policy")), more.pop("reference", None)
-    return PPOTrainer(policy, reference, reward, None, settings(workshop, **more), **options)
+    tokenizer = more.pop("tokenizer", None)
+    return PPOTrainer(policy, reference, reward, tokenizer, settings(workshop, **more), **options)
 
 
 def prompt_rows(workshop: Path) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jinja2
+from jinja2.exceptions import SecurityError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -16,6 +17,8 @@ from rlhf.errors import ConfigError
 T = TypeVar("T")
 Span = tuple[int, int]
 """First character and the one after the last."""
+_BROKEN = (jinja2.TemplateSyntaxError, SecurityError, OverflowError, RecursionError, MemoryError, ZeroDivisionError)
+"""What a template raises whatever the row holds: it cannot be read, wants too much, or reaches for what it may not."""
 _TAGS = re.compile(r"\{%-?\s*generation\b")
 
 
@@ -32,7 +35,7 @@ class Chat:
         """Return what the template makes of a conversation.
 
         Raises:
-            ConfigError: the tokenizer has no chat template.
+            ConfigError: the tokenizer has no chat template, or a broken one.
             BadRow: the template refuses the conversation.
         """
         return self._applied(messages, location, tools, add_generation_prompt=add_generation_prompt)
@@ -92,7 +95,14 @@ class Chat:
     def _guarded(self, call: Callable[[], T], location: str) -> T:
         try:
             return call()
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except _BROKEN as error:
+            name = str(self._tokenizer.name_or_path or "the tokenizer")
+            line = [*str(error).strip().splitlines(), type(error).__name__][0][:200]
+            raise ConfigError(
+                f"{name}: its chat template is broken ({line}) - mend chat_template.jinja, or give another "
+                "(model.chat_template)"
+            ) from None
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise BadRow(location, f"the chat template refuses this conversation: {error}") from None
 
     def _template(self, location: str, tools: Tools) -> str:

@@ -68,6 +68,8 @@ def check_logits(model: PreTrainedModel, path: str) -> None:
     """
     ids = torch.tensor([[0, 1]], device=model.device)
     theirs = model(input_ids=ids, use_cache=False).logits[0]
+    if not theirs.isfinite().all():
+        raise ConfigError(f"{path}: its logits are not finite: the weights hold NaN or infinity - save the model again")
     ours = logits(model, hidden_states(model, ids)[0])
     # The same float32 operations, perhaps in another order.
     if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4):

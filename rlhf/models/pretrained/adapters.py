@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.errors import ConfigError
+from rlhf.models.pretrained.directory import read_object
 from rlhf.models.pretrained.quiet import quiet_transformers
 
 BASE = "base_model.json"
@@ -31,7 +32,7 @@ def base_of(path: str) -> str:
         ConfigError: it names none, or none is there.
     """
     directory = Path(path)
-    named = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    named = read_object(directory / "adapter_config.json").get("base_model_name_or_path")
     if not named:
         raise ConfigError(f"{path}: adapter_config.json names no base model - set base_model_name_or_path")
     if not Path(named).is_absolute() or Path(named).is_dir():
@@ -59,7 +60,7 @@ def _base_beside(directory: Path) -> Path | None:
     file = directory / BASE
     if not file.is_file():
         return None
-    own, name = directory.resolve(), json.loads(file.read_text(encoding="utf-8"))["base_model"]
+    own, name = directory.resolve(), str(read_object(file).get("base_model"))
     found = (above / name for above in own.parents if (above / name).is_dir() and above / name != own)
     return next(found, None)
 

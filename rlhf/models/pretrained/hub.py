@@ -1,6 +1,5 @@
 """A saved model uploaded to the Hugging Face hub, and everything that may go wrong with it as one line."""
 
-import json
 import os
 import re
 from pathlib import Path
@@ -9,6 +8,7 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError
 
 from rlhf.errors import ConfigError, HubError
+from rlhf.models.pretrained.directory import read_object
 
 _TOKEN = re.compile(r"\bhf_\w+|(?i:bearer)\s+\S+")
 """What an access token looks like in a message."""
@@ -54,8 +54,7 @@ def upload(directory: Path, repo: str, *, private: bool | None, message: str, ke
 
 def base_elsewhere(directory: Path) -> str | None:
     """Return the base of a saved adapter if it is a directory of this machine, which nobody else has."""
-    file = directory / "adapter_config.json"
-    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") if file.is_file() else None
+    base = read_object(directory / "adapter_config.json").get("base_model_name_or_path")
     return str(base) if base and Path(base).is_dir() else None
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -21,9 +20,9 @@ from rlhf.errors import ConfigError
 from rlhf.models.passes.anatomy import check_logits, switch_off_dropout, trunk
 from rlhf.models.passes.rotary import recall_factors, steady_length, why_steady
 from rlhf.models.pretrained.adapters import base_of, is_adapter, trained_head
-from rlhf.models.pretrained.place import check_exists
+from rlhf.models.pretrained.directory import check_directory
 from rlhf.models.pretrained.quiet import quiet_transformers
-from rlhf.models.pretrained.refusals import unclassifiable, unloadable
+from rlhf.models.pretrained.refusals import LOADING_ERRORS, unclassifiable, unloadable
 from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
 
@@ -60,13 +59,14 @@ def load_adapter(path: str, *, trust_remote_code: bool = False, is_trainable: bo
     Raises:
         ConfigError: the adapter, or its base, cannot be loaded.
     """
+    check_directory(path)
     model = switch_off_dropout(_loaded(AutoModelForCausalLM, base_of(path), trust_remote_code))
     if (Path(path) / "tokenizer_config.json").is_file():
         fit_vocabulary(model, load_tokenizer(path, trust_remote_code=trust_remote_code), path)
     try:
         with quiet_transformers():
             return PeftModel.from_pretrained(model, path, is_trainable=is_trainable)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
+    except LOADING_ERRORS as problem:
         raise unloadable(PeftModel, path, problem) from None
 
 
@@ -196,7 +196,7 @@ def _loaded(
     kind: Any, path: str, trust_remote_code: bool, *, may_lack: str | None = None, **options: Any
 ) -> PreTrainedModel:
     """Load weights, and refuse files that lack some: transformers would silently draw those at random."""
-    check_exists(path)
+    check_directory(path)
     try:
         # transformers draws missing weights from the global generator, whose state belongs to the run.
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
@@ -208,7 +208,7 @@ def _loaded(
                 output_loading_info=True,
                 **options,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
+    except LOADING_ERRORS as problem:
         raise unloadable(kind, path, problem) from None
     lacking = sorted(name for name in report["missing_keys"] if may_lack is None or not name.startswith(may_lack))
     if lacking:
@@ -221,12 +221,13 @@ def _loaded(
 
 
 def _drawn(kind: Any, path: str, trust_remote_code: bool, seed: int, **options: Any) -> PreTrainedModel:
+    check_directory(path)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = kind.from_config(config, trust_remote_code=trust_remote_code, dtype=torch.float32)
-    except (OSError, ValueError) as problem:
+    except LOADING_ERRORS as problem:
         raise unloadable(kind, path, problem) from None
     return model  # type: ignore[no-any-return]
 
@@ -254,9 +255,10 @@ def _classifier_of(lm: PreTrainedModel, trust_remote_code: bool) -> PreTrainedMo
 def _require_one_label(path: str, trust_remote_code: bool) -> None:
     if is_adapter(path):
         raise ConfigError(f"{path}: a reward model must be a whole model, found an adapter - merge it first")
+    check_directory(path)
     try:
         labels = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code).num_labels
-    except (OSError, ValueError) as problem:
+    except LOADING_ERRORS as problem:
         raise unloadable(AutoModelForSequenceClassification, path, problem) from None
     if labels != 1:
         raise ConfigError(f"{path}: a reward model needs 1 label, found {labels} - train one with `rlhf reward-model`")

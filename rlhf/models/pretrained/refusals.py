@@ -3,9 +3,33 @@
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification
 
 from rlhf.errors import ConfigError
+
+LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+    ImportError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+)
+"""What transformers and peft raise about a directory that they cannot load, whichever file is wrong."""
+
+
+def offline(path: str) -> str | None:
+    """Return why a hub name cannot be loaded where the hub may not be asked; None for a directory, or when it may."""
+    if Path(path).exists() or not constants.HF_HUB_OFFLINE:
+        return None
+    return "no such directory, HF_HUB_OFFLINE is set, and the hub's cache does not hold it"
 
 
 def unloadable(kind: Any, path: str, problem: Exception) -> ConfigError:
@@ -20,7 +44,7 @@ def unloadable(kind: Any, path: str, problem: Exception) -> ConfigError:
         return _pickled(kind, path)
     if kind is AutoModelForSequenceClassification and "Unrecognized configuration class" in str(problem):
         return unclassifiable(path)
-    line = [*str(problem).strip().splitlines(), type(problem).__name__][0][:200]
+    line = offline(path) or [*str(problem).strip().splitlines(), type(problem).__name__][0][:200]
     return ConfigError(f"{path}: no model could be loaded ({line}) - give a local directory, fetch:NAME, or a hub name")
 
 

@@ -11,7 +11,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rlhf.errors import ConfigError
 from rlhf.models.pretrained.chat_template import use_chat_template
-from rlhf.models.pretrained.place import check_exists
+from rlhf.models.pretrained.directory import check_directory, read_object
+from rlhf.models.pretrained.refusals import LOADING_ERRORS, offline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +56,11 @@ def read_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     Raises:
         ConfigError: the directory holds no tokenizer, or does not exist.
     """
-    check_exists(path)
+    check_directory(path)
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as problem:
-        line = [*str(problem).strip().splitlines(), type(problem).__name__][0][:200]
+    except LOADING_ERRORS as problem:
+        line = offline(path) or [*str(problem).strip().splitlines(), type(problem).__name__][0][:200]
         raise ConfigError(f"{path}: no tokenizer could be loaded ({line}) - give a model directory") from None
 
 
@@ -104,8 +105,8 @@ def all_eos_ids(tokenizer: PreTrainedTokenizerBase, listed: int | list[int] | No
 
 
 def _listed_eos(path: str) -> int | list[int] | None:
-    file = Path(path) / "generation_config.json"
-    return json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+    listed: int | list[int] | None = read_object(Path(path) / "generation_config.json").get("eos_token_id")
+    return listed
 
 
 def _free_token(tokenizer: PreTrainedTokenizerBase, ends: tuple[int, ...]) -> str | None:

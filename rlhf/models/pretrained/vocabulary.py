@@ -1,9 +1,11 @@
-"""Whether a model has an embedding for every id of a tokenizer, with room for a pad token that was added."""
+"""Whether a model and a tokenizer belong together: an embedding for every id, and ids that mean the same tokens."""
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.errors import ConfigError
+from rlhf.models.pretrained.refusals import LOADING_ERRORS
+from rlhf.models.pretrained.tokenizer import tokenizer_fingerprint
 
 
 def fit_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: str) -> None:
@@ -37,3 +39,43 @@ def _add_mean_row(model: PreTrainedModel) -> None:
         tables += [table for table in (output.weight, output.bias) if table is not None]
     for table in tables:
         table[-1] = table[:-1].mean(0)  # type: ignore[index,operator]  # as above
+
+
+def check_tokens(tokenizer: PreTrainedTokenizerBase, source: str, role: str) -> None:
+    """Refuse a tokenizer whose ids mean other tokens than those a loaded model was saved with.
+
+    Special and added tokens may be renamed or be new. A model whose tokenizer is not on this machine passes.
+
+    Args:
+        tokenizer: what the model is given to read.
+        source: where the model says that it was loaded from.
+        role: of the model, for the message.
+
+    Raises:
+        ConfigError: names a token and its two ids, and both fingerprints.
+    """
+    own = _saved_with(source)
+    if own is None:
+        return
+    ours, theirs = tokenizer.get_vocab(), own.get_vocab()
+    added = {*tokenizer.added_tokens_decoder, *own.added_tokens_decoder}
+    named = {index: token for token, index in ours.items()}
+    for token, index in sorted(theirs.items(), key=lambda pair: pair[1]):
+        moved = ours.get(token, index) != index
+        if moved or (index not in added and named.get(index, token) != token):
+            here = f"{token!r} has id {ours[token]}" if moved else f"id {index} is {named[index]!r}"
+            raise ConfigError(
+                f"{role}: the tokenizer ({len(tokenizer)} ids, {tokenizer_fingerprint(tokenizer)[:8]}) is not that of "
+                f"{source} ({len(own)} ids, {tokenizer_fingerprint(own)[:8]}): {here}, there {token!r} has id {index} "
+                "- give the model's own tokenizer"
+            )
+
+
+def _saved_with(source: str) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer that lies with a model on this machine, None where there is none."""
+    if not source:
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+    except LOADING_ERRORS:
+        return None

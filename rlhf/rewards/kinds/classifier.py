@@ -21,8 +21,10 @@ from rlhf.data.batching import padded
 from rlhf.data.conversations.messages import with_continuation
 from rlhf.errors import ConfigError, RewardError
 from rlhf.functional.token_budget import token_budget_batches
+from rlhf.models.pretrained.directory import check_directory
 from rlhf.models.pretrained.loading import context_length
 from rlhf.models.pretrained.quiet import quiet_transformers
+from rlhf.models.pretrained.refusals import LOADING_ERRORS, offline
 from rlhf.rewards.checks import checked_scores
 from rlhf.rewards.kinds.model import Loaded
 from rlhf.rewards.protocol import Episode
@@ -128,9 +130,10 @@ def labels_of(path: str) -> list[str]:
     Raises:
         ConfigError: the config cannot be read.
     """
+    check_directory(path)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as problem:
+    except LOADING_ERRORS as problem:
         raise _unloadable(path, "config", problem) from None
     return label_names(config)
 
@@ -179,7 +182,7 @@ def _loaded(path: str) -> tuple[Any, PreTrainedModel]:
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
             )
-    except (OSError, ValueError, RuntimeError) as problem:
+    except LOADING_ERRORS as problem:
         raise _unloadable(path, "sequence classifier", problem) from None
     if report["missing_keys"]:
         raise ConfigError(
@@ -189,5 +192,5 @@ def _loaded(path: str) -> tuple[Any, PreTrainedModel]:
 
 
 def _unloadable(path: str, what: str, problem: Exception) -> ConfigError:
-    line = [*str(problem).strip().splitlines(), type(problem).__name__][0][:200]
+    line = offline(path) or [*str(problem).strip().splitlines(), type(problem).__name__][0][:200]
     return ConfigError(f"{path}: no {what} could be loaded ({line}) - give a local directory or a hub name")

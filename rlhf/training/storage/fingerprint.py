@@ -49,7 +49,10 @@ def lengthened(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 
 def _base_of_adapter(directory: Path) -> str | None:
     file = directory / "adapter_config.json"
-    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") if file.is_file() else None
+    try:
+        base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") if file.is_file() else None
+    except (ValueError, AttributeError, RecursionError):
+        return None  # no adapter: loading it says why
     if isinstance(base, str) and Path(base).is_absolute() and not Path(base).exists():
         base = _moved(directory) or base
     return content_digest(base) if isinstance(base, str) and Path(base).resolve() != directory.resolve() else None

@@ -183,7 +183,7 @@ def _parse(path: Path, text: str) -> list[tuple[dict[str, Any], str]]:
             row = json.loads(line)
             if not isinstance(row, dict) or not isinstance(row.get("step"), int):
                 raise ValueError("no step")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise CheckpointError(f"{path}:{number}: not a row of metrics ({error}); repair or move the file") from None

@@ -1,0 +1,81 @@
+"""A model's directory before a library reads it: what it must not hold, and its JSON files, with errors of our own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import ConfigError
+from rlhf.models.pretrained.place import check_exists
+
+_KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
+"""Keys of config.json that may name code on the hub."""
+
+
+def check_directory(path: str) -> None:
+    """Refuse a directory that is missing, damaged, or reaches for something outside; a hub name passes.
+
+    Raises:
+        ConfigError: says which file, what was found, and what to do.
+    """
+    check_exists(path)
+    directory = Path(path)
+    if not directory.is_dir():
+        return
+    config = read_object(directory / "config.json")
+    if config.get("quantization_config") is not None:
+        raise ConfigError(
+            f"{directory / 'config.json'}: quantization_config, and rlhf trains and asks whole weights only - give the "
+            "model as it was before quantization"
+        )
+    for key in _KERNELS:
+        if "/" in str(config.get(key) or ""):
+            raise ConfigError(
+                f"{directory / 'config.json'}: {key} names code on the hub ({str(config[key])[:80]!r}), which is never "
+                "run - remove the key"
+            )
+    read_object(directory / "generation_config.json")
+    for index in sorted(directory.glob("*.index.json")):
+        _check_index(index)
+    _check_adapter(directory)
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds, empty where there is no file.
+
+    Raises:
+        ConfigError: it is no JSON in UTF-8, or holds something else.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except RecursionError:
+        raise ConfigError(f"{file}: nested too deeply - restore it from where the model came from") from None
+    except ValueError as error:
+        raise ConfigError(f"{file}: is no JSON ({error}) - restore it from where the model came from") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def _check_index(index: Path) -> None:
+    """Refuse an index of sharded weights that names anything but files beside it."""
+    listed = read_object(index).get("weight_map", {})
+    names = listed.values() if isinstance(listed, dict) else [listed]
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ConfigError(
+                f"{index}: weight_map must name files in the same directory, found {str(name)[:80]!r} - it comes "
+                "from somewhere you should not trust, or is damaged"
+            )
+
+
+def _check_adapter(directory: Path) -> None:
+    pickled = directory / "adapter_model.bin"
+    if pickled.is_file() and not (directory / "adapter_model.safetensors").is_file():
+        raise ConfigError(
+            f"{pickled}: a pickle file, and rlhf reads safetensors only - if you trust where it comes from, load the "
+            "adapter with peft and save it again (save_pretrained writes adapter_model.safetensors)"
+        )
