@@ -17,7 +17,7 @@ from rlhf.models.pretrained.adapters import base_of, is_adapter, load_merged
 from rlhf.models.pretrained.depth import keep_first_blocks
 from rlhf.models.pretrained.hub import base_elsewhere, upload
 from rlhf.models.pretrained.loading import load_adapter, load_causal_lm, load_scalar_lm
-from rlhf.models.pretrained.setup import Trainable, continued, make_trainable, save_adapter_base, save_model
+from rlhf.models.pretrained.setup import Trainable, continued, make_trainable, name_base, save_adapter_base, save_model
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
 from rlhf.training.optimizer import MasterWeights, OptimizerSettings
 from rlhf.training.processes import is_main_by_launch
@@ -106,7 +106,10 @@ def export(
     """Save a trained model in float32, whole or not at all; `extra` adds files."""
     with weights.in_full_precision(), atomic_directory(directory) as temporary:
         if trained.adapter is not None and trained.starts_from_adapter:
-            save_adapter_base(trained, directory.with_name("base_model").absolute())
+            base = directory.with_name("base_model").absolute()
+            with atomic_directory(base) as temporary_base:
+                save_adapter_base(trained, temporary_base)
+            name_base(trained.adapter, str(base))
         save_model(trained, tokenizer, temporary)
         if extra is not None:
             extra(temporary)

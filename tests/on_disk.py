@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -40,3 +41,8 @@ def digests(directory: Path) -> dict[str, str]:
         for name in ("policy", "samples", "critic")
         for path in sorted((directory / name).glob("*"))
     }
+
+
+def matches(pattern: str, text: str) -> None:
+    """Check that a text holds a pattern, and show the text if not."""
+    assert re.search(pattern, text), f"{pattern!r} is not in:\n{text}"

@@ -19,7 +19,7 @@ from rlhf.config import EvaluateSettings
 from rlhf.config.evaluate import check_names
 from rlhf.config.reading.loader import save_config
 from rlhf.errors import ConfigError
-from rlhf.evaluation.assembly import ComparisonInputs, compare_policies
+from rlhf.evaluation.assembly import ComparisonInputs, compare_policies, written_files
 from rlhf.evaluation.compare import Comparison
 from rlhf.evaluation.respond import Policy
 from rlhf.fetch import resolve
@@ -168,5 +168,5 @@ def _compared_in(
     with RunDirectory(directory, fingerprint=fingerprint_with(settings, digests)) as run:
         save_config(settings, directory / "config.yaml")
         comparison = compare_policies(inputs, settings, device, directory)
-        run.mark_complete()
+        run.mark_complete(written_files(directory, inputs.policies))
     return comparison

@@ -1,6 +1,6 @@
 """Stage: several policies answer the same held-out prompts, and every judge scores the answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def evaluate(config: EvaluateConfig) -> Path:
             save_config(config, output_dir / "config.yaml")
             comparison = compare_policies(_comparison_inputs(config), config, processes.device, output_dir)
             print(f"{printable(comparison.to_table())}\n\n{comparison.samples_text()}", flush=True)
-            directory.mark_complete()
+            directory.mark_complete(written_files(output_dir, config.policies))
     processes.wait()
     return output_dir / "summary.md"
 
@@ -90,6 +90,11 @@ def compare_policies(
         shown = f"{comparison.to_markdown()}\n\n## Samples\n\n{comparison.samples_markdown()}"
         write_output(output_dir / "summary.md", f"# Comparison\n\n{shown}\n")
     return comparison
+
+
+def written_files(output_dir: Path, policies: Iterable[str]) -> list[Path]:
+    """Return what `compare_policies` writes."""
+    return [output_dir / name for name in ("comparison.json", "summary.md", *(f"{each}.jsonl" for each in policies))]
 
 
 def _generations(

@@ -43,6 +43,12 @@ def write_page(directory: Path, results: Sequence[Result], settings: Settings) -
     write_atomic(directory / PAGE, markdown(results, settings, around))
 
 
+def written_files(directory: Path, results: Sequence[Result]) -> list[Path]:
+    """Return what the calls of `write_page` wrote."""
+    figures = [directory / FIGURES / f"{figure.name}.svg" for result in results for figure in result.section.figures]
+    return [directory / PAGE, directory / RESULTS, *figures]
+
+
 def markdown(results: Sequence[Result], settings: Settings, around: dict[str, str]) -> str:
     """Return the page."""
     parts = [

@@ -8,7 +8,7 @@ from pathlib import Path
 from rlhf.errors import CheckpointError, ConfigError
 from rlhf.lab.experiments import EXPERIMENTS
 from rlhf.lab.options import LabOptions
-from rlhf.lab.page import PAGE, Result, write_page
+from rlhf.lab.page import PAGE, Result, write_page, written_files
 from rlhf.lab.section import Section
 from rlhf.training.storage.fingerprint import json_digest
 from rlhf.training.storage.run_directory import RunDirectory, is_complete
@@ -41,7 +41,7 @@ def study(options: LabOptions) -> Path:
             results.append(Result(section=section, seconds=time.perf_counter() - started))
             print(f"{section.finding}\n== {name}: after {results[-1].seconds:.0f} s", flush=True)
             _write(options, results)
-        directory.mark_complete()
+        directory.mark_complete(written_files(options.output_dir, results))
     return page
 
 

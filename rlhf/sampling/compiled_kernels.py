@@ -9,6 +9,8 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
@@ -20,6 +22,8 @@ FLAGS = (
 )
 TIMEOUT = 600
 """Seconds for the compiler, which takes a few: a busy machine must not change which code a run uses."""
+UNFINISHED = ".new-"
+"""How the name of a directory begins in which a compiler works."""
 log = logging.getLogger(__name__)
 
 
@@ -89,13 +93,22 @@ def _processor() -> str:
 
 def _publish(compiler: str, target: Path) -> None:
     """Compile beside the target, and rename: processes that compile at once do not meet half a file."""
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=target.parent) as new:
+    _sweep(target.parent)
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=target.parent) as new:
         made = compiled(compiler, Path(new) / "kernels.so")
         ctypes.CDLL(str(made))  # what cannot be loaded is not kept
         mark = made.with_suffix(".sha256")
         mark.write_text(_digest(made), encoding="ascii")
         os.replace(made, target)
         os.replace(mark, target.with_suffix(".sha256"))
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the directories of processes that were killed while they compiled."""
+    for left in folder.glob(f"{UNFINISHED}*"):
+        with suppress(FileNotFoundError):  # another process sweeps too
+            if time.time() - left.stat().st_mtime > 2 * TIMEOUT:  # no compiler works that long
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _is_whole(target: Path) -> bool:

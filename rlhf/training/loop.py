@@ -127,6 +127,8 @@ class Loop:
         self.processes.say(f"resuming from {checkpoint.path}")
         if checkpoint.longer is not None:
             self.processes.say(longer_run(checkpoint.longer, checkpoint.step))
+        if self.processes.is_main and checkpoint.path.parent == self.directory.checkpoints:
+            self._store.tidy(checkpoint.step)
         self.steps.restore(checkpoint)
         return checkpoint.step
 

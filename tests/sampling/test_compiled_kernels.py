@@ -2,6 +2,8 @@
 
 import functools
 import logging
+import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -136,3 +138,16 @@ def test_where_no_cache_can_be_made_the_library_is_compiled_for_the_process(
 ) -> None:
     (tmp_path / "home").write_text("a file")
     assert compiled_kernels.load() is not None and len(compilations) == 1
+
+
+def test_what_a_killed_compiler_left_is_removed_by_the_next_and_a_working_one_is_left_alone(
+    fresh: Callable[[], object], tmp_path: Path
+) -> None:
+    folder = tmp_path / "home" / "kernels"
+    for name, age in ((".new-killed", 3 * compiled_kernels.TIMEOUT), (".new-working", 0)):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "kernels.so").write_bytes(b"half")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    folder.chmod(0o700)
+    assert fresh() is not None
+    assert [path.name for path in folder.glob(".new-*")] == [".new-working"]

@@ -52,7 +52,7 @@ def make_trainable(
     """Choose what is trained: everything, the top blocks, or low-rank adapters (settings `r`, `alpha`, ...)."""
     if lora is not None:
         adapter = add_lora(model, **lora)
-        _name_base(adapter, source)
+        name_base(adapter, source)
         return Trainable(model=model, adapter=adapter, source=source)
     if trainable_layers is not None:
         freeze_all_but_top(model, trainable_layers)
@@ -70,7 +70,7 @@ def continued(adapter: PeftModel, source: str) -> Trainable:
         kind = adapter.active_peft_config.peft_type
         raise ConfigError(f"{source}: of peft's adapters lora: continue goes on with LoRA alone, found {kind}")
     check_logits(model, source)
-    _name_base(adapter, base_of(source))
+    name_base(adapter, base_of(source))
     return Trainable(model=model, adapter=adapter, source=source, continues=True)
 
 
@@ -103,14 +103,12 @@ def save_model(trainable: Trainable, tokenizer: PreTrainedTokenizerBase, directo
 
 
 def save_adapter_base(trainable: Trainable, directory: Path) -> None:
-    """Save the merged base of an adapter that starts from another adapter, and make the adapter name it."""
-    assert trainable.adapter is not None
+    """Save the merged base of an adapter that starts from another adapter; `name_base` makes the adapter name it."""
     with quiet_transformers():
         trainable.model.save_pretrained(directory, state_dict=base_state(trainable.model))
-    _name_base(trainable.adapter, str(directory))
 
 
-def _name_base(adapter: PeftModel, source: str) -> None:
+def name_base(adapter: PeftModel, source: str) -> None:
     """Make the adapter name its base, a local one by its absolute path, so that it loads from any directory."""
     path = Path(source)
     for config in adapter.peft_config.values():

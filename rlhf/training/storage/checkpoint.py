@@ -14,9 +14,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlhf.errors import CheckpointError
-from rlhf.training.storage.atomic import REPLACED, atomic_directory, fsync, publish, remove, write_atomic
+from rlhf.training.storage.atomic import (
+    REPLACED,
+    atomic_directory,
+    fsync,
+    make_directory,
+    publish,
+    remove,
+    write_atomic,
+)
 from rlhf.training.storage.fingerprint import lengthened
-from rlhf.training.storage.manifest import JSON, MANIFEST, Damaged, build_manifest, verify
+from rlhf.training.storage.leftovers import unfinished_checkpoints
+from rlhf.training.storage.listing import Damaged
+from rlhf.training.storage.manifest import JSON, MANIFEST, build_manifest, verify
 
 __all__ = ["JSON", "Checkpoint", "CheckpointStore", "atomic_directory", "write_atomic"]
 
@@ -27,7 +37,6 @@ HEADER_BYTES_PER_TENSOR = 512
 """An upper bound on what safetensors and the manifest write about one tensor besides its numbers."""
 
 _NAME = re.compile(r"step-(\d{6,})(?:\.old)?")
-_TEMPORARY = re.compile(r"step-\d{6,}\.tmp-.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +118,9 @@ class CheckpointStore:
         target = self.path_of(step)
         temporary = self.directory / f"{target.name}.tmp-{os.getpid()}"
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._remove_temporary()
+            make_directory(self.directory)
+            for left in unfinished_checkpoints(self.directory):
+                remove(left)
             self._check_free_space(target, needed)
             temporary.mkdir()
             for name, group in tensors.items():
@@ -118,7 +128,7 @@ class CheckpointStore:
             _write_text(temporary / STATE, text)
             _write_text(temporary / MANIFEST, build_manifest(temporary, step, self.fingerprint))
             fsync(temporary)
-            publish(temporary, target)
+            publish(temporary, target, target.with_name(target.name + REPLACED))
             self._prune(step)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
@@ -198,14 +208,22 @@ class CheckpointStore:
                 "free some space and start again with resume=auto"
             )
 
-    def _remove_temporary(self) -> None:
-        for path in list(self.directory.iterdir()):
-            if _TEMPORARY.fullmatch(path.name):
-                remove(path)
+    def tidy(self, newest: int) -> None:
+        """Remove what a killed run still had to remove after it saved the checkpoint `newest`.
 
-    def _prune(self, newest: int) -> None:
+        Raises:
+            CheckpointError: it cannot be removed.
+        """
+        try:
+            self._prune(newest, keeps_later=True)
+        except OSError as error:
+            raise CheckpointError(f"{self.directory}: older checkpoints cannot be removed: {error}") from error
+
+    def _prune(self, newest: int, *, keeps_later: bool = False) -> None:
         num_kept = 0
         for step, path in list(self._candidates()):
+            if step > newest and keeps_later:
+                continue
             is_newest = step == newest and not path.name.endswith(REPLACED)
             if is_newest or (step < newest and num_kept < self.keep and _is_whole(path, step)):
                 num_kept += 1

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlhf.training.storage.listing import file_sha256
 from rlhf.training.storage.manifest import JSON
 
 
@@ -23,9 +24,9 @@ def content_digest(path: str) -> str:
     if not place.exists():
         return path
     if place.is_file():
-        return _file_digest(place)
+        return file_sha256(place)
     files = sorted(file for file in place.rglob("*") if file.is_file())
-    listed = [[str(file.relative_to(place)), _file_digest(file)] for file in files]
+    listed = [[str(file.relative_to(place)), file_sha256(file)] for file in files]
     return json_digest([listed, _base_of_adapter(place)])
 
 
@@ -64,8 +65,3 @@ def _moved(directory: Path) -> str | None:
     name = json.loads(beside.read_text(encoding="utf-8"))["base_model"] if beside.is_file() else None
     places = [above / name for above in directory.resolve().parents] if name else []
     return next((str(place) for place in places if place.is_dir() and place != directory.resolve()), None)
-
-
-def _file_digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeAlias, Union
 
+from rlhf.training.storage.listing import Damaged, check_file, entry_of
+
 JSON: TypeAlias = Union[bool, int, float, str, Sequence["JSON"], Mapping[str, "JSON"], None]  # noqa: UP007 - names itself
 
 MANIFEST = "manifest.json"
@@ -17,15 +19,9 @@ MAX_MANIFEST_BYTES = 1 << 20
 """Far above what a checkpoint needs; a larger file is not one of ours and is not parsed."""
 
 
-class Damaged(Exception):
-    """Why a directory is not a whole checkpoint."""
-
-
 def build_manifest(directory: Path, step: int, fingerprint: Mapping[str, JSON]) -> str:
     """Describe every file of `directory` as JSON text that includes its own sha256."""
-    files = {
-        path.name: {"size": path.stat().st_size, "sha256": _file_sha256(path)} for path in sorted(directory.iterdir())
-    }
+    files = {path.name: entry_of(path) for path in sorted(directory.iterdir())}
     content = {
         "format_version": FORMAT_VERSION,
         "step": step,
@@ -62,7 +58,7 @@ def verify(directory: Path, step: int) -> dict[str, Any]:
         if extra := sorted(found - expected):
             raise Damaged(f"{', '.join(extra)} not listed in {MANIFEST}")
         for name, entry in manifest["files"].items():
-            _verify_file(directory / name, entry)
+            check_file(directory / name, entry)
     except OSError as error:
         raise Damaged(str(error)) from error
     return manifest
@@ -101,21 +97,6 @@ def _check_content(content: Mapping[str, Any]) -> None:
     for name in files:
         if "/" in name or "\\" in name or "\0" in name or name in ("", ".", "..", MANIFEST):
             raise Damaged(f"{MANIFEST} names {name!r}, which is not a plain file name")
-
-
-def _verify_file(path: Path, entry: Mapping[str, Any]) -> None:
-    found = path.lstat()
-    if not stat.S_ISREG(found.st_mode):
-        raise Damaged(f"{path.name} is not a regular file")
-    if found.st_size != entry.get("size"):
-        raise Damaged(f"{path.name} has {found.st_size} bytes, expected {entry.get('size')}")
-    if _file_sha256(path) != entry.get("sha256"):
-        raise Damaged(f"the sha256 of {path.name} differs")
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _content_sha256(content: Mapping[str, Any]) -> str:

@@ -4,14 +4,16 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self
 
 from rlhf.errors import CheckpointError
-from rlhf.training.storage.atomic import write_atomic
+from rlhf.training.storage.atomic import make_directory, write_atomic
 from rlhf.training.storage.fingerprint import lengthened
+from rlhf.training.storage.leftovers import RESULTS, sweep
+from rlhf.training.storage.listing import Damaged, Entry, check_file, entry_of, listed_files
 from rlhf.training.storage.manifest import JSON
 
 LOCK = "run.lock"
@@ -71,11 +73,19 @@ class RunDirectory:
         """Where samples of the policy are written."""
         return self.path / "samples"
 
-    def mark_complete(self) -> None:
-        """Mark the result as complete; call it when all else is written."""
+    def mark_complete(self, files: Iterable[Path] = ()) -> None:
+        """Mark the result as complete; call it when all else is written.
+
+        Args:
+            files: what belongs to the result besides the directories of models.
+        """
         if self.is_main:
             try:
-                marker = {"fingerprint": self.fingerprint, "settings": dict(self.settings)}
+                marker = {
+                    "fingerprint": self.fingerprint,
+                    "settings": dict(self.settings),
+                    "files": self._written(files),
+                }
                 write_atomic(self.path / COMPLETE, json.dumps(marker) + "\n")
             except OSError as error:
                 raise CheckpointError(f"{self.path / COMPLETE}: cannot be written: {error}") from error
@@ -91,7 +101,7 @@ class RunDirectory:
         Raises:
             CheckpointError: says how much longer this run is.
         """
-        if (self.path / COMPLETE).exists() and not is_complete(self.path, self.fingerprint):
+        if (self.path / COMPLETE).exists() and not _is_marked(self.path, self.fingerprint):
             raise CheckpointError(
                 f"{self.path}: holds the result of a shorter run{self._differences()}, and no checkpoint to go on "
                 "from (checkpoints.every saves them); choose another output_dir, or remove the directory"
@@ -107,13 +117,18 @@ class RunDirectory:
         if not self.is_main:
             return self
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_directory(self.path)
             self._refuse_foreign_files()
             self._lock = _locked(self.path / LOCK)
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be used as output_dir: {error}") from error
         try:
             self._refuse_other_run()
+            self._refuse_lost_result()
+            sweep(self.path, self.checkpoints)
+        except OSError as error:
+            self._release()
+            raise CheckpointError(f"{self.path}: cannot be used as output_dir: {error}") from error
         except CheckpointError:
             self._release()
             raise
@@ -141,7 +156,7 @@ class RunDirectory:
         exists = any(path.name != LOCK for path in self.path.iterdir())
         if exists and self.resume == "never":
             raise CheckpointError(f"{self.path}: holds a run; set resume=auto to go on, or choose another output_dir")
-        is_other = (self.path / COMPLETE).exists() and not is_complete(self.path, self.fingerprint)
+        is_other = (self.path / COMPLETE).exists() and not _is_marked(self.path, self.fingerprint)
         if is_other and not self._is_longer():
             raise CheckpointError(
                 f"{self.path}: holds the result of a run with another config{self._differences()}; choose another "
@@ -157,6 +172,27 @@ class RunDirectory:
         """Whether data and models are those of the finished run: the part of a fingerprint behind the settings'."""
         return str(_marker(self.path).get("fingerprint")).partition("-")[2] == self.fingerprint.partition("-")[2]
 
+    def _refuse_lost_result(self) -> None:
+        """Say that a finished run's damaged result is made again; refuse where nothing is left to make it from."""
+        reason = _damage(self.path) if _is_marked(self.path, self.fingerprint) else None
+        if reason is None:
+            return
+        if self.metrics.exists() and not (self.checkpoints.is_dir() and any(self.checkpoints.iterdir())):
+            raise CheckpointError(
+                f"{self.path}: the result is complete but damaged: {reason}; no checkpoint is left to make it again "
+                f"from: put the file back, or remove {COMPLETE} to begin at the first step"
+            )
+        print(f"{self.path}: the result is complete but damaged: {reason}; it is made again", flush=True)
+
+    def _written(self, files: Iterable[Path]) -> dict[str, Entry]:
+        """Return what the mark vouches for: the files of the models' directories that we wrote, and `files`."""
+        written = {
+            f"{name}/{file}": entry
+            for name in RESULTS
+            for file, entry in (listed_files(self.path / name) or {}).items()
+        }
+        return written | {str(file.relative_to(self.path)): entry_of(file) for file in files}
+
     def _differences(self) -> str:
         """Name what the finished run had otherwise, as in ` (steps: 4 -> 8)`; nothing where that is not known."""
         saved = _marker(self.path).get("settings")
@@ -170,7 +206,11 @@ class RunDirectory:
 
 
 def is_complete(path: Path, fingerprint: str) -> bool:
-    """Whether the directory holds the whole result of a run with this fingerprint."""
+    """Whether the directory holds the whole result of a run with this fingerprint, undamaged."""
+    return _is_marked(path, fingerprint) and _damage(path) is None
+
+
+def _is_marked(path: Path, fingerprint: str) -> bool:
     return _marker(path).get("fingerprint") == fingerprint
 
 
@@ -178,6 +218,19 @@ def settings_of_result(path: Path) -> str | None:
     """Return the part of a finished run's fingerprint that stands for its settings; None where there is none."""
     found = _marker(path).get("fingerprint")
     return found.partition("-")[0] if isinstance(found, str) else None
+
+
+def _damage(path: Path) -> str | None:
+    """Say which file of a complete result is not as it was; None if all are."""
+    files = _marker(path).get("files", {})
+    try:
+        if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
+            raise Damaged(f"{COMPLETE} lists no files")
+        for name, entry in files.items():
+            check_file(path / name, entry, name)
+    except (OSError, Damaged) as reason:
+        return str(reason)
+    return None
 
 
 def _marker(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig, pipeline
 
 from rlhf.models.pretrained.loading import load_causal_lm, load_scalar_lm
-from rlhf.models.pretrained.setup import make_trainable, save_adapter_base, save_model
+from rlhf.models.pretrained.setup import make_trainable, name_base, save_adapter_base, save_model
 from rlhf.models.pretrained.tokenizer import eos_ids
 from rlhf.models.scalar import ScalarModel
 from rlhf.training.optimizer import MasterWeights
@@ -114,6 +114,7 @@ def test_an_adapter_on_an_adapter_names_the_merged_base(source, tiny_tokenizer, 
     with weights.in_full_precision():
         expected = _logits(second.model)
         save_adapter_base(second, tmp_path / "ppo" / "base_model")
+        name_base(second.adapter, str(tmp_path / "ppo" / "base_model"))
         save_model(second, tiny_tokenizer, tmp_path / "unfinished")
     (tmp_path / "unfinished").rename(tmp_path / "ppo" / "policy")
     theirs = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "ppo" / "policy")

@@ -49,7 +49,50 @@ def test_an_atomic_directory_leaves_the_older_one_when_its_block_fails(tmp_path:
     ):
         raise OSError(28, "No space left on device")
     assert numbered.names(tmp_path) == ["policy"]
-    assert numbered.names(tmp_path / "policy") == ["old"]
+    assert numbered.names(tmp_path / "policy") == ["old", "rlhf_files.json"]
+
+
+def _link(target: Path) -> None:
+    (target / "weights").unlink()
+    target.joinpath("rlhf_files.json").unlink()
+    target.rmdir()
+    target.symlink_to(target.parent.parent / "elsewhere")
+
+
+ADDED = {
+    "a file more": lambda target: (target / "notes.txt").write_text("mine"),
+    "a changed file": lambda target: (target / "weights").write_text("mine"),
+    "a folder that is a link": lambda target: (target / "linked").symlink_to(target.parent.parent / "elsewhere"),
+    "a link": _link,
+}
+
+
+@pytest.mark.parametrize("kind", ADDED)
+def test_an_atomic_directory_removes_nothing_that_it_did_not_write(
+    tmp_path: Path, numbered: ModuleType, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target, elsewhere = tmp_path / "run" / "policy", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "thesis.tex").write_text("mine")
+    with atomic_directory(target) as temporary:
+        (temporary / "weights").write_text("old")
+    ADDED[kind](target)
+    is_link, before = target.is_symlink(), numbered.names(target)
+    for number in (1, 2):  # the second one finds only what the first one wrote
+        with atomic_directory(target) as temporary:
+            (temporary / "weights").write_text(f"new {number}")
+    kept = target.with_name("policy.kept-1")
+    assert (target / "weights").read_text() == "new 2" and numbered.names(target.parent) == [target.name, kept.name]
+    assert f"what was there is kept as {kept}" in capsys.readouterr().out
+    assert numbered.names(kept) == before and kept.is_symlink() == is_link
+    assert (elsewhere / "thesis.tex").read_text() == "mine"
+
+
+def test_a_file_in_the_place_of_a_directory_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "policy").write_text("mine")
+    with atomic_directory(tmp_path / "policy") as temporary:
+        (temporary / "weights").touch()
+    assert (tmp_path / "policy.kept-1").read_text() == "mine"
 
 
 def test_directories_above_a_file_are_made(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints survive kills, a full disk and damage; only whole ones of the same run are loaded."""
 
 import os
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -86,6 +87,17 @@ def test_checkpoints_later_than_the_resumed_one_give_way(store: CheckpointStore,
     numbered.save(store, 15)
     assert numbered.names(store.directory) == ["step-000010", "step-000015"]
     assert numbered.value(store) == 15
+
+
+def test_what_a_killed_save_had_still_to_remove_is_removed_and_later_ones_stay(
+    store: CheckpointStore, numbered: ModuleType
+) -> None:
+    many = CheckpointStore(store.directory, keep=9)
+    for step in (1, 2, 3, 4):
+        numbered.save(many, step)
+    shutil.copytree(store.path_of(3), store.directory / "step-000003.old")
+    store.tidy(3)
+    assert numbered.names(store.directory) == ["step-000002", "step-000003", "step-000004"]
 
 
 def test_a_step_can_be_saved_again(store: CheckpointStore, numbered: ModuleType) -> None:
