@@ -41,6 +41,10 @@ class GuardStop(RlhfError):
     exit_status = 6
 
 
+class LostProcess(RlhfError):
+    """Another process of the run ended, did not come, or did not answer in time; its own message says why."""
+
+
 class Terminated(RlhfError):
     """SIGTERM was received and a checkpoint was saved."""
 

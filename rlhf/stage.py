@@ -37,7 +37,10 @@ from rlhf.training.telemetry.circumstances import write_circumstances
 from rlhf.training.telemetry.memory import peak_memory_bytes
 from rlhf.training.telemetry.profile import GIB, NO_PROFILE, Profile
 
-UNIMPORTANT = ("output_dir", "logging", "checkpoints", "expected_processes", "push_to_hub", "hub_private_repo")
+UNIMPORTANT = (
+    *("output_dir", "logging", "checkpoints", "expected_processes", "process_timeout"),
+    *("push_to_hub", "hub_private_repo"),
+)
 """Keys of a stage's config that do not change its result; `compile` does, like `precision`: it rounds differently."""
 
 
@@ -168,7 +171,10 @@ def joined(config: StageSettings, path: Path, fingerprint: str, *, profile: bool
     if config.push_to_hub is not None:
         check_hub()
     processes = Processes(
-        trackers=config.logging.trackers, expected=config.expected_processes, project_dir=str(path / "events")
+        trackers=config.logging.trackers,
+        expected=config.expected_processes,
+        project_dir=str(path / "events"),
+        timeout=config.process_timeout,
     )
     seed_everything(config.seed)
     directory = RunDirectory(

@@ -216,7 +216,13 @@ def environment() -> dict[str, str]:
     """The environment of a process that is to find this package: one thread, no network, no part of another run."""
     kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": path}
+    return {
+        **kept,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": path,
+        "RLHF_JOIN_SECONDS": str(SECONDS),
+    }
 
 
 @pytest.fixture(scope="session")

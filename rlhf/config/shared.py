@@ -209,8 +209,11 @@ class CheckpointSection(Section):
 
     every: Count | None = Field(None, description="steps between checkpoints; null saves none before the end")
     keep: Count = Field(2, description="number of newest checkpoints to keep")
-    resume: Literal["auto", "never"] = Field(
-        "auto", description="`auto` resumes from the newest intact checkpoint, `never` refuses a directory with a run"
+    resume: str = Field(
+        "auto",
+        min_length=1,
+        description="`auto` resumes from the newest intact checkpoint, `never` refuses a directory with a run, and the "
+        "path of a checkpoint (.../checkpoints/step-000020) resumes from it and from no other",
     )
 
 
@@ -234,6 +237,9 @@ class StageSettings(Section):
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random stream")
     expected_processes: Count | None = Field(
         None, description="refuse to start when the number of processes differs (accelerate may start fewer than asked)"
+    )
+    process_timeout: Positive = Field(
+        1800.0, description="seconds that a process waits for another before the run ends"
     )
     model: TuningSection = TuningSection()
     compile: Switch = Field(

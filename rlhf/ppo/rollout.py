@@ -89,9 +89,13 @@ class Collector:
 
     @torch.no_grad()
     def sample(self, starts: StartStates, generator: torch.Generator) -> Sampled:
-        """Sample a response to every start state."""
+        """Sample a response to every start state; all processes call this together.
+
+        Raises:
+            GuardStop: the logits are not finite, here or on another process.
+        """
         with self.phases("generation"):
-            responses = whole_responses(starts, self.respond(starts, generator))
+            responses = whole_responses(starts, self.processes.agreed(lambda: self.respond(starts, generator)))
         return Sampled(starts=starts, responses=responses, episodes=self.episodes(starts, responses))
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from rlhf.errors import CheckpointError, DataError, Terminated
+from rlhf.errors import CheckpointError, DataError, GuardStop, Terminated
 from rlhf.training.processes import Processes
 from rlhf.training.signals import StopFlag
 from rlhf.training.storage.checkpoint import JSON, Checkpoint, CheckpointStore
@@ -107,6 +107,8 @@ class Loop:
         self._observer: Observer | None = None
         self._last: dict[str, float] = {}  # metrics of this process's last step
         self._evaluated_at = 0
+        self._num_rows: int | None = None  # of the metrics, when the checkpoint was saved from which the run resumes
+        self._metrics_log: MetricsLog | None = None
         self._store = CheckpointStore(
             directory.checkpoints,
             keep=settings.checkpoints_kept,
@@ -114,13 +116,13 @@ class Loop:
         )
 
     def resume(self) -> int:
-        """Go back to the newest checkpoint that verifies, and return how many steps are done.
+        """Go back to the newest checkpoint that verifies, or to the named one; return how many steps are done.
 
         Raises:
-            CheckpointError: the checkpoint was written with another fingerprint, or there is none beside the result of
-                a shorter run.
+            CheckpointError: the checkpoint was written with another fingerprint or does not fit, the named one is
+                damaged, all are, or there is none beside the result of a shorter run.
         """
-        checkpoint = self._store.latest(on_skip=self.processes.say)
+        checkpoint = self._checkpoint()
         if checkpoint is None:
             self.directory.refuse_to_start_over()
             return 0
@@ -130,19 +132,40 @@ class Loop:
         if self.processes.is_main and checkpoint.path.parent == self.directory.checkpoints:
             self._store.tidy(checkpoint.step)
         self.steps.restore(checkpoint)
+        self._num_rows = checkpoint.rows
         return checkpoint.step
+
+    def _checkpoint(self) -> Checkpoint | None:
+        """Return the checkpoint to resume from; None if the run has none."""
+        if self.directory.resume not in ("auto", "never"):
+            return self._store.open(Path(self.directory.resume))
+        skipped: list[str] = []
+        checkpoint = self._store.latest(on_skip=skipped.append)
+        for line in skipped:
+            self.processes.say(line)
+        if checkpoint is None and skipped:
+            raise CheckpointError(
+                f"{self.directory.checkpoints}: no checkpoint is whole ({'; '.join(skipped)}); put one back, or remove "
+                "this directory to begin again at the first step"
+            )
+        return checkpoint
 
     def run(self, start: int, observer: Observer | None = None) -> None:
         """Do every step after the first `start`, and call `observer` after each.
 
         Raises:
-            Terminated: a signal came; a checkpoint was saved.
+            Terminated: a signal came, or the launcher is gone; a checkpoint was saved.
+            GuardStop: a guard stopped the run; it names the last good checkpoint.
             DataError: there was no data for the first step.
         """
         self._observer = observer
         self.directory.mark_unfinished()
         metrics_log = MetricsLog(self.directory.metrics, enabled=self.processes.is_main)
         metrics_log.cut_back(start)
+        if self._num_rows is not None:
+            for line in metrics_log.problems(start, self._num_rows, self.settings.log_every):
+                self.processes.say(f"warning: {line}")
+        self._metrics_log = metrics_log
         trackers = Trackers(
             self.processes.accelerator, self.directory.events, project="rlhf", config=self._config, first_step=start + 1
         )
@@ -156,10 +179,12 @@ class Loop:
                     except NothingLeft:
                         self._ended_early(index, metrics_log, trackers)
                         break
-                    if self.processes.any(stop.requested):
+                    if self.processes.any(stop.requested or self.processes.is_orphan):
                         self._stop(index + 1, stop)
                     if is_last:
                         break
+        except GuardStop as guard:
+            raise GuardStop(f"{guard}; {self._last_good()}") from guard
         finally:
             trackers.close()
 
@@ -230,7 +255,7 @@ class Loop:
         problem = None
         if self.processes.is_main:
             try:
-                self._store.save(done, tensors, state)
+                self._store.save(done, tensors, state, rows=self._rows_on_disk())
             except Exception as error:  # raised below, once the other processes know
                 problem = error
         if self.processes.any(problem is not None):
@@ -238,10 +263,25 @@ class Loop:
         if self._observer is not None:
             self._observer.saved(self._store.path_of(done))
 
+    def _last_good(self) -> str:
+        """Name the newest checkpoint that is whole."""
+        checkpoint = self._store.latest(on_skip=lambda line: None)
+        if checkpoint is None:
+            return "no checkpoint was saved (checkpoints.every)"
+        return f"the last good checkpoint is {checkpoint.path}"
+
+    def _rows_on_disk(self) -> int | None:
+        """Wait until all rows of the metrics are on the disk, and count them: a checkpoint stands for them too."""
+        if self._metrics_log is None:
+            return None
+        self._metrics_log.sync()
+        return self._metrics_log.num_rows
+
     def _stop(self, done: int, stop: StopFlag) -> None:
         if done < self.settings.num_steps:
             self._save(done)
-            stopped = Terminated(f"stopped by a signal after step {done}; run the same command again to go on")
+            cause = "the launcher is gone: stopped" if self.processes.is_orphan else "stopped by a signal"
+            stopped = Terminated(f"{cause} after step {done}; run the same command again to go on")
             if stop.requested:  # otherwise the signal reached only another process
                 stopped.exit_status = stop.exit_status
             raise stopped

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rlhf.errors import GuardStop
 from rlhf.training.processes import Processes
 from rlhf.training.schedule import learning_rate_factor
+from rlhf.training.storage.schema import TensorForm
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """AdamW's state of a parameter, under torch's names."""
@@ -168,23 +169,32 @@ class Optimizer:
         return {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the moments by `MOMENT.PARAMETER`."""
-        names = {id(master): name for name, master in self.weights.masters.items()}
+        """Return the moments by `MOMENT.PARAMETER`; before the first step all are 0."""
+        found: dict[str, Tensor] = {}
+        for name, form in self.forms().items():
+            moment, _, parameter = name.partition(".")
+            state = self._adam.state.get(self.weights.masters[parameter], {})
+            found[name] = state[moment] if moment in state else torch.zeros([each or 0 for each in form.shape])
+        return found
+
+    def forms(self) -> dict[str, TensorForm]:
+        """Return the shapes and types of `tensors`."""
         return {
-            f"{moment}.{names[id(master)]}": value
-            for master, state in self._adam.state.items()
-            for moment, value in state.items()
+            f"{moment}.{name}": TensorForm(() if moment == "step" else tuple(master.shape), torch.float32)
+            for name, master in self.weights.masters.items()
+            for moment in MOMENTS
         }
 
     def load(self, tensors: Mapping[str, Tensor], num_done: int) -> None:
         """Continue from saved moments after `num_done` updates."""
         self.num_done = num_done
         for name, master in self.weights.masters.items():
-            keys = {moment: f"{moment}.{name}" for moment in MOMENTS if f"{moment}.{name}" in tensors}
             self._adam.state[master] = {
                 # The fused kernel keeps `step` on the device of the weights, the plain one on the CPU.
-                moment: tensors[key].to(master.device if self._is_fused or moment != "step" else "cpu", copy=True)
-                for moment, key in keys.items()
+                moment: tensors[f"{moment}.{name}"].to(
+                    master.device if self._is_fused or moment != "step" else "cpu", copy=True
+                )
+                for moment in MOMENTS
             }
 
     def _factor(self, group: ParameterGroup) -> float:

@@ -2,8 +2,9 @@
 
 import atexit
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -12,10 +13,16 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from rlhf.errors import ConfigError
+from rlhf.training.agreement import failure_of, first_error, noticing_loss
 from rlhf.training.launch import check_launch
+from rlhf.training.rendezvous import joined, launcher_of
+
+T = TypeVar("T")
 
 FLAT_ELEMENTS = 2**25
 """Numbers summed in one call: 128 MiB of float32."""
+ANSWER_SECONDS = 1800.0
+"""How long a process waits for another: far above the longest that one works alone (a save, a reward)."""
 
 
 class Processes:
@@ -25,7 +32,12 @@ class Processes:
     """
 
     def __init__(
-        self, *, trackers: Sequence[str] = (), expected: int | None = None, project_dir: str | None = None
+        self,
+        *,
+        trackers: Sequence[str] = (),
+        expected: int | None = None,
+        project_dir: str | None = None,
+        timeout: float = ANSWER_SECONDS,
     ) -> None:
         """Join the other processes.
 
@@ -33,16 +45,26 @@ class Processes:
             trackers: names that accelerate knows.
             expected: number of processes that the user asked for.
             project_dir: where trackers write.
+            timeout: seconds that a process waits for another before it ends.
 
         Raises:
+            LostProcess: another process did not come within a minute.
             ConfigError: a different number of processes was started, the launcher asks for something that is not
                 supported, or a tracker is not installed.
         """
         check_launch(os.environ)
         if missing := sorted(set(trackers) - {str(name) for name in get_available_trackers()}):
             raise ConfigError(f"logging.trackers: {', '.join(missing)} not installed - install it, or leave it out")
-        self.accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(), log_with=list(trackers) or None, project_dir=project_dir
+        self._launcher = launcher_of(os.environ)
+        self.accelerator = joined(
+            lambda handlers: Accelerator(
+                cpu=not torch.cuda.is_available(),
+                log_with=list(trackers) or None,
+                project_dir=project_dir,
+                kwargs_handlers=handlers,
+            ),
+            os.environ,
+            timedelta(seconds=timeout),
         )
         atexit.register(_leave)  # so that the backend does not warn when the interpreter exits
         if expected is not None and expected != self.num:
@@ -76,7 +98,8 @@ class Processes:
         if self.num == 1:
             return [float(number) for number in numbers]
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
-        total = self.accelerator.reduce(torch.tensor(list(numbers), dtype=dtype, device=self.device), "sum")
+        with noticing_loss():
+            total = self.accelerator.reduce(torch.tensor(list(numbers), dtype=dtype, device=self.device), "sum")
         return [float(number) for number in total.tolist()]
 
     def any(self, condition: bool) -> bool:
@@ -88,17 +111,45 @@ class Processes:
         if self.num == 1:
             return
         for group in _groups(tensors):
-            flat = self.accelerator.reduce(torch.cat([tensor.reshape(-1) for tensor in group]), "sum")
+            with noticing_loss():
+                flat = self.accelerator.reduce(torch.cat([tensor.reshape(-1) for tensor in group]), "sum")
             for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
                 tensor.copy_(part.view_as(tensor))
 
     def gathered(self, items: list[Any]) -> list[Any]:
         """Return the items of all processes, in the order of the processes."""
-        return list(items) if self.num == 1 else gather_object(items)
+        if self.num == 1:
+            return list(items)
+        with noticing_loss():
+            return gather_object(items)  # type: ignore[no-any-return]
+
+    def agreed(self, call: Callable[[], T]) -> T:
+        """Call a function that may fail on one process alone; if it does, all processes raise the same error.
+
+        Every process calls this together, and the function must not communicate.
+        """
+        if self.num == 1:
+            return call()
+        own: Exception | None = None
+        result: T | None = None
+        try:
+            result = call()
+        except Exception as error:
+            own = error
+        failures = self.gathered([] if own is None else [failure_of(self.rank, own)])
+        if failures:
+            raise first_error(failures, self.rank, own)
+        return result  # type: ignore[return-value]
 
     def wait(self) -> None:
         """Wait until every process is here."""
-        self.accelerator.wait_for_everyone()
+        with noticing_loss():
+            self.accelerator.wait_for_everyone()
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether the launcher that started this process is gone."""
+        return self._launcher is not None and os.getppid() != self._launcher
 
     def say(self, line: str) -> None:
         """Print a line, once."""

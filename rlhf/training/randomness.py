@@ -11,6 +11,14 @@ from torch import Tensor
 
 from rlhf.errors import CheckpointError
 
+GLOBAL_GENERATORS = ("python", "numpy", "torch")
+"""The global generators of the CPU, as `global_rng_state` names them."""
+
+
+def gpu_generators() -> tuple[str, ...]:
+    """Return the names of the global generators of the GPU: none without one."""
+    return ("torch_cuda",) if torch.cuda.is_available() else ()
+
 
 def seed_everything(seed: int) -> None:
     """Seed the global generators of python, numpy and torch (CPU and GPU), which libraries draw from."""
@@ -68,14 +76,22 @@ def restore_global_rng_state(state: Mapping[str, Tensor]) -> None:
     """Put the global generators back into the states that `global_rng_state` returned.
 
     Raises:
-        CheckpointError: a state is missing, or it was saved with a GPU and there is none now, or vice versa.
+        CheckpointError: a state is missing or no state, or it was saved with a GPU and there is none now, or vice
+            versa.
     """
-    expected = {"python", "numpy", "torch"} | ({"torch_cuda"} if torch.cuda.is_available() else set())
+    expected = {*GLOBAL_GENERATORS, *gpu_generators()}
     if set(state) != expected:
         raise CheckpointError(
             f"the checkpoint holds the random generators {sorted(state)}, this machine has {sorted(expected)}; "
             "resume on the same kind of device"
         )
+    try:
+        _restore_all(state)
+    except (ValueError, TypeError, LookupError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"the saved state of a random generator does not fit: {error}") from error
+
+
+def _restore_all(state: Mapping[str, Tensor]) -> None:
     version, internal, gauss = json.loads(state["python"].numpy().tobytes())
     random.setstate((version, tuple(internal), gauss))
     numpy_state = json.loads(state["numpy"].numpy().tobytes())

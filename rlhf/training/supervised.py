@@ -12,6 +12,7 @@ from rlhf.training.optimizer import Optimizer
 from rlhf.training.processes import Processes
 from rlhf.training.randomness import generator
 from rlhf.training.storage.checkpoint import Checkpoint
+from rlhf.training.storage.schema import Schema, forms_of
 from rlhf.training.telemetry.profile import NO_PROFILE, Profile
 
 
@@ -101,9 +102,16 @@ class SupervisedSteps:
         return {"masters": masters, "optimizer": self.optimizer.tensors()}, {"num_updates": self.optimizer.num_done}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Set masters, moments and the number of updates."""
-        self.optimizer.weights.load(checkpoint.tensors("masters"))
-        self.optimizer.load(checkpoint.tensors("optimizer"), int(checkpoint.state["num_updates"]))
+        """Set masters, moments and the number of updates.
+
+        Raises:
+            CheckpointError: the checkpoint is not one of this model; nothing was set.
+        """
+        masters = forms_of(self.optimizer.weights.masters)
+        schema = Schema({"masters": masters, "optimizer": self.optimizer.forms()}, {"num_updates": int})
+        tensors, state = checkpoint.read(schema)
+        self.optimizer.weights.load(tensors["masters"])
+        self.optimizer.load(tensors["optimizer"], state["num_updates"])
 
 
 def switch_dropout(module: nn.Module, *, on: bool) -> None:

@@ -96,3 +96,46 @@ def test_the_launcher_says_who_prints(monkeypatch):
     assert is_main_by_launch()
     monkeypatch.setenv("RANK", "1")
     assert not is_main_by_launch()
+
+
+FAILING = """
+import json, sys, time
+from pathlib import Path
+from rlhf.errors import GuardStop, LostProcess
+from rlhf.training.processes import Processes
+
+processes = Processes(timeout=5)
+
+def fail():
+    if processes.rank == 1:
+        raise GuardStop("not finite here")
+    return 7
+
+try:
+    processes.agreed(fail)
+except GuardStop as error:
+    agreed = [error.exit_status, str(error)]
+seen = {"agreed": agreed, "no failure": processes.agreed(lambda: 7)}
+started = time.monotonic()
+if processes.rank == 0:
+    try:
+        processes.sums([1.0])
+    except LostProcess as error:
+        seen["lost"] = str(error)
+    seen["seconds"] = time.monotonic() - started
+    Path(sys.argv[1], "done").touch()
+while not Path(sys.argv[1], "done").exists():
+    time.sleep(0.1)
+Path(sys.argv[1], f"{processes.rank}.json").write_text(json.dumps(seen))
+"""
+
+
+def test_an_error_of_one_process_is_raised_by_both_and_one_that_does_not_answer_is_not_waited_for(
+    tmp_path, in_two_processes
+):
+    (tmp_path / "failing.py").write_text(FAILING)
+    in_two_processes([sys.executable, str(tmp_path / "failing.py"), str(tmp_path)])
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first["agreed"] == [6, "process 1: not finite here"] and second["agreed"] == [6, "not finite here"]
+    assert first["no failure"] == second["no failure"] == 7
+    assert "another process ended, or did not answer in time" in first["lost"] and 4 < first["seconds"] < 60

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rlhf.ppo.run.cost import step_cost
@@ -14,8 +15,16 @@ from rlhf.ppo.run.traces import Tracer
 from rlhf.ppo.starts.report import reset_metrics
 from rlhf.ppo.trainer import PPO, StepResult
 from rlhf.training.loop import NothingLeft
-from rlhf.training.randomness import generator_state, global_rng_state, restore, restore_global_rng_state
+from rlhf.training.randomness import (
+    GLOBAL_GENERATORS,
+    generator_state,
+    global_rng_state,
+    gpu_generators,
+    restore,
+    restore_global_rng_state,
+)
 from rlhf.training.storage.checkpoint import Checkpoint
+from rlhf.training.storage.schema import Form, Schema, TensorForm, forms_of
 from rlhf.training.telemetry.profile import NO_PROFILE, Profile
 
 SHOWN = ("objective/kl", "objective/scores", "policy/clipfrac_avg", "val/explained_variance")
@@ -99,22 +108,41 @@ class PPOSteps:
         return tensors, state if trainer.resets is None else {**state, "resets": trainer.resets.state()}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Restore what `saved` returned."""
+        """Restore what `saved` returned.
+
+        Raises:
+            CheckpointError: the checkpoint is not one of this run.
+        """
         trainer = self.trainer
-        trainer.optimizer.weights.load(checkpoint.tensors("masters"))
+        tensors, state = checkpoint.read(self._schema())
+        trainer.optimizer.weights.load(tensors["masters"])
         trainer.num_steps = checkpoint.step
-        trainer.optimizer.load(checkpoint.tensors("optimizer"), 0)  # each PPO step sets the count of updates
-        generators = checkpoint.tensors("generators")
+        trainer.optimizer.load(tensors["optimizer"], 0)  # each PPO step sets the count of updates
+        generators = tensors["generators"]
         restore(trainer.generators.epochs, generators.pop("epochs"))
         ending = f"_{trainer.processes.rank}"
         own = {name.removesuffix(ending): state for name, state in generators.items() if name.endswith(ending)}
         restore(trainer.generators.rollout, own.pop("rollout"))
         if trainer.resets is not None:
             restore(trainer.resets.generator, own.pop("resets"))
-            trainer.resets.load(checkpoint.state["resets"])
+            trainer.resets.load(state["resets"])
         restore_global_rng_state(own)
-        trainer.kl_control.coef = float(checkpoint.state["kl_coef"])
-        trainer.collector.scorer.load(checkpoint.state)
+        trainer.kl_control.coef = float(state["kl_coef"])
+        trainer.collector.scorer.load(state)
+
+    def _schema(self) -> Schema:
+        """Return what a checkpoint of this run holds."""
+        trainer = self.trainer
+        names = [*GLOBAL_GENERATORS, "rollout", *([] if trainer.resets is None else ["resets"])]
+        ranks = range(trainer.processes.num)
+        generators = [f"{name}_{rank}" for rank in ranks for name in [*names, *gpu_generators()]]
+        tensors = {
+            "masters": forms_of(trainer.optimizer.weights.masters),
+            "optimizer": trainer.optimizer.forms(),
+            "generators": dict.fromkeys([*generators, "epochs"], TensorForm((None,), torch.uint8)),
+        }
+        state: dict[str, Form] = {"kl_coef": float, **trainer.collector.scorer.form()}
+        return Schema(tensors, state if trainer.resets is None else {**state, "resets": trainer.resets.form()})
 
 
 def all_metrics(trainer: PPO, result: StepResult) -> dict[str, float]:

@@ -4,9 +4,13 @@ import math
 from collections.abc import Sequence
 
 from rlhf.training.processes import Processes
+from rlhf.training.storage.schema import Form
 
 EQUAL_SHARE = 1e-6
 """Scores whose standard deviation is below this share of their mean are equal up to float32 rounding."""
+
+FORM: dict[str, Form] = {"count": float, "mean": float, "squares": float}
+"""Of a saved state."""
 
 
 class RunningScale:

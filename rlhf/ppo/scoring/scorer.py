@@ -7,11 +7,12 @@ from typing import Any
 from rlhf.config.ppo import ScoreSection
 from rlhf.errors import RewardError
 from rlhf.ppo.scoring.components import Part, component_metrics, gate_is_open, reward_summary
-from rlhf.ppo.scoring.running_scale import RunningScale
+from rlhf.ppo.scoring.running_scale import FORM, RunningScale
 from rlhf.rewards.checks import checked_scores
 from rlhf.rewards.component import Answer, Component
 from rlhf.rewards.protocol import Episode, Reward
 from rlhf.training.processes import Processes
+from rlhf.training.storage.schema import Form
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +128,11 @@ class Scorer:
         """Return what a checkpoint holds."""
         scales = {part.name: part.running.state() for part in self._parts if part.options.normalise == "running"}
         return {"running_scale": self.running.state(), **({"reward_scales": scales} if scales else {})}
+
+    def form(self) -> dict[str, Form]:
+        """Return the form of `state`."""
+        scales: dict[str, Form] = {part.name: FORM for part in self._parts if part.options.normalise == "running"}
+        return {"running_scale": FORM, **({"reward_scales": scales} if scales else {})}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Restore a saved state."""

@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.data.records import Demonstration, Prompt
+from rlhf.errors import CheckpointError
 from rlhf.training.processes import Processes
+from rlhf.training.storage.schema import Form
+
+FORM: Form = [{"prompt": int, "response_ids": [int], "score": float}]
+"""Of a saved state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,5 +66,12 @@ class OwnBest:
         ]
 
     def load(self, state: Sequence[dict[str, Any]]) -> None:
-        """Restore a state saved by a run on the same prompts."""
+        """Restore a state saved by a run on the same prompts.
+
+        Raises:
+            CheckpointError: it names a prompt that this run does not have.
+        """
+        places = [each["prompt"] for each in state]
+        if bad := [place for place in places if not 0 <= place < len(self._prompts)]:
+            raise CheckpointError(f"own_best: names prompt {bad[0]}, but this run has {len(self._prompts)} prompts")
         self._best = {each["prompt"]: _Best(tuple(each["response_ids"]), each["score"]) for each in state}

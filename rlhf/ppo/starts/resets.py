@@ -13,8 +13,9 @@ import torch
 from rlhf.data.records import Demonstration, Prompt
 from rlhf.ppo.starts.cut_laws import CutLaw
 from rlhf.ppo.starts.demonstrations import Ends
-from rlhf.ppo.starts.own_best import OwnBest
+from rlhf.ppo.starts.own_best import FORM, OwnBest
 from rlhf.training.processes import Processes
+from rlhf.training.storage.schema import Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,10 @@ class Resets:
         """Return what a checkpoint holds; the generator is saved with the others."""
         own_best = self.demonstrations.state() if isinstance(self.demonstrations, OwnBest) else []
         return {"num_done": self._num_done, "own_best": own_best}
+
+    def form(self) -> Form:
+        """Return the form of `state`."""
+        return {"num_done": int, "own_best": FORM}
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore a saved state."""

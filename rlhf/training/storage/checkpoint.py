@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rlhf.errors import CheckpointError
@@ -23,10 +23,12 @@ from rlhf.training.storage.atomic import (
     remove,
     write_atomic,
 )
+from rlhf.training.storage.files import write_tensors, write_text
 from rlhf.training.storage.fingerprint import lengthened
 from rlhf.training.storage.leftovers import unfinished_checkpoints
 from rlhf.training.storage.listing import Damaged
 from rlhf.training.storage.manifest import JSON, MANIFEST, build_manifest, verify
+from rlhf.training.storage.schema import Schema, check_form, check_names, check_tensors
 
 __all__ = ["JSON", "Checkpoint", "CheckpointStore", "atomic_directory", "write_atomic"]
 
@@ -48,6 +50,8 @@ class Checkpoint:
     path: Path
     longer: str | None = None
     """How much longer this run is than the one that wrote it, as in `steps: 4 -> 8`."""
+    rows: int | None = None
+    """Rows that metrics.jsonl had; None if that is not known."""
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Load one group of tensors, on the CPU.
@@ -69,9 +73,23 @@ class Checkpoint:
         """The JSON state that was saved with the tensors."""
         try:
             state: dict[str, Any] = json.loads((self.path / STATE).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.path / STATE}: cannot be read: {error}") from error
         return state
+
+    def read(self, schema: Schema) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Load all tensors, by group and name, and the state, if they are what a run expects.
+
+        Raises:
+            CheckpointError: something is missing, is more than expected, or has another shape or type.
+        """
+        groups = {file.stem: file for file in self.path.glob("*.safetensors")}
+        check_names(str(self.path), groups, schema.tensors)
+        tensors = {group: self.tensors(group) for group in groups}
+        for group, expected in schema.tensors.items():
+            check_tensors(str(groups[group]), tensors[group], expected)
+        check_form(str(self.path / STATE), self.state, schema.state)
+        return tensors, self.state
 
 
 class CheckpointStore:
@@ -95,7 +113,14 @@ class CheckpointStore:
         self.keep = keep
         self.fingerprint: dict[str, Any] = json.loads(json.dumps(dict(fingerprint or {}), allow_nan=False))
 
-    def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, JSON]) -> Path:
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, JSON],
+        *,
+        rows: int | None = None,
+    ) -> Path:
         """Write a checkpoint, then remove older ones beyond `keep`, later ones, and damaged ones.
 
         Later ones date from before the run was resumed from an earlier step.
@@ -104,6 +129,7 @@ class CheckpointStore:
             step: names the checkpoint; one of the same step is replaced.
             tensors: groups of named tensors, each written as NAME.safetensors.
             state: anything else, as JSON.
+            rows: that metrics.jsonl has.
 
         Returns:
             The directory of the checkpoint.
@@ -124,9 +150,9 @@ class CheckpointStore:
             self._check_free_space(target, needed)
             temporary.mkdir()
             for name, group in tensors.items():
-                _write_tensors(temporary / f"{name}.safetensors", group)
-            _write_text(temporary / STATE, text)
-            _write_text(temporary / MANIFEST, build_manifest(temporary, step, self.fingerprint))
+                write_tensors(temporary / f"{name}.safetensors", group)
+            write_text(temporary / STATE, text)
+            write_text(temporary / MANIFEST, build_manifest(temporary, step, self.fingerprint, rows))
             fsync(temporary)
             publish(temporary, target, target.with_name(target.name + REPLACED))
             self._prune(step)
@@ -158,7 +184,7 @@ class CheckpointStore:
             except Damaged as reason:
                 on_skip(f"checkpoint {path} skipped: {reason}")
                 continue
-            return Checkpoint(step, path, self._check_fingerprint(path, manifest))
+            return Checkpoint(step, path, self._check_fingerprint(path, manifest), manifest["rows"])
         return None
 
     def open(self, path: Path) -> Checkpoint:
@@ -176,7 +202,7 @@ class CheckpointStore:
             raise CheckpointError(
                 f"{path}: damaged checkpoint: {reason}; name another one or use resume=auto"
             ) from None
-        return Checkpoint(int(name[1]), path, self._check_fingerprint(path, manifest))
+        return Checkpoint(int(name[1]), path, self._check_fingerprint(path, manifest), manifest["rows"])
 
     def _candidates(self) -> Iterator[tuple[int, Path]]:
         """Yield (step, path), newest first; one that is being replaced comes after its replacement."""
@@ -240,29 +266,6 @@ def _is_whole(path: Path, step: int) -> bool:
     except Damaged:
         return False
     return True
-
-
-def _write_tensors(path: Path, group: Mapping[str, Tensor]) -> None:
-    save_file(_without_shared_memory(group), path)
-    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors makes it 0600; follow the umask as other files do
-    fsync(path)
-
-
-def _without_shared_memory(group: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous CPU tensors, no two of which share memory, as safetensors demands."""
-    seen: set[int] = set()
-    separate = {}
-    for name, tensor in group.items():
-        tensor = tensor.detach().cpu().contiguous()
-        storage = tensor.untyped_storage().data_ptr()
-        separate[name] = tensor.clone() if storage in seen else tensor
-        seen.add(storage)
-    return separate
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-    fsync(path)
 
 
 def _num_bytes(tensors: Mapping[str, Mapping[str, Tensor]]) -> int:

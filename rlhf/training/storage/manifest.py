@@ -14,17 +14,18 @@ from rlhf.training.storage.listing import Damaged, check_file, entry_of
 JSON: TypeAlias = Union[bool, int, float, str, Sequence["JSON"], Mapping[str, "JSON"], None]  # noqa: UP007 - names itself
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_MANIFEST_BYTES = 1 << 20
 """Far above what a checkpoint needs; a larger file is not one of ours and is not parsed."""
 
 
-def build_manifest(directory: Path, step: int, fingerprint: Mapping[str, JSON]) -> str:
+def build_manifest(directory: Path, step: int, fingerprint: Mapping[str, JSON], rows: int | None) -> str:
     """Describe every file of `directory` as JSON text that includes its own sha256."""
     files = {path.name: entry_of(path) for path in sorted(directory.iterdir())}
     content = {
         "format_version": FORMAT_VERSION,
         "step": step,
+        "rows": rows,
         "files": files,
         "fingerprint": dict(fingerprint),
         "versions": _versions(),
@@ -94,6 +95,8 @@ def _check_content(content: Mapping[str, Any]) -> None:
         raise Damaged(f"{MANIFEST} lists no files")
     if not isinstance(content.get("fingerprint"), dict) or type(content.get("step")) is not int:
         raise Damaged(f"{MANIFEST} lacks the step or the fingerprint")
+    if not isinstance(content.get("rows"), int | None):
+        raise Damaged(f"{MANIFEST} has no number of rows")
     for name in files:
         if "/" in name or "\\" in name or "\0" in name or name in ("", ".", "..", MANIFEST):
             raise Damaged(f"{MANIFEST} names {name!r}, which is not a plain file name")

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from rlhf.errors import CheckpointError
 from rlhf.training.storage.atomic import make_directory, write_atomic
@@ -34,7 +34,7 @@ class RunDirectory:
         *,
         fingerprint: str,
         settings: Mapping[str, JSON] = MappingProxyType({}),
-        resume: Literal["auto", "never"] = "auto",
+        resume: str = "auto",
         is_main: bool = True,
     ) -> None:
         """Describe the directory; nothing is touched before `__enter__`.
@@ -43,7 +43,7 @@ class RunDirectory:
             path: created if missing.
             fingerprint: what must not change for the result to count as complete, such as the config's hash.
             settings: what the fingerprint covers, by names that a user knows: a refusal says which of them differ.
-            resume: "auto" continues a run that exists, "never" refuses it.
+            resume: "auto" continues a run that exists, "never" refuses it; or the checkpoint to continue from.
             is_main: False on all processes but one: then nothing is checked, locked or written.
         """
         self.path = path

@@ -3,19 +3,23 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, SupportsFloat, TextIO
 
 from rlhf.errors import CheckpointError
-from rlhf.training.storage.atomic import write_atomic
+from rlhf.training.storage.atomic import fsync, make_directory, write_atomic
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 NOT_FINITE = "not_finite"
 """Key of a row for the metrics that are null because they were NaN or infinite, with their values."""
+
+SHOWN = 8
+"""Ranges of steps that a warning lists."""
 
 
 class MetricsLog:
@@ -30,6 +34,9 @@ class MetricsLog:
         """
         self.path = path
         self.enabled = enabled
+        self.num_rows = 0
+        self._steps: list[int] = []  # of the rows when the file was last read
+        self._repeated: list[int] = []  # steps that had several rows
         self._file: TextIO | None = None
         if enabled:
             self._rewrite(last_step=None)
@@ -55,6 +62,39 @@ class MetricsLog:
             self._file.flush()
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be written: {error}") from error
+        self.num_rows += 1
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk.
+
+        Raises:
+            CheckpointError: the disk is full or cannot be written.
+        """
+        if self._file is None:
+            return
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written: {error}") from error
+
+    def problems(self, step: int, num_rows: int, every: int) -> list[str]:
+        """Say what the file lacks, or had twice when it was opened.
+
+        Args:
+            step: up to which its rows were kept.
+            num_rows: that it had at that step.
+            every: steps between its rows.
+        """
+        if not self.enabled:
+            return []
+        told = [f"{self.path}: steps {_ranges(self._repeated)} had several rows; the last of each is kept"]
+        lines = told if self._repeated else []
+        if len(self._steps) != num_rows:
+            missing = sorted({*range(every, step + 1, every)} - {*self._steps})
+            named = f"; steps {_ranges(missing)} have none" if missing else ""
+            lines.append(f"{self.path}: {len(self._steps)} rows up to step {step}, there were {num_rows}{named}")
+        return lines
 
     def cut_back(self, step: int) -> None:
         """Drop the rows of later steps, which a resumed run will write again."""
@@ -90,20 +130,27 @@ class MetricsLog:
     def _rewrite(self, last_step: int | None) -> None:
         self.close()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            old = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
-            rows = [(row["step"], line) for row, line in _parse(self.path, old)]
-            new = "".join(line + "\n" for step, line in rows if last_step is None or step <= last_step)
-            if new != old:
+            make_directory(self.path.parent)
+            is_new = not self.path.exists()
+            old = b"" if is_new else self.path.read_bytes()
+            found = [(row["step"], line) for row, line in _parse(self.path, old)]
+            rows = {step: line for step, line in found if last_step is None or step <= last_step}
+            self._steps, self.num_rows = sorted(rows), len(rows)
+            counts = Counter(step for step, _ in found)
+            self._repeated = sorted({*self._repeated, *(step for step, count in counts.items() if count > 1)})
+            new = "".join(rows[step] + "\n" for step in self._steps)
+            if new.encode() != old:
                 write_atomic(self.path, new)
             self._file = self.path.open("a", encoding="utf-8")
+            if is_new:
+                fsync(self.path.parent)
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be written: {error}") from error
 
 
 def saved_metrics(path: Path) -> list[dict[str, float]]:
     """Return the rows of a finished run's file as `train` returned them."""
-    rows = [row for row, _ in _parse(path, path.read_text(encoding="utf-8"))] if path.is_file() else []
+    rows = [row for row, _ in _parse(path, path.read_bytes())] if path.is_file() else []
     infinite = [{name: float(value) for name, value in row.pop(NOT_FINITE, {}).items()} for row in rows]
     return [{**row, **more, "step": float(row["step"])} for row, more in zip(rows, infinite, strict=True)]
 
@@ -172,14 +219,15 @@ def _row(step: int, metrics: Mapping[str, SupportsFloat | str | None]) -> dict[s
     return {**row, NOT_FINITE: not_finite} if not_finite else row
 
 
-def _parse(path: Path, text: str) -> list[tuple[dict[str, Any], str]]:
+def _parse(path: Path, content: bytes) -> list[tuple[dict[str, Any], str]]:
     """Return the rows with their lines, without an incomplete last line."""
     rows = []
-    lines = text.split("\n")
-    if lines[-1] == "":
+    lines = content.split(b"\n")
+    if lines[-1] == b"":
         lines.pop()
-    for number, line in enumerate(lines, start=1):
+    for number, data in enumerate(lines, start=1):
         try:
+            line = data.decode()
             row = json.loads(line)
             if not isinstance(row, dict) or not isinstance(row.get("step"), int):
                 raise ValueError("no step")
@@ -189,6 +237,18 @@ def _parse(path: Path, text: str) -> list[tuple[dict[str, Any], str]]:
             raise CheckpointError(f"{path}:{number}: not a row of metrics ({error}); repair or move the file") from None
         rows.append((row, line))
     return rows
+
+
+def _ranges(steps: Sequence[int]) -> str:
+    """Write steps as `3, 5 to 7`, the first few of them."""
+    runs: list[list[int]] = []
+    for step in steps:
+        if runs and step == runs[-1][-1] + 1:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    shown = [f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:SHOWN]]
+    return ", ".join(shown) + (" ..." if len(runs) > SHOWN else "")
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, int | float | str | bool]:

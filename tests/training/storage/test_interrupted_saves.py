@@ -13,6 +13,7 @@ import torch
 
 from rlhf.errors import CheckpointError
 from rlhf.training.storage import checkpoint as checkpoint_module
+from rlhf.training.storage import files
 from rlhf.training.storage.checkpoint import CheckpointStore
 
 
@@ -36,7 +37,7 @@ def _run_and_kill_at(action: Callable[[], object], boundary: int) -> bool:
 
         for name in ("mkdir", "fsync", "replace", "unlink", "rmdir"):
             setattr(os, name, killing(getattr(os, name)))
-        checkpoint_module.save_file = killing(checkpoint_module.save_file)
+        files.save_file = killing(files.save_file)
         try:
             action()
             os._exit(0)

@@ -82,7 +82,7 @@ DAMAGES = {
     "odd entry": (lambda path: _rewrite_manifest(path, lambda m: m["files"].update(a=1)), "lists no files"),
     "no step": (lambda path: _rewrite_manifest(path, lambda m: m.pop("step")), "lacks the step or the fingerprint"),
     "other step": (lambda path: _rewrite_manifest(path, lambda m: m.update(step=7)), "manifest.json is of step 7"),
-    "other format": (_edit_manifest('"format_version": 1', '"format_version": 99'), "has format version 99"),
+    "other format": (_edit_manifest('"format_version": 2', '"format_version": 99'), "has format version 99"),
 }
 
 
