@@ -83,7 +83,8 @@ def test_a_run_whose_launcher_is_killed_saves_and_stops_at_a_step_boundary(
 ) -> None:
     run = tmp_path / "sft"
     arguments = ["-m", "rlhf", *command(run, "steps=3000", "checkpoints.every=null")]
-    launch = "import subprocess, sys; print(subprocess.Popen([sys.executable, *sys.argv[1:]]).pid, flush=True); input()"
+    launch = "import subprocess as s, sys, time; print(s.Popen([sys.executable, *sys.argv[1:]]).pid, flush=True)"
+    launch += "; time.sleep(600)"
     launcher = start(["-c", launch, *arguments], TORCHELASTIC_RUN_ID="none")
     assert launcher.stdout is not None and launcher.stderr is not None
     worker = int(launcher.stdout.readline())
