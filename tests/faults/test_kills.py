@@ -1,11 +1,11 @@
 """A run that is killed while it saves ends, started again, with the same files as one that was not."""
 
+import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -14,36 +14,42 @@ OTHERWISE = {"metrics.jsonl", "run.lock", "config.yaml"}
 
 
 @pytest.fixture
-def at_renames(root: Path, environment: dict[str, str]) -> Callable[[Path, Path, list[str]], int]:
-    """A function that kills copies of a run at every rename and starts them again; see `kill_at_renames.py`."""
+def kept_before_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[Path]]:
+    """`kept_before_renames(run)` copies the run from now on before each rename in it: what a kill there leaves."""
+    kept: list[Path] = []
+    replace = os.replace
 
-    def kill(finished: Path, where: Path, arguments: list[str]) -> int:
-        script = [sys.executable, str(Path(__file__).with_name("kill_at_renames.py"))]
-        done = subprocess.run(
-            [*script, str(finished), str(where), *arguments],
-            capture_output=True, text=True, cwd=root, env=environment, timeout=250,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return int(done.stdout.splitlines()[-1])
+    def watch(run: Path) -> list[Path]:
+        def copying(source: Any, target: Any) -> None:
+            if Path(target).is_relative_to(run):
+                kept.append(Path(shutil.copytree(run, tmp_path / f"killed-{len(kept)}", symlinks=True)))
+            replace(source, target)
 
-    return kill
+        monkeypatch.setattr(os, "replace", copying)
+        return kept
+
+    return watch
 
 
 def test_killed_before_any_rename_and_started_again_a_run_leaves_the_same_files(
-    tmp_path: Path,
+    run: Path,
     finished_sft: Path,
-    command: Callable[..., list[str]],
-    at_renames: Callable[[Path, Path, list[str]], int],
+    sft: Callable[..., Any],
+    kept_before_renames: Callable[[Path], list[Path]],
+    monkeypatch: pytest.MonkeyPatch,
     on_disk: ModuleType,
 ) -> None:
-    unfinished = Path(shutil.copytree(finished_sft, tmp_path / "unfinished"))
-    (unfinished / "complete.json").unlink()
-    shutil.rmtree(unfinished / "checkpoints" / "step-000004")  # it resumes from step 2, and replaces the policy
-    num = at_renames(unfinished, tmp_path / "killed", command(Path("{run}")))
-    assert num >= 6  # config, metrics, a checkpoint, the old policy, the new one, the mark
+    (run / "complete.json").unlink()
+    shutil.rmtree(run / "checkpoints" / "step-000004")  # it resumes from step 2, and replaces the policy
+    kept = kept_before_renames(run)
+    assert sft(run).status == 0
+    monkeypatch.undo()
+    assert len(kept) >= 6  # config, metrics, a checkpoint, the old policy, the new one, the mark
     whole = on_disk.contents(finished_sft)
-    for boundary in range(num + 1):
-        found = on_disk.contents(tmp_path / "killed" / str(boundary))
-        assert found.keys() == whole.keys(), boundary
+    for killed in [*kept, run]:
+        ended = sft(killed)
+        assert ended.status == 0, ended.err
+        found = on_disk.contents(killed)
+        assert found.keys() == whole.keys(), killed
         assert {name for name in whole if found[name] != whole[name]} <= OTHERWISE
-        assert on_disk.timeless(tmp_path / "killed" / str(boundary)) == on_disk.timeless(finished_sft)
+        assert on_disk.timeless(killed) == on_disk.timeless(finished_sft)
