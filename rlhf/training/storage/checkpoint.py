@@ -176,7 +176,8 @@ class CheckpointStore:
             on_skip: called with one line for each damaged checkpoint that is skipped.
 
         Raises:
-            CheckpointError: the newest one that verifies was written by a run with another fingerprint.
+            CheckpointError: the newest one that verifies was written by a run with another fingerprint, or it was
+                written in another format.
         """
         for step, path in self._candidates():
             try:
@@ -191,7 +192,7 @@ class CheckpointStore:
         """Return the checkpoint at `path`, and no other.
 
         Raises:
-            CheckpointError: it is damaged, or was written by a run with another fingerprint.
+            CheckpointError: it is damaged, or was written by a run with another fingerprint or in another format.
         """
         name = _NAME.fullmatch(path.name)
         if name is None:

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeAlias, Union
 
+from rlhf.errors import CheckpointError
 from rlhf.training.storage.listing import Damaged, check_file, entry_of
 
 JSON: TypeAlias = Union[bool, int, float, str, Sequence["JSON"], Mapping[str, "JSON"], None]  # noqa: UP007 - names itself
@@ -45,6 +46,7 @@ def verify(directory: Path, step: int) -> dict[str, Any]:
 
     Raises:
         Damaged: with the reason, in a few words.
+        CheckpointError: another version of rlhf wrote it, in another format.
     """
     try:
         if not stat.S_ISDIR(directory.lstat().st_mode):
@@ -80,12 +82,24 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise Damaged(f"{MANIFEST} is not a JSON object")
     content = {key: value for key, value in manifest.items() if key != "sha256"}
-    if content.get("format_version") != FORMAT_VERSION:
-        raise Damaged(f"{MANIFEST} has format version {content.get('format_version')!r}, this is {FORMAT_VERSION}")
+    is_as_written = manifest.get("sha256") == _content_sha256(content)
+    _check_format(directory, content.get("format_version"), is_as_written)
     _check_content(content)
-    if manifest.get("sha256") != _content_sha256(content):
+    if not is_as_written:
         raise Damaged(f"{MANIFEST} was changed: its sha256 differs")
     return manifest
+
+
+def _check_format(directory: Path, version: object, is_as_written: bool) -> None:
+    """Refuse a whole checkpoint of another format: to skip it for an older one would lose steps in silence."""
+    if version == FORMAT_VERSION:
+        return
+    if not is_as_written:
+        raise Damaged(f"{MANIFEST} has format version {version!r}, this is {FORMAT_VERSION}")
+    raise CheckpointError(
+        f"{directory}: a checkpoint of format {version}, this rlhf reads format {FORMAT_VERSION}; go on with "
+        f"the version that wrote it ({MANIFEST} names it), or begin again in another output_dir"
+    )
 
 
 def _check_content(content: Mapping[str, Any]) -> None:

@@ -105,6 +105,21 @@ def test_a_damaged_checkpoint_is_skipped_with_the_reason_and_refused_by_name(
     assert str(refused.value).split("damaged checkpoint: ")[1].startswith(skipped[0].split("skipped: ")[1])
 
 
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_whole_checkpoint_of_another_format_is_refused_and_not_skipped_for_an_older_one(
+    version: int, store: CheckpointStore, numbered: ModuleType
+) -> None:
+    numbered.save(store, 1)
+    path = numbered.save(store, 2)
+    _rewrite_manifest(path, lambda manifest: manifest.update(format_version=version))
+    for call in (lambda: store.latest(pytest.fail), lambda: store.open(path)):
+        with pytest.raises(
+            CheckpointError, match=f"a checkpoint of format {version}, .* reads format 2; go on"
+        ) as refused:
+            call()
+        assert str(path) in str(refused.value)
+
+
 def test_every_flipped_byte_of_a_manifest_is_found_or_means_the_same(
     store: CheckpointStore, numbered: ModuleType
 ) -> None:
