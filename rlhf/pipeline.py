@@ -16,7 +16,7 @@ from rlhf.evaluation.respond import load_policy, respond
 from rlhf.fetch import resolve
 from rlhf.forecast import Forecast, forecast_of
 from rlhf.ppo import train_ppo
-from rlhf.printable import printable
+from rlhf.printable import one_line, printable
 from rlhf.report import write_report
 from rlhf.reward_model import train_reward_model
 from rlhf.sft import train_sft
@@ -104,11 +104,7 @@ def _show_words(config: RunConfig, moment: str, path: str) -> None:
     _say(f"the policy {moment}:")
     for prompt, response in zip(prompts, responses, strict=True):
         asked = str(policy.tokenizer.decode(list(prompt.ids), skip_special_tokens=True))
-        _say(f"  {_one_line(asked)} ... {_one_line(response.text)}")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(printable(text).split())
+        _say(f"  {one_line(asked)} ... {one_line(response.text)}")
 
 
 def _write_report(directory: Path) -> None:
