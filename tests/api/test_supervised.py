@@ -46,6 +46,8 @@ def test_stage_and_trainer_leave_the_same_bytes(
     assert rows[1] == [{**row, "step": int(row["step"])} for row in history] and "eval/loss" in history[1]
     made.save(tmp_path / "again")
     again = contents(tmp_path / "again")
+    for files in (again, ours):  # each lists its own files, and only `save` writes training.json
+        assert json.loads(files.pop("rlhf_files.json"))["files"].keys() == files.keys()
     assert json.loads(again.pop("training.json"))["steps"] == 4
     assert again == ours
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-OTHERWISE = {"metrics.jsonl", "run.lock", "config.yaml"}
+OTHERWISE = {"metrics.jsonl", "run.lock", "config.yaml", "circumstances.json"}
 """Files with times, the process and the directory in them."""
 
 
