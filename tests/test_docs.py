@@ -38,9 +38,9 @@ def test_every_file_that_the_walk_names_exists(root: Path) -> None:
     assert files and all((root / path).is_file() for path in files)
 
 
-def test_every_figure_that_the_walk_shows_exists(root: Path) -> None:
-    text = (root / "docs/policy-gradients.md").read_text(encoding="utf-8")
-    shown = re.findall(r"!\[[^]]*\]\((figures/[\w.]+)\)", text)
+def test_every_figure_that_a_page_shows_exists_and_each_is_shown(root: Path) -> None:
+    texts = [(root / page).read_text(encoding="utf-8") for page in ("docs/policy-gradients.md", "README.md")]
+    shown = re.findall(r"!\[[^]]*\]\((?:docs/)?(figures/[\w.]+)\)", "\n".join(texts))
     committed = {f"figures/{path.name}" for path in (root / "docs/figures").iterdir()}
     assert shown and set(shown) == committed
 
