@@ -27,6 +27,9 @@ FUNCTIONS = ("advantages", "groups", "losses", "kl", "logprobs", "masking")
 """Modules of `rlhf.functional`, in the order of the page."""
 _LINK = re.compile(r"(?<!!)\[([^]]*)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 
+_IMAGE = re.compile(r"(!\[[^]]*\])\(docs/([^)\s]+)\)")
+"""An image of a page beside docs/: on the site it lies where the pages of docs/ do."""
+
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages."""
@@ -40,7 +43,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     """Lead the links of a page to pages."""
     source = PurePosixPath(PAGES.get(page.file.src_uri, f"docs/{page.file.src_uri}"))
-    return _LINK.sub(lambda link: _led(link, source), markdown)
+    return _LINK.sub(lambda link: _led(link, source), _IMAGE.sub(r"\1(\2)", markdown))
 
 
 def _led(link: re.Match[str], source: PurePosixPath) -> str:
