@@ -5,15 +5,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from rlhf.config import RunConfig
 from rlhf.config.run import STAGES
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import RlhfError
 from rlhf.evaluation import evaluate
-from rlhf.evaluation.respond import load_policy, respond
-from rlhf.fetch import resolve
+from rlhf.evaluation.respond import load_policy_here, respond
 from rlhf.forecast import Forecast, forecast_of
 from rlhf.ppo import train_ppo
 from rlhf.printable import one_line, printable
@@ -21,9 +18,9 @@ from rlhf.report import write_report
 from rlhf.reward_model import train_reward_model
 from rlhf.sft import train_sft
 from rlhf.stage import load_rows
-from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import is_main_by_launch
 from rlhf.training.randomness import generator
+from rlhf.training.storage.run_directory import COMPLETE
 from rlhf.training.telemetry.memory import peak_memory_bytes
 
 _FUNCTIONS: dict[str, Callable[..., Path]] = {
@@ -62,7 +59,7 @@ def run(config: RunConfig, *, profile: bool = False) -> Path:
         if section is None:
             continue
         _say(f"== {name}{forecast.before(name)}")
-        is_new = name in _POLICIES and not (Path(section.output_dir) / "complete.json").exists()
+        is_new = name in _POLICIES and not (Path(section.output_dir) / COMPLETE).exists()
         if is_new and name == "sft" and not (section.model.random_init or section.model.trust_remote_code):
             _show_words(config, "before training", section.model.path)
         started = time.perf_counter()
@@ -96,8 +93,7 @@ def _show_words(config: RunConfig, moment: str, path: str) -> None:
     section = config.evaluate
     if section is None or not is_main_by_launch():
         return
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    policy = load_policy(resolve(path), compute_dtype(section.precision, device), device, section.chat)
+    policy = load_policy_here(path, section.precision, section.chat)
     few = section.prompts.model_copy(update={"limit": NUM_SHOWN})
     prompts = prepare_prompts(load_rows(few), policy.tokenizer, **few.fitting).items
     responses = respond(policy, prompts, section.decoding, generator(section.seed, "words"))

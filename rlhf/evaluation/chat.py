@@ -3,16 +3,12 @@
 import sys
 from collections.abc import Callable, Iterable
 
-import torch
-
 from rlhf.config import GenerateConfig
 from rlhf.data.records import Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
-from rlhf.evaluation.respond import Policy, load_policy, respond
-from rlhf.fetch import resolve
+from rlhf.evaluation.respond import Policy, load_policy_here, respond
 from rlhf.printable import printable
-from rlhf.training.precision import compute_dtype
 from rlhf.training.randomness import generator
 
 NO_LIMIT = 10**9
@@ -30,8 +26,7 @@ def chat(config: GenerateConfig) -> None:
     """
     if config.prompts is not None or config.output is not None or config.samples_per_prompt != 1:
         raise ConfigError("chat: prompts, output and samples_per_prompt have no effect here - use rlhf generate")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    policy = load_policy(resolve(config.model), compute_dtype(config.precision, device), device, config.chat)
+    policy = load_policy_here(config.model, config.precision, config.chat)
     print(f"{config.model}: {COMMANDS}", file=sys.stderr, flush=True)
     converse(policy, config, sys.stdin, lambda text: print(printable(text), flush=True))
 

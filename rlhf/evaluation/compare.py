@@ -11,7 +11,7 @@ from rlhf.evaluation.bootstrap import Interval, mean_difference_interval, mean_i
 from rlhf.evaluation.readers import PolicyGenerations
 from rlhf.evaluation.table import Cell, markdown_table, text_table
 from rlhf.evaluation.text_metrics import distinct_n, repeated_bigram_share
-from rlhf.printable import printable
+from rlhf.printable import one_line
 
 Floats = NDArray[np.float64]
 
@@ -133,7 +133,10 @@ class Comparison:
         """Return the samples for a terminal: each prompt, and below it what everybody wrote."""
         blocks = [
             "\n".join(
-                [f"{_line(sample.prompt)} ...", *(f"  {name}: {_line(text)}" for name, text in sample.texts.items())]
+                [
+                    f"{one_line(sample.prompt)} ...",
+                    *(f"  {name}: {one_line(text)}" for name, text in sample.texts.items()),
+                ]
             )
             for sample in self.samples
         ]
@@ -243,10 +246,6 @@ def _judges_of(policy: PolicyGenerations) -> list[bool]:
 def _median(perplexity: Floats | None) -> float | None:
     """Return the median of those that are defined, None where none is."""
     return None if perplexity is None or np.isnan(perplexity).all() else float(np.nanmedian(perplexity))
-
-
-def _line(text: str) -> str:
-    return " ".join(printable(text).split())
 
 
 def _mean(scores: Floats | None, seed: int) -> Interval | None:

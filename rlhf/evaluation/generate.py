@@ -5,18 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rlhf.config import GenerateConfig
 from rlhf.config.evaluate import NO_LIMIT, DecodingSection
 from rlhf.data.records import Prepared, Prompt, Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import DataError
 from rlhf.evaluation.output import json_lines, response_rows
-from rlhf.evaluation.respond import Policy, load_policy, respond
-from rlhf.fetch import resolve
+from rlhf.evaluation.respond import Policy, load_policy_here, respond
 from rlhf.stage import load_rows
-from rlhf.training.precision import compute_dtype
 from rlhf.training.randomness import generator
 from rlhf.training.storage.atomic import write_output
 
@@ -30,8 +26,7 @@ def generate(config: GenerateConfig) -> Path | None:
     Raises:
         RlhfError: bad config, data or model.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    policy = load_policy(resolve(config.model), compute_dtype(config.precision, device), device, config.chat)
+    policy = load_policy_here(config.model, config.precision, config.chat)
     prepared = _prompts(config, policy)
     print(f"prompts [{prepared.description}]: {prepared.summary()}", file=sys.stderr, flush=True)
     rows = answers(

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -13,6 +13,7 @@ from rlhf.config.evaluate import DecodingSection
 from rlhf.data.batching import collate_prompts, padded
 from rlhf.data.records import Prompt
 from rlhf.errors import ConfigError
+from rlhf.fetch import resolve
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.passes.packing import packs
 from rlhf.models.passes.rotary import choose_factors
@@ -23,6 +24,7 @@ from rlhf.models.pretrained.tokenizer import eos_ids, load_tokenizer
 from rlhf.models.reference import made_frozen
 from rlhf.sampling.batched import Decoding, sample_in_batches
 from rlhf.sampling.filters import Filters
+from rlhf.training.precision import compute_dtype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,18 @@ def load_policy(path: str, dtype: torch.dtype, device: torch.device, chat: Mappi
     tokenizer = load_tokenizer(path, **(chat or {}))
     model = made_frozen(load_causal_lm(path), path, tokenizer, dtype, device)
     return Policy(path=path, model=model, tokenizer=tokenizer, eos_ids=eos_ids(path, tokenizer))
+
+
+def load_policy_here(
+    model: str, precision: Literal["auto", "float32", "bfloat16"], chat: Mapping[str, Any] | None = None
+) -> Policy:
+    """Load a policy by directory, `fetch:NAME` or hub name, on the GPU if there is one.
+
+    Raises:
+        RlhfError: as for `load_policy`; or it cannot be fetched.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return load_policy(resolve(model), compute_dtype(precision, device), device, chat)
 
 
 def fix_factors(policy: Policy, prompts: Sequence[Prompt], decoding: DecodingSection) -> None:

@@ -47,14 +47,14 @@ def test_a_prompt_holds_the_conversation_so_far_and_an_empty_line_starts_anew(
 
 
 def test_a_model_without_a_template_continues_each_line(policy_directory, asked, monkeypatch):
-    load = module.load_policy
+    load = module.load_policy_here
 
     def plain(*arguments):
         policy = load(*arguments)
         policy.tokenizer.chat_template = None
         return policy
 
-    monkeypatch.setattr(module, "load_policy", plain)
+    monkeypatch.setattr(module, "load_policy_here", plain)
     say(monkeypatch, "one", "two")
     chat(config(policy_directory(0)))
     assert asked == ["one", "two"]
