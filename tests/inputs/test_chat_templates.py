@@ -155,12 +155,12 @@ def test_generate_reads_the_template_that_it_is_given(
         f"model: data/tiny_model\nprompts: {{path: {asked}}}\nchat_template: {template}\n"
         "chat_template_kwargs: {mood: 'sad '}\n"
     )
-    monkeypatch.setattr("rlhf.evaluation.generate.load_policy", loaded_tokenizer_alone)
+    monkeypatch.setattr("rlhf.evaluation.generate.load_policy_here", loaded_tokenizer_alone)
     assert main(["generate", "--config", str(tmp_path / "generate.yaml")]) == 0
     assert [text[-6:] for text in seen] == ["a:sad "]
 
 
-def loaded_tokenizer_alone(path: str, dtype: Any, device: Any, chat: Any) -> Any:
+def loaded_tokenizer_alone(path: str, precision: Any, chat: Any) -> Any:
     from types import SimpleNamespace
 
     from rlhf.models.pretrained.tokenizer import load_tokenizer
