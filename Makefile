@@ -1,5 +1,6 @@
 # make demo   install what the demo needs, then run configs/quickstart: SFT, reward model, PPO, evaluation
-# make test   install what the tests need, then run the whole test suite
+# make test   install what the tests need, then run the quick tests
+# make test-slow  run the tests that start processes, compile, or read the real model
 # make check  formatting, lint, types and import rules
 # make guard  stop when sampling or the PPO update has become far slower than their plain counterparts
 # make package  build the wheel and the sdist into dist/, and check that a package index would take them
@@ -16,7 +17,7 @@ INPUTS := pyproject.toml constraints.txt
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check guard package docs clean
+.PHONY: help demo test test-slow check guard package docs clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -26,6 +27,9 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-test
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2
+
+test-slow: $(VENV)/.installed-test
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m slow
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

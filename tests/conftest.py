@@ -84,6 +84,14 @@ def tiny_config(family: str, **changes: object) -> PreTrainedConfig:
     return _CONFIGS[family](**(fields | changes))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what starts two processes or reads the real model."""
+    for item in items:
+        if "in_two_processes" in getattr(item, "fixturenames", ()) or item.get_closest_marker("real"):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def fake_hub(module: Callable[[Path], ModuleType], monkeypatch: pytest.MonkeyPatch) -> Any:
     """A hub without a network, and a token for it; uploads of `rlhf` go there."""

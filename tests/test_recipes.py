@@ -73,6 +73,7 @@ def installed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return programs
 
 
+@pytest.mark.slow
 def test_the_smoke_recipe_runs_from_an_installed_wheel_in_an_empty_directory(installed, tmp_path) -> None:
     where = _run([installed / "python", "-c", "import rlhf; print(rlhf.__file__)"], tmp_path)
     assert Path(where.strip()).is_relative_to(installed.parent)

@@ -120,6 +120,7 @@ def test_after_a_crash_it_goes_on_from_the_checkpoint_and_ends_in_the_same_bytes
     assert on_disk.timeless(tmp_path / "sft") == on_disk.timeless(whole)
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_command_with_143_and_the_same_command_goes_on(whole, tmp_path, on_disk):
     path = tmp_path / "sft"
     process = subprocess.Popen(
@@ -175,6 +176,7 @@ def two(tmp_path_factory, root, free_port, environment):
     return path, done.stdout
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_same_steps_as_one(two, on_disk):
     path, _ = two
     one, both = on_disk.timeless(path / "one"), on_disk.timeless(path / "two")

@@ -24,6 +24,7 @@ def test_every_row_is_counted_once_and_cut_rows_are_among_the_kept():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_rows_are_let_go_as_soon_as_they_are_records():
     numbers = []
 

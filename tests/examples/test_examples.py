@@ -53,6 +53,7 @@ def test_two_models_and_a_rule_are_logged_apart(run, models: Path) -> None:
     assert len(lines) == 2 and all(f"{name} " in lines[1] for name in ("preferences", "sentiment", "length"))
 
 
+@pytest.mark.slow
 def test_a_server_is_asked_and_stopped(run) -> None:
     pytest.importorskip("uvicorn")
     assert [line.split(":")[0] for line in run("remote_scorer.py")] == ["step 1", "step 2"]

@@ -18,6 +18,8 @@ import pytest
 
 from rlhf.config.reading.loader import save_config
 
+pytestmark = pytest.mark.slow
+
 JOIN_SECONDS = 3
 WAIT = 200
 """What a process may take on a busy machine."""

@@ -157,6 +157,7 @@ def test_rows_that_are_lists_of_turns_are_conversations(tmp_path: Path, taken: C
     assert [taken("sft", row.values).items for row in lines] == [expected] * 2
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=100) | st.text(alphabet='{}[]":,a1\n\\u0d8', max_size=60).map(str.encode))
 def test_any_bytes_give_rows_or_a_data_error(tmp_path: Path, content: bytes) -> None:

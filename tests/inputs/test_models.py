@@ -114,6 +114,7 @@ def test_the_advice_of_another_base_works(small, tiny, workshop, tmp_path, name)
     assert made.trainer.step([made.prompts[i] for i in range(8)]).updates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_files", [1, 2])
 def test_weights_in_pickle_files_are_refused_and_the_command_converts_them(
     small, tiny, workshop, tmp_path, environment, num_files
@@ -134,6 +135,7 @@ def test_weights_in_pickle_files_are_refused_and_the_command_converts_them(
     assert made.trainer.step([made.prompts[i] for i in range(8)]).updates
 
 
+@pytest.mark.slow
 def test_a_classifier_in_a_pickle_file_is_converted_as_one(workshop, tmp_path, environment) -> None:
     path = tmp_path / "rm"
     shutil.copytree(workshop / "reward_model", path)

@@ -4,6 +4,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
+
 
 def learning_curve(tiny: ModuleType, workshop: Path, num_steps: int, **changes: Any) -> tuple[list[float], float]:
     """Mean scores of the steps, and the KL to the reference that the last one found."""
@@ -20,6 +22,7 @@ def test_ppo_learns(tiny: ModuleType, workshop: Path) -> None:
     assert sum(scores[-2:]) / 2 > sum(scores[:2]) / 2 + 0.04
 
 
+@pytest.mark.slow
 def test_a_large_kl_coefficient_holds_the_policy_near_the_reference(tiny: ModuleType, workshop: Path) -> None:
     settings = {"rollout_batch_size": 64, "optimizer__learning_rate": 3e-3}
     (_, free), (_, held) = (learning_curve(tiny, workshop, 10, kl_coef=coef, **settings) for coef in (0.0, 1.0))

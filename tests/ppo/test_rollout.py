@@ -48,6 +48,7 @@ def test_with_nothing_frozen_no_states_are_kept(tiny: ModuleType, made: Any) -> 
     assert tiny.collected(made).frozen_states == {}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs g++")
 def test_compiled_blocks_give_a_ratio_of_exactly_one_at_the_first_update(tiny: ModuleType, workshop: Path) -> None:
     """In float32, where the code that keeps gradients rounds otherwise than the code that does not (by 4e-7 here)."""

@@ -52,6 +52,7 @@ def test_a_call_that_hangs_is_left_behind_and_two_never_run_at_once():
     assert calls == ["first", "third"]
 
 
+@pytest.mark.slow
 def test_a_call_that_hangs_does_not_keep_the_process_from_ending():
     code = (
         "import threading; from rlhf.rewards.deadline import NoAnswer, Worker\n"

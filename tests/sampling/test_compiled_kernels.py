@@ -14,7 +14,7 @@ import torch
 from rlhf.sampling import compiled_kernels, kernels
 from rlhf.sampling.kernels import Kernels
 
-pytestmark = pytest.mark.usefixtures("compiler")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiler")]
 
 
 @pytest.fixture

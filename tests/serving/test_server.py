@@ -70,6 +70,7 @@ def _end(process, number):
     return process.wait(60)
 
 
+@pytest.mark.slow
 def test_our_client_and_our_server_give_the_scores_of_the_local_model(start, directory, tiny_tokenizer):
     process, url, log = start("--model", directory, "--precision", "float32", "--device", "cpu")
     episodes = [
@@ -91,6 +92,7 @@ def test_our_client_and_our_server_give_the_scores_of_the_local_model(start, dir
     assert "film" not in log.read_text()
 
 
+@pytest.mark.slow
 def test_a_function_is_served_to_those_who_have_the_token(start, function, tiny_tokenizer, monkeypatch):
     process, url, log = start("--function", function, "--token-env", "RM_TOKEN", "--max-body-bytes", "100000")
     monkeypatch.setenv("CLIENT_TOKEN", TOKEN)
@@ -108,6 +110,7 @@ def test_a_function_is_served_to_those_who_have_the_token(start, function, tiny_
     assert TOKEN not in text and "Traceback" not in text
 
 
+@pytest.mark.slow
 def test_a_reward_that_hangs_does_not_keep_the_server_alive(start, function):
     process, url, log = start("--function", function, "--timeout", "0.5")
     body = {"query": ["sleep"], "labels": [1]}

@@ -38,6 +38,7 @@ LAUNCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["FSDP", "mixed_precision: bf16"])
 def test_a_launch_file_that_is_not_meant_ends_in_one_line(name, environment, root: Path, tmp_path: Path):
     plain = yaml.safe_load((root / "configs/accelerate/two_processes.yaml").read_text())

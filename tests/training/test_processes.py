@@ -130,6 +130,7 @@ Path(sys.argv[1], f"{processes.rank}.json").write_text(json.dumps(seen))
 """
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_is_raised_by_both_and_one_that_does_not_answer_is_not_waited_for(
     tmp_path, in_two_processes
 ):

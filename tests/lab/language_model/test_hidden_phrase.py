@@ -126,6 +126,7 @@ def test_a_run_follows_as_many_steps_as_its_task_has(policy, tmp_path):
     assert sum(found for _, found in made.at_prompts) > 0 and made.num_judged == task.num_judged
 
 
+@pytest.mark.slow
 def test_the_section_is_the_same_for_the_same_seed(policy):
     first, second = (run(Settings(model=policy, quick=True)) for _ in range(2))
     assert first == second

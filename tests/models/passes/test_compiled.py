@@ -9,6 +9,8 @@ from rlhf.models.passes.anatomy import hidden_states
 from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.passes.compiled import LONG_RUN, compile_blocks, compiles, is_compiled
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -46,6 +46,7 @@ def one_process(tiny: ModuleType, workshop: Path, two_processes: object) -> dict
     return tiny.one_global_update(workshop, Rollout(**torch.load(workshop / "rollout.pt")), Processes())
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_same_update_as_one(
     one_process: dict[str, Any], two_processes: list[dict[str, Any]]
 ) -> None:
@@ -80,6 +81,7 @@ def test_a_batch_that_two_processes_cannot_share_names_the_nearest_sizes(two_pro
         )
 
 
+@pytest.mark.slow
 def test_accelerate_launch_runs_two_processes_that_write_each_file_once(
     workshop: Path,
     tmp_path: Path,

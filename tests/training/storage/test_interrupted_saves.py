@@ -49,6 +49,7 @@ def _run_and_kill_at(action: Callable[[], object], boundary: int) -> bool:
     return exit_status != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 1], ids=["a new step", "the same step again"])
 def test_a_kill_at_any_boundary_of_a_save_leaves_the_previous_checkpoint_or_the_new(
     tmp_path: Path, step: int, numbered: ModuleType
