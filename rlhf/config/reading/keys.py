@@ -126,7 +126,7 @@ def _type_name(annotation: object, metadata: Sequence[object] = ()) -> str:
     if origin in (Union, types.UnionType):
         names = dict.fromkeys(_type_name(option, metadata if option is not type(None) else ()) for option in arguments)
         return " or ".join(names)
-    return _plain_name(annotation, origin, arguments) + _range(metadata)
+    return _plain_name(annotation, origin, arguments) + _range(metadata) + _least_length(annotation, metadata)
 
 
 def _plain_name(annotation: object, origin: object, arguments: tuple[object, ...]) -> str:
@@ -157,5 +157,13 @@ def _range(metadata: Sequence[object]) -> str:
     bounds: list[str] = []
     for item in metadata:
         bounds += [f" {sign} {getattr(item, name)}" for name, sign in _BOUNDS.items() if hasattr(item, name)]
-    lengths = [getattr(item, "min_length", None) for item in metadata]
-    return " and".join(bounds) + "".join(f" with at least {length}" for length in lengths if length)
+    return " and".join(bounds)
+
+
+def _least_length(annotation: object, metadata: Sequence[object]) -> str:
+    least = max((getattr(item, "min_length", None) or 0 for item in metadata), default=0)
+    if not least:
+        return ""
+    if least == 1:
+        return ", not empty"
+    return f" of at least {least} {'characters' if annotation is str else 'entries'}"

@@ -56,7 +56,7 @@ KEYS = {key.path: key for key in keys_of(Recipe)}
         ("auto", "integer or 'auto'"),
         ("colour", "'red' | 'blue'"),
         ("betas", "[number, number]"),
-        ("names", "list of text with at least 1"),
+        ("names", "list of text, not empty"),
         ("columns", "mapping of text to text"),
         ("kl", "section"),
         ("critic", "section or null"),
