@@ -17,6 +17,7 @@ from rlhf.cli.verbs import STAGES, verb_of
 from rlhf.config.reading.loader import config_yaml, load_config
 from rlhf.errors import ConfigError, DataError, RlhfError
 from rlhf.lab.options import LabOptions
+from rlhf.plan.options import PlanOptions
 from rlhf.printable import printable
 from rlhf.recipes import write_recipe
 from rlhf.report.options import ReportOptions
@@ -115,6 +116,7 @@ _WITHOUT_CONFIG: dict[str, Callable[[argparse.Namespace, Sequence[str]], object]
     "merge": lambda options, _: importlib.import_module("rlhf.merge").merge(options.adapter, options.output),
     "serve-reward": lambda options, _: importlib.import_module("rlhf.serving").serve(ServingOptions.of(options)),
     "report": lambda options, _: importlib.import_module("rlhf.report").report(ReportOptions.of(options)),
+    "plan": lambda options, keys: importlib.import_module("rlhf.plan").plan(PlanOptions.of(options, list(keys))),
     "lab": lambda options, _: importlib.import_module("rlhf.lab").run(LabOptions.of(options)),
 }
 """The verbs that take no configuration; each returns the path of its results, or None."""

@@ -12,13 +12,14 @@ from rlhf.cli.verbs import STAGES
 from rlhf.config.reading.overrides import is_override
 from rlhf.errors import ConfigError
 from rlhf.lab import options as lab_options
+from rlhf.plan import options as plan_options
 from rlhf.recipes import recipes
 from rlhf.report import options as report_options
 from rlhf.serving import options as serving_options
 
 DISTRIBUTION = "rlhf-ppo"
 """The name under which the package is installed."""
-_WITH_VALUE = ("--config", "--verb", "--recipe")
+_WITH_VALUE = ("--config", "--verb", "--recipe", "--hardware", "--shape")
 """Options that take a value, which is never an override."""
 
 
@@ -68,6 +69,8 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
     serving_options.add_options(verbs["serve-reward"])
     verbs["report"] = group.add_parser("report", help="write one HTML page about a run, or about several side by side")
     report_options.add_options(verbs["report"])
+    verbs["plan"] = group.add_parser("plan", help="what PPO would need on accelerators: memory, time and cost")
+    plan_options.add_options(verbs["plan"])
     verbs["lab"] = group.add_parser("lab", help="measure what the lecture says, and write one page with figures")
     lab_options.add_options(verbs["lab"])
     for verb in verbs.values():

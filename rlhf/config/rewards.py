@@ -193,6 +193,17 @@ def reward_names(sections: Sequence[RewardSection]) -> list[str]:
     return names
 
 
+def model_paths(sections: Sequence[RewardSection]) -> list[str]:
+    """Return the models among the rewards, members of ensembles included, in order."""
+    paths: list[str] = []
+    for section in sections:
+        if isinstance(section, ModelRewardSection):
+            paths.append(section.path)
+        elif isinstance(section, EnsembleRewardSection):
+            paths += [member.path for member in section.models]
+    return paths
+
+
 def check_names_and_gates(sections: Sequence[RewardSection]) -> None:
     """Refuse two rewards with the same name, and gates on anything but another reward.
 

@@ -2,26 +2,20 @@
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from rlhf.config import PPOConfig, RunConfig
-from rlhf.config.rewards import (
-    EnsembleRewardSection,
-    FunctionRewardSection,
-    HttpRewardSection,
-    ModelRewardSection,
-    reward_names,
-)
+from rlhf.config.rewards import FunctionRewardSection, HttpRewardSection, reward_names
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.forecast.load import Load, of_model, of_phases, read_once
-from rlhf.forecast.origin import classifier_sizes, language_sizes, origin_of, tuned_sizes
+from rlhf.forecast.models import PPOModels, ppo_models
+from rlhf.forecast.origin import origin_of
 from rlhf.forecast.records import looked_at
 from rlhf.forecast.responses import response_lengths
 from rlhf.functional.flops import causal_work, sampling_work
 from rlhf.models.passes.anatomy import head_width
 from rlhf.models.passes.frozen import may_split, num_frozen_blocks
-from rlhf.models.pretrained.loading import scalar_head
-from rlhf.ppo.run.cost import cost_of_models
+from rlhf.ppo.run.cost import StepCost, cost_of_models
 
 
 def ppo_load(config: PPOConfig, recipe: RunConfig) -> tuple[Load, PreTrainedModel]:
@@ -31,37 +25,28 @@ def ppo_load(config: PPOConfig, recipe: RunConfig) -> tuple[Load, PreTrainedMode
         Unknown: a model or the prompts are not on this machine.
         RlhfError: they cannot be used.
     """
-    origin = origin_of(config.model.path, recipe, "ppo")
-    lm = tuned_sizes(config.model, origin, AutoModelForCausalLM)
-    critic, rewards = _critic(config, recipe), _rewards(config, recipe)
-    other = None if config.reference in (None, config.model.path) else config.reference
-    reference = language_sizes(origin if other is None else origin_of(other, recipe, "ppo"))
-    with torch.device("meta"):
-        value_head = nn.Linear(head_width(lm if critic is None else critic), 1)
-    cost = cost_of_models(lm, critic, value_head, reference, rewards, num_minibatches=config.minibatches)
-
-    tokenizer, fitting = origin.tokenizer, config.prompts.fitting
-    known = looked_at(config.prompts, lambda source: prepare_prompts(source.rows, tokenizer, **fitting))
+    models, tokenizer = ppo_models(config, recipe), origin_of(config.model.path, recipe, "ppo").tokenizer
+    known = looked_at(config.prompts, lambda source: prepare_prompts(source.rows, tokenizer, **config.prompts.fitting))
     prompts = [len(prompt.ids) for prompt in known.items]
     each = [length for length in prompts for _ in range(config.num_samples_per_prompt)]
     responses = response_lengths(config.model.path, each, config.sampling.max_new_tokens, recipe, "ppo")
-    flops = cost.flops(
+    flops = cost_of(models, config.minibatches).flops(
         causal_work([start + new for start, new in zip(each, responses, strict=True)], sum(responses)),
         sampling_work(prompts, each, responses),
         num_rows=len(each),
         passes=config.epochs,
-        keeps_states=other is None and may_split(lm, num_frozen_blocks(lm)),
+        keeps_states=keeps_states(models),
     )
     rows = min(config.sampling.batch_rows, config.rollout_batch_size)
     load = of_phases(flops, rows).times(config.steps * config.rollout_batch_size / len(each))
     load += Load(seconds=known.seconds)
-    for read in (reference, *(model for model, _ in rewards)):
+    for read in (models.reference, *(model for model, _ in models.rewards)):
         load += read_once(read)
-    for trained in (lm, critic):
+    for trained in (models.lm, models.critic):
         if trained is not None:
             updates = config.steps * config.epochs * config.minibatches
             load += of_model(trained, num_updates=updates, every=config.checkpoints.every, num_steps=config.steps)
-    return load, lm
+    return load, models.lm
 
 
 def unknown_rewards(config: PPOConfig) -> list[str]:
@@ -70,18 +55,15 @@ def unknown_rewards(config: PPOConfig) -> list[str]:
     return [name for name, section in names if isinstance(section, FunctionRewardSection | HttpRewardSection)]
 
 
-def _critic(config: PPOConfig, recipe: RunConfig) -> PreTrainedModel | None:
-    if config.critic_model is None:
-        return None
-    origin = origin_of(config.critic_model.path, recipe, "ppo")
-    critic = tuned_sizes(config.critic_model, origin, AutoModelForSequenceClassification)
-    scalar_head(critic).requires_grad_(False)  # as the stage does: the value head replaces it
-    return critic
+def cost_of(models: PPOModels, num_minibatches: int) -> StepCost:
+    """Return what a step costs with these models."""
+    with torch.device("meta"):
+        value_head = nn.Linear(head_width(models.lm if models.critic is None else models.critic), 1)
+    return cost_of_models(
+        models.lm, models.critic, value_head, models.reference, models.rewards, num_minibatches=num_minibatches
+    )
 
 
-def _rewards(config: PPOConfig, recipe: RunConfig) -> list[tuple[PreTrainedModel, list[nn.Module]]]:
-    """Return the reward models; a rule takes next to no time."""
-    paths = [section.path for section in config.rewards if isinstance(section, ModelRewardSection)]
-    ensembles = [section for section in config.rewards if isinstance(section, EnsembleRewardSection)]
-    paths += [member.path for section in ensembles for member in section.models]
-    return [classifier_sizes(origin_of(path, recipe, "ppo")) for path in paths]
+def keeps_states(models: PPOModels) -> bool:
+    """Return whether the frozen blocks run once a step."""
+    return not models.has_own_reference and may_split(models.lm, num_frozen_blocks(models.lm))

@@ -1,0 +1,54 @@
+"""What a plan counts of a model: its weights by how they are kept, and the widths that activations have."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from rlhf.models.passes.anatomy import blocks, trunk
+from rlhf.models.passes.frozen import num_frozen_blocks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Of one model."""
+
+    weights: int
+    trained: int
+    """Of `weights`, those that get a gradient."""
+    block: int
+    """Weights of the largest block."""
+    num_layers: int
+    num_crossed: int
+    """Blocks that the backward pass goes through: from the lowest trained one on."""
+    hidden: int
+    """Width of the residual stream."""
+    inner: int
+    """Width of the feed-forward layer."""
+    keys: int
+    """Width of the keys of a token in one block; its values have the same."""
+    vocabulary: int
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Self:
+        """Read them off a model, which may be on the meta device."""
+        config, stack = model.config.get_text_config(), list(blocks(model))
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        crossed = len(stack) - num_frozen_blocks(model) if _is_trained(trunk(model)) else 0
+        return cls(
+            weights=sum(p.numel() for p in model.parameters()),
+            trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            block=max(sum(p.numel() for p in each.parameters()) for each in stack),
+            num_layers=len(stack),
+            num_crossed=crossed,
+            hidden=config.hidden_size,
+            inner=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+            keys=int(heads * head_size),
+            vocabulary=config.vocab_size,
+        )
+
+
+def _is_trained(part: nn.Module) -> bool:
+    return any(p.requires_grad for p in part.parameters())
