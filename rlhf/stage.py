@@ -15,9 +15,8 @@ from rlhf.config.reading.loader import save_config
 from rlhf.config.shared import (
     ChatSection,
     DataSection,
-    StageConfig,
-    StageSettings,
 )
+from rlhf.config.stage import StageConfig, StageSettings
 from rlhf.data.reading.rows import stream_rows
 from rlhf.data.records import Prepared, Row
 from rlhf.fetch import resolve
@@ -26,9 +25,14 @@ from rlhf.models.passes.matrices import largest_matrix
 from rlhf.models.passes.packing import choose_packing, is_packable
 from rlhf.models.passes.rotary import choose_factors
 from rlhf.models.pretrained.hub import check_hub
-from rlhf.training.loop import Loop, LoopSettings, Observer, Steps
+from rlhf.training.ending.best import BestRule
+from rlhf.training.ending.ceiling import CeilingRule
+from rlhf.training.ending.course import Rules
+from rlhf.training.ending.rollback import RollbackRule
+from rlhf.training.loop import Loop
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes, is_main_by_launch
+from rlhf.training.protocol import LoopSettings, Observer, Steps
 from rlhf.training.randomness import seed_everything
 from rlhf.training.storage.checkpoint import JSON
 from rlhf.training.storage.fingerprint import content_digest, flattened, json_digest
@@ -86,6 +90,7 @@ class Frame:
             eval_every=eval_every,
             description=description,
             shown=shown,
+            rules=rules_of(self.config),
         )
         loop = Loop(
             steps,
@@ -242,6 +247,21 @@ def fingerprint_with(config: StageSettings | EvaluateSettings, content: Sequence
 def named_settings(config: StageSettings) -> dict[str, JSON]:
     """Return what the fingerprint covers of a config, by names that a user knows: `optimizer.learning_rate`."""
     return flattened(_what_counts(config))
+
+
+def rules_of(config: StageSettings) -> Rules:
+    """Return what ends the run early, takes it back, or chooses its result, as the loop takes it."""
+    best, stopping, rollback = config.best, config.early_stopping, config.guards.rollback
+    if best is not None:
+        waits = {} if stopping is None else stopping.model_dump()
+        chosen = BestRule(
+            metric=best.metric, greater_is_better=best.is_greater_better, load_at_end=best.load_at_end, **waits
+        )
+    return Rules(
+        best=None if best is None else chosen,
+        ceiling=None if config.ceiling is None else CeilingRule(**config.ceiling),
+        rollback=None if rollback is None else RollbackRule(**rollback.model_dump()),
+    )
 
 
 def load_rows(section: DataSection) -> Iterator[Row]:

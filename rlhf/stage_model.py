@@ -9,7 +9,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config.reward_model import DepthSection
-from rlhf.config.shared import ModelSection, OptimizerSection, StageSettings, TuningSection
+from rlhf.config.shared import ModelSection, OptimizerSection, TuningSection
+from rlhf.config.stage import StageSettings
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.passes.attention import use_short_row_attention

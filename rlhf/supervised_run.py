@@ -24,8 +24,8 @@ from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.stage import Frame, completed, fingerprint, frame, load_rows
 from rlhf.stage_model import export, optimizer_settings, push_result, trainable
 from rlhf.training.batch_plan import BatchPlan
-from rlhf.training.loop import Observer
 from rlhf.training.optimizer import MasterWeights, Optimizer, ParameterGroup
+from rlhf.training.protocol import Observer
 from rlhf.training.supervised import Objective, SupervisedSteps
 
 T = TypeVar("T", bound=Hashable)

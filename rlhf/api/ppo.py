@@ -18,7 +18,7 @@ from rlhf.api.models import GivenTokenizer, Model
 from rlhf.api.rewards import OneReward
 from rlhf.api.trainer import StageTrainer, check_evaluation, checked_config
 from rlhf.config import PPOSettings
-from rlhf.config.shared import StageSettings
+from rlhf.config.stage import StageSettings
 from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts, prompt_maker
 from rlhf.errors import ConfigError, DataError

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from rlhf.api.data import GivenRows, digest_of_items, given_source
 from rlhf.api.trainer import StageTrainer, check_evaluation
 from rlhf.config import RewardSettings, SFTSettings
-from rlhf.config.shared import FittingSection, StageSettings
+from rlhf.config.shared import FittingSection
+from rlhf.config.stage import StageSettings
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.stage_model import take_up
 from rlhf.supervised_run import (

@@ -14,13 +14,14 @@ from transformers import PreTrainedModel
 
 from rlhf.api.callbacks import Announcer, Callback, checked_callbacks
 from rlhf.api.run_directory import run_in
-from rlhf.config.shared import InRunDirectory, Section, StageSettings
+from rlhf.config.shared import InRunDirectory, Section
+from rlhf.config.stage import StageSettings
 from rlhf.errors import CheckpointError, ConfigError, HubError, Terminated
 from rlhf.models.pretrained.hub import check_hub
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.stage import Frame, fingerprint_with, joined, named_settings
 from rlhf.stage_model import push, push_result
-from rlhf.training.loop import longer_run
+from rlhf.training.keeping import longer_run
 from rlhf.training.storage.fingerprint import lengthened
 from rlhf.training.storage.run_directory import is_complete
 from rlhf.training.telemetry.metrics import saved_metrics

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rlhf.config.course import check_choice
 from rlhf.config.estimators import ESTIMATORS, Estimator
 from rlhf.config.resets import ResetSection
 from rlhf.config.rewards import RewardSection, check_names_and_gates
 from rlhf.config.shared import (
     Count,
     DataSection,
+    DataSource,
     FittingSection,
     Fraction,
     LoraSection,
@@ -19,15 +21,18 @@ from rlhf.config.shared import (
     OptimizerSection,
     Positive,
     Section,
-    StageConfig,
-    StageSettings,
     TuningSection,
 )
+from rlhf.config.stage import StageConfig, StageSettings
 
 if TYPE_CHECKING:
     Advantage = str
 else:
     Advantage = Literal[tuple(ESTIMATORS)]  # the keys of a table: mypy cannot read them
+
+
+EVALUATED = ("evaluation/scores", "evaluation/kl", "evaluation/share_ended", "evaluation/response_length")
+"""What an evaluation on held-out prompts measures."""
 
 
 class SamplingSection(Section):
@@ -48,6 +53,12 @@ class KLSection(Section):
     target: Positive = Field(6.0, description="target KL in nats per sequence (adaptive)")
     horizon: Count = Field(10000, description="episodes over which the coefficient adapts (adaptive)")
     max_kl: Positive | None = Field(None, description="KL in nats per sequence above which the run stops with status 6")
+    stop_at_kl: Positive | None = Field(
+        None,
+        description="KL in nats per sequence at which the run ends well and saves its policy: the mean over the last "
+        "stop_window steps reaches it; unlike target it steers nothing, unlike max_kl it is no failure",
+    )
+    stop_window: Count = Field(5, description="steps whose mean KL is compared with stop_at_kl")
 
 
 class ScoreSection(Section):
@@ -137,6 +148,13 @@ class PPOSettings(StageSettings):
         """The advantage estimator."""
         return ESTIMATORS[self.advantage]
 
+    @property
+    def ceiling(self) -> dict[str, Any] | None:
+        """The KL that ends the run."""
+        limit, window = self.kl_control.stop_at_kl, self.kl_control.stop_window
+        key = "kl_control.stop_at_kl"
+        return None if limit is None else {"metric": "objective/kl", "limit": limit, "window": window, "key": key}
+
     @model_validator(mode="after")
     def _sizes(self) -> Self:
         if self.rollout_batch_size % self.minibatches:
@@ -192,6 +210,11 @@ class PPOSettings(StageSettings):
                 f"kl_control.horizon ({self.kl_control.horizon}) must be at least rollout_batch_size "
                 f"({self.rollout_batch_size}), else a single step overshoots"
             )
+        stop, most = self.kl_control.stop_at_kl, self.kl_control.max_kl
+        if stop is not None and most is not None and stop >= most:
+            raise ValueError(
+                f"kl_control.stop_at_kl ({stop:g}) must be below kl_control.max_kl ({most:g}), which stops it first"
+            )
         if self.reset is not None and self.sampling.max_new_tokens == 1:
             raise ValueError("reset needs sampling.max_new_tokens of at least 2: one token to force, one to sample")
         if isinstance(self.model.lora, LoraSection) and self.model.lora.dropout > 0:
@@ -212,6 +235,10 @@ class PPOConfig(PPOSettings, StageConfig):
     rewards: list[RewardSection] = Field(
         min_length=1, description="what scores a response; the score is the weighted sum"
     )
+    eval_prompts: DataSource | None = Field(
+        None, description="held-out prompts, with columns and fitting as in prompts: mean score and KL during the run"
+    )
+    eval_every: Count | None = Field(None, description="PPO steps between evaluations; null evaluates at the end")
 
     @classmethod
     def completed(cls, given: dict[str, Any]) -> dict[str, Any]:
@@ -219,9 +246,23 @@ class PPOConfig(PPOSettings, StageConfig):
         filled = super().completed(given)
         return {key: value for key, value in filled.items() if key != "value_optimizer" or value is not None}
 
+    @property
+    def held_out_prompts(self) -> DataSection | None:
+        """The section `prompts` with the rows of `eval_prompts`."""
+        if self.eval_prompts is None:
+            return None
+        return self.prompts.model_copy(update=dict(self.eval_prompts))
+
     @model_validator(mode="after")
     def _rewards_that_fit(self) -> Self:
         check_rewards(self.rewards, self)
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_evaluate(self) -> Self:
+        if self.eval_every is not None and self.eval_prompts is None and self.best is None:
+            raise ValueError("eval_every: there is nothing to evaluate - set eval_prompts")
+        check_choice(self.best, self.eval_every, self.eval_prompts, key="eval_prompts.path", metrics=EVALUATED)
         return self
 
 

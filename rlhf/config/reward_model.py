@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from rlhf.config.course import check_choice
 from rlhf.config.shared import (
     Count,
     DataSection,
@@ -13,11 +14,12 @@ from rlhf.config.shared import (
     NonNegative,
     PairFittingSection,
     PairSection,
-    StageConfig,
-    StageSettings,
     TuningSection,
-    check_one_length,
 )
+from rlhf.config.stage import StageConfig, StageSettings, check_one_length
+
+EVALUATED = ("eval/accuracy", "eval/loss", "eval/margin", "eval/calibration_error")
+"""What an evaluation on held-out data measures."""
 
 
 class DepthSection(TuningSection):
@@ -71,6 +73,11 @@ class RewardModelConfig(RewardSettings, StageConfig):
         None, description="demonstrations whose mean score is set to 0 after training"
     )
     eval_every: Count | None = Field(None, description="optimizer steps between evaluations; null evaluates at the end")
+
+    @model_validator(mode="after")
+    def _something_to_evaluate(self) -> Self:
+        check_choice(self.best, self.eval_every, self.eval_data, key="eval_data.path", metrics=EVALUATED)
+        return self
 
     @property
     def sources(self) -> list[DataSection]:

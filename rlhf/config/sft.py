@@ -4,15 +4,17 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from rlhf.config.course import check_choice
 from rlhf.config.shared import (
     Count,
     DataSection,
     FittingSection,
     ModelSection,
-    StageConfig,
-    StageSettings,
-    check_one_length,
 )
+from rlhf.config.stage import StageConfig, StageSettings, check_one_length
+
+EVALUATED = ("eval/loss", "eval/perplexity")
+"""What an evaluation on held-out data measures."""
 
 
 class SFTSettings(StageSettings):
@@ -42,6 +44,11 @@ class SftConfig(SFTSettings, StageConfig):
     data: DataSection = Field(description="demonstrations: text, prompt/completion or messages")
     eval_data: DataSection | None = Field(None, description="held-out demonstrations for loss and perplexity")
     eval_every: Count | None = Field(None, description="optimizer steps between evaluations; null evaluates at the end")
+
+    @model_validator(mode="after")
+    def _something_to_evaluate(self) -> Self:
+        check_choice(self.best, self.eval_every, self.eval_data, key="eval_data.path", metrics=EVALUATED)
+        return self
 
     @property
     def sources(self) -> list[DataSection]:

@@ -231,59 +231,6 @@ class InRunDirectory(Section):
         return filled(given, str(PurePath(output_dir).parent)) if isinstance(output_dir, str) and output_dir else given
 
 
-class StageSettings(Section):
-    """What every training stage has, wherever its models and its data come from."""
-
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of every random stream")
-    expected_processes: Count | None = Field(
-        None, description="refuse to start when the number of processes differs (accelerate may start fewer than asked)"
-    )
-    process_timeout: Positive = Field(
-        1800.0, description="seconds that a process waits for another before the run ends"
-    )
-    model: TuningSection = TuningSection()
-    compile: Switch = Field(
-        "auto", description="compile the transformer blocks (20 to 60 s); auto: for runs of a million tokens or more"
-    )
-    packing: Switch = Field(
-        "auto",
-        description="compute nothing for the padding of unequal rows; auto: on a CPU, with models that allow it",
-    )
-    optimizer: OptimizerSection = OptimizerSection()
-    logging: LoggingSection = LoggingSection()
-    checkpoints: CheckpointSection = CheckpointSection()
-    push_to_hub: str | None = Field(
-        None,
-        pattern=REPOSITORY,
-        description="upload the finished model to this repository of the Hugging Face hub, such as user/name",
-    )
-    hub_private_repo: bool | None = Field(
-        None, description="whether a repository that is made for it is private; null: as its owner's default says"
-    )
-
-    @model_validator(mode="after")
-    def _something_to_push(self) -> Self:
-        if self.hub_private_repo is not None and self.push_to_hub is None:
-            raise ValueError("hub_private_repo: nothing is pushed - set push_to_hub")
-        return self
-
-
-class StageConfig(StageSettings, InRunDirectory):
-    """A training stage as a YAML file describes it."""
-
-    model: ModelSection
-
-
-def check_one_length(epochs: int | None, steps: int | None) -> None:
-    """Refuse a stage with both epochs and steps, or with neither.
-
-    Raises:
-        ValueError: says so.
-    """
-    if (epochs is None) == (steps is None):
-        raise ValueError("set exactly one of epochs and steps")
-
-
 def filled(given: dict[str, Any], run_dir: str) -> dict[str, Any]:
     """Return a stage's mapping with `{run_dir}` replaced in every string but its output_dir."""
     return {key: value if key == "output_dir" else _replaced(value, run_dir) for key, value in given.items()}

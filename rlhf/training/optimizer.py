@@ -127,6 +127,8 @@ class Optimizer:
         self.groups = groups
         self.num_updates = num_updates
         self.num_done = 0
+        self.scale = 1.0
+        """Multiplies the learning rates of all groups."""
         self._processes = processes
         self._is_fused = processes.device.type in ("cpu", "cuda")
         self._adam = torch.optim.AdamW(self._adam_groups(), fused=self._is_fused)
@@ -153,7 +155,7 @@ class Optimizer:
                 raise GuardStop(
                     f"gradient norm of {group.name} is {norm} at update {self.num_done} - no step was taken"
                 )
-            rate = group.settings.learning_rate * self._factor(group)
+            rate = group.settings.learning_rate * self._factor(group) * self.scale
             for adam_group in adam_groups:
                 adam_group["lr"] = rate
             report |= {f"lr/{group.name}": rate, f"grad_norm/{group.name}": norm}
@@ -186,8 +188,9 @@ class Optimizer:
         }
 
     def load(self, tensors: Mapping[str, Tensor], num_done: int) -> None:
-        """Continue from saved moments after `num_done` updates."""
+        """Continue from saved moments after `num_done` updates; gradients of an update that failed are cleared."""
         self.num_done = num_done
+        self.discard()
         for name, master in self.weights.masters.items():
             self._adam.state[master] = {
                 # The fused kernel keeps `step` on the device of the weights, the plain one on the CPU.

@@ -113,6 +113,14 @@ class SupervisedSteps:
         self.optimizer.weights.load(tensors["masters"])
         self.optimizer.load(tensors["optimizer"], state["num_updates"])
 
+    def take_weights(self, checkpoint: Checkpoint) -> None:
+        """Set the masters alone."""
+        self.optimizer.weights.load(checkpoint.tensors("masters"))
+
+    def scale_learning_rates(self, factor: float) -> None:
+        """Multiply the learning rates of all further updates by `factor`."""
+        self.optimizer.scale = factor
+
 
 def switch_dropout(module: nn.Module, *, on: bool) -> None:
     """Switch the dropout of adapters; that of a loaded model is 0 in either mode."""

@@ -224,7 +224,8 @@ def share_of_e(completions: list[str], **columns: Any) -> list[float]:
 
 def settings(workshop: Path, **changes: Any) -> PPOSettings:
     """What `ppo_config` says, without its paths."""
-    given = ppo_config(workshop, **changes).model_dump(exclude={"output_dir", "rewards", "reference"})
+    paths_alone = {"output_dir", "rewards", "reference", "eval_prompts", "eval_every"}
+    given = ppo_config(workshop, **changes).model_dump(exclude=paths_alone)
     for section, paths in {"model": ("path", "random_init", "trust_remote_code"), "prompts": ("path", "split")}.items():
         given[section] = {name: value for name, value in given[section].items() if name not in paths}
     given["prompts"].pop("limit")

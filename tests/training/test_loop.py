@@ -1,12 +1,15 @@
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 
 from rlhf.errors import CheckpointError, DataError, Terminated
-from rlhf.training.loop import Loop, LoopSettings, NothingLeft
+from rlhf.training.keeping import Keeping
+from rlhf.training.loop import Loop
 from rlhf.training.processes import Processes
+from rlhf.training.protocol import LoopSettings, NothingLeft
 from rlhf.training.storage.run_directory import RunDirectory
 from rlhf.training.telemetry.phases import Phases
 from rlhf.training.telemetry.profile import NO_PROFILE, Profile
@@ -120,7 +123,7 @@ def test_a_changed_setting_is_refused_by_name_and_nothing_is_touched(tmp_path, o
 
 def test_a_signal_that_reached_another_process_only_is_no_success(tmp_path, monkeypatch):
     monkeypatch.setattr(Processes, "any", lambda self, condition: True)
-    monkeypatch.setattr(Loop, "_save", lambda self, done: None)
+    monkeypatch.setattr(Keeping, "save", lambda self, done, rows: Path())
     with pytest.raises(Terminated) as stop:
         run(tmp_path / "run", Counting())
     assert stop.value.exit_status == 143

@@ -12,7 +12,7 @@ from rlhf.models.passes.packing import packs
 from rlhf.ppo.microbatches import cut_microbatches, num_strata_needed
 from rlhf.ppo.starts.start_states import draw_start_states
 from rlhf.ppo.trainer import PPO
-from rlhf.training.randomness import generator
+from rlhf.training.randomness import generator, global_rng_state, restore_global_rng_state
 
 
 @torch.no_grad()
@@ -32,9 +32,10 @@ def held_out_metrics(trainer: PPO, prompts: Sequence[Prompt]) -> dict[str, float
     starts = draw_start_states(own, int(collector.tokenizer.pad_token_id), processes.device)
     numbers = generator(config.seed, "evaluation", processes.rank)
     sampled = collector.sample(starts, numbers)
-    before = collector.scorer.state()
+    before, globally = collector.scorer.state(), global_rng_state()
     scored = collector.score(sampled)
     collector.scorer.load(before)
+    restore_global_rng_state(globally)  # a user's reward may draw from them
     responses, kept = sampled.responses, torch.tensor(scored.kept)
     lengths = (starts.batch.prompt_mask.sum(1) + responses.lengths).tolist()
     strata = num_strata_needed(lengths, 1, config.microbatch_tokens, packs=packs(trainer.policy.lm))

@@ -10,7 +10,7 @@ from rlhf.config.shared import FittingSection
 from rlhf.data.intake import Outcome
 from rlhf.data.reading.column_names import in_our_names
 from rlhf.data.records import Message, Prompt, Row
-from rlhf.errors import DataError
+from rlhf.errors import ConfigError, DataError
 from rlhf.training.storage.fingerprint import json_digest
 from rlhf.training.storage.manifest import JSON
 
@@ -65,7 +65,12 @@ class StreamedPrompts:
         """Take the iterable, a function that tokenizes a row, and one that checks the prompts of a batch.
 
         The iterable begins with the prompts of step `num_given`.
+
+        Raises:
+            ConfigError: a run that may go back to a checkpoint would need earlier prompts again.
         """
+        if config.guards.rollback is not None:
+            raise ConfigError("guards.rollback: an iterator of prompts cannot be read again - give a list of prompts")
         self._rows = rows_of(given, config.prompts)
         self._make = make
         self._check = check

@@ -1,5 +1,6 @@
 """Stage: loads what a PPO config names, runs the steps, saves the policy with its value head."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import PPOConfig
+from rlhf.config.shared import DataSection
 from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
@@ -15,6 +17,7 @@ from rlhf.models.pretrained.loading import load_causal_lm
 from rlhf.models.pretrained.tokenizer import Language, eos_ids, load_tokenizer
 from rlhf.models.reference import load_reference
 from rlhf.ppo.run.assembly import PPORun, check_context, check_shares, compile_parts, put_together, save_parts
+from rlhf.ppo.run.held_out import held_out_metrics
 from rlhf.ppo.run.prompt_source import ListedPrompts
 from rlhf.ppo.run.steps import SHOWN, PPOSteps
 from rlhf.ppo.scoring.assembly import components, reward_inputs
@@ -55,7 +58,7 @@ def assemble(config: PPOConfig, run: Frame) -> PPORun:
     check_shares(config, run.processes)
     source = resolve(config.model.path)
     tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code, **config.model.chat)
-    prompts = _prompts(config, run, tokenizer)
+    prompts = _prompts(config.prompts, run, tokenizer)
     language = Language(tokenizer=tokenizer, eos_ids=eos_ids(source, tokenizer))
     resets = make_resets(config, run, tokenizer, prompts, language.eos_ids)
     trained = trainable(config.model, partial(load_causal_lm, seed=config.seed), tokenizer)
@@ -93,9 +96,10 @@ def _train(config: PPOConfig, run: Frame, directory: Path) -> None:
     parts = assemble(config, run)
     run.measure_machine(parts.trained.model, config.microbatch_tokens)
     source = ListedPrompts(parts.prompts, config)
-    steps = PPOSteps(parts.trainer, source, run.directory.samples, profile=run.profile)
+    measure = _evaluation(config, run, parts)
+    steps = PPOSteps(parts.trainer, source, run.directory.samples, evaluation=measure, profile=run.profile)
     try:
-        run.run(steps, num_steps=config.steps, eval_every=None, description="ppo", shown=SHOWN)
+        run.run(steps, num_steps=config.steps, eval_every=config.eval_every, description="ppo", shown=SHOWN)
     finally:
         parts.trainer.collector.scorer.close()
     if run.processes.is_main:
@@ -109,8 +113,18 @@ def _reference(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase
     return load_reference(resolve(config.reference), tokenizer, run.dtype, run.device)
 
 
-def _prompts(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
-    section = config.prompts
+def _evaluation(config: PPOConfig, run: Frame, parts: PPORun) -> Callable[[], dict[str, float]]:
+    """Return the evaluation on held-out prompts; an empty one where the config names none."""
+    section = config.held_out_prompts
+    if section is None:
+        return dict
+    held_out = _prompts(section, run, parts.tokenizer)
+    check_context(parts, held_out)
+    run.warn_of_shared([prompt.ids for prompt in parts.prompts], [prompt.ids for prompt in held_out])
+    return partial(held_out_metrics, parts.trainer, held_out)
+
+
+def _prompts(section: DataSection, run: Frame, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
     prepared = prepare_prompts(load_rows(section), tokenizer, **section.fitting)
     run.report(section.path, prepared)
     return prepared.items
@@ -119,4 +133,5 @@ def _prompts(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase) 
 def _inputs(config: PPOConfig) -> list[str]:
     critic = config.critic_model.path if config.critic_model else None
     models = [path for path in (config.reference, critic) if path is not None]
-    return [config.model.path, *models, config.prompts.path, *reward_inputs(config.rewards), *reset_inputs(config)]
+    prompts = [section.path for section in (config.prompts, config.eval_prompts) if section is not None]
+    return [config.model.path, *models, *prompts, *reward_inputs(config.rewards), *reset_inputs(config)]

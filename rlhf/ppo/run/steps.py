@@ -14,7 +14,7 @@ from rlhf.ppo.run.step_warnings import StepWarnings
 from rlhf.ppo.run.traces import Tracer
 from rlhf.ppo.starts.report import reset_metrics
 from rlhf.ppo.trainer import PPO, StepResult
-from rlhf.training.loop import NothingLeft
+from rlhf.training.protocol import NothingLeft
 from rlhf.training.randomness import (
     GLOBAL_GENERATORS,
     generator_state,
@@ -84,7 +84,7 @@ class PPOSteps:
         return metrics
 
     def evaluate(self) -> dict[str, float]:
-        """Return what the evaluation measured; a stage has none, since `rlhf evaluate` compares policies afterwards."""
+        """Return what the evaluation measured on held-out prompts; empty where there are none."""
         return self._evaluation()
 
     def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -129,6 +129,14 @@ class PPOSteps:
         restore_global_rng_state(own)
         trainer.kl_control.coef = float(state["kl_coef"])
         trainer.collector.scorer.load(state)
+
+    def take_weights(self, checkpoint: Checkpoint) -> None:
+        """Set the masters alone."""
+        self.trainer.optimizer.weights.load(checkpoint.tensors("masters"))
+
+    def scale_learning_rates(self, factor: float) -> None:
+        """Multiply the learning rates of all further steps by `factor`."""
+        self.trainer.optimizer.scale = factor
 
     def _schema(self) -> Schema:
         """Return what a checkpoint of this run holds."""

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rlhf.errors import CheckpointError
+from rlhf.training.storage import space
 from rlhf.training.storage.atomic import (
     REPLACED,
     atomic_directory,
@@ -33,10 +33,7 @@ from rlhf.training.storage.schema import Schema, check_form, check_names, check_
 __all__ = ["JSON", "Checkpoint", "CheckpointStore", "atomic_directory", "write_atomic"]
 
 STATE = "state.json"
-FREE_SPACE_FACTOR = 1.1
-"""Free bytes that a save requires, as a multiple of the bytes it will write."""
-HEADER_BYTES_PER_TENSOR = 512
-"""An upper bound on what safetensors and the manifest write about one tensor besides its numbers."""
+COURSE = "course.json"
 
 _NAME = re.compile(r"step-(\d{6,})(?:\.old)?")
 
@@ -71,11 +68,12 @@ class Checkpoint:
     @property
     def state(self) -> dict[str, Any]:
         """The JSON state that was saved with the tensors."""
-        try:
-            state: dict[str, Any] = json.loads((self.path / STATE).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{self.path / STATE}: cannot be read: {error}") from error
-        return state
+        return self._json(STATE)
+
+    @property
+    def course(self) -> dict[str, Any]:
+        """What the run had seen of the rules that end it; empty where it has none."""
+        return self._json(COURSE) if (self.path / COURSE).is_file() else {}
 
     def read(self, schema: Schema) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Load all tensors, by group and name, and the state, if they are what a run expects.
@@ -90,6 +88,13 @@ class Checkpoint:
             check_tensors(str(groups[group]), tensors[group], expected)
         check_form(str(self.path / STATE), self.state, schema.state)
         return tensors, self.state
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{self.path / name}: cannot be read: {error}") from error
+        return content
 
 
 class CheckpointStore:
@@ -120,6 +125,8 @@ class CheckpointStore:
         state: Mapping[str, JSON],
         *,
         rows: int | None = None,
+        course: Mapping[str, JSON] | None = None,
+        spared: int | None = None,
     ) -> Path:
         """Write a checkpoint, then remove older ones beyond `keep`, later ones, and damaged ones.
 
@@ -130,6 +137,8 @@ class CheckpointStore:
             tensors: groups of named tensors, each written as NAME.safetensors.
             state: anything else, as JSON.
             rows: that metrics.jsonl has.
+            course: what the run has seen of the rules that end it, as JSON.
+            spared: the step of a checkpoint that stays beside the newest ones.
 
         Returns:
             The directory of the checkpoint.
@@ -140,25 +149,27 @@ class CheckpointStore:
         if bad := [name for name in tensors if not re.fullmatch(r"[A-Za-z0-9_-]+", name)]:
             raise ValueError(f"names of tensor groups are letters, digits, _ and -; found {bad}")
         text = json.dumps(dict(state), allow_nan=False)
-        needed = _num_bytes(tensors) + len(text)
+        needed = space.num_bytes(tensors) + len(text)
         target = self.path_of(step)
         temporary = self.directory / f"{target.name}.tmp-{os.getpid()}"
         try:
             make_directory(self.directory)
             for left in unfinished_checkpoints(self.directory):
                 remove(left)
-            self._check_free_space(target, needed)
+            space.check_free(target, needed)
             temporary.mkdir()
             for name, group in tensors.items():
                 write_tensors(temporary / f"{name}.safetensors", group)
             write_text(temporary / STATE, text)
+            if course is not None:
+                write_text(temporary / COURSE, json.dumps(dict(course), allow_nan=False))
             write_text(temporary / MANIFEST, build_manifest(temporary, step, self.fingerprint, rows))
             fsync(temporary)
             publish(temporary, target, target.with_name(target.name + REPLACED))
-            self._prune(step)
+            self._prune(step, spared)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
-                f"{target}: cannot be saved: {error}; {needed} bytes needed, {_free_bytes(self.directory)} free; "
+                f"{target}: cannot be saved: {error}; {needed} bytes needed, {space.free_bytes(self.directory)} free; "
                 "older checkpoints are kept; free some space and start again with resume=auto"
             ) from error
         finally:
@@ -168,6 +179,10 @@ class CheckpointStore:
     def path_of(self, step: int) -> Path:
         """Return the directory of the checkpoint after a step."""
         return self.directory / f"step-{step:06d}"
+
+    def holds(self, step: int) -> bool:
+        """Whether the checkpoint after a step is there and whole."""
+        return _is_whole(self.path_of(step), step)
 
     def latest(self, on_skip: Callable[[str], None]) -> Checkpoint | None:
         """Return the newest checkpoint that verifies, or None.
@@ -227,32 +242,26 @@ class CheckpointStore:
             )
         return None
 
-    def _check_free_space(self, target: Path, needed: int) -> None:
-        free, wanted = _free_bytes(self.directory), int(needed * FREE_SPACE_FACTOR)
-        if free < wanted:
-            raise CheckpointError(
-                f"{target}: not enough disk space: {wanted} bytes needed, {free} free; older checkpoints are kept; "
-                "free some space and start again with resume=auto"
-            )
-
-    def tidy(self, newest: int) -> None:
-        """Remove what a killed run still had to remove after it saved the checkpoint `newest`.
+    def tidy(self, newest: int, spared: int | None = None) -> None:
+        """Remove what a killed run still had to remove after it saved the checkpoint `newest`; `spared` as in `save`.
 
         Raises:
             CheckpointError: it cannot be removed.
         """
         try:
-            self._prune(newest, keeps_later=True)
+            self._prune(newest, spared, keeps_later=True)
         except OSError as error:
             raise CheckpointError(f"{self.directory}: older checkpoints cannot be removed: {error}") from error
 
-    def _prune(self, newest: int, *, keeps_later: bool = False) -> None:
+    def _prune(self, newest: int, spared: int | None, *, keeps_later: bool = False) -> None:
         num_kept = 0
         for step, path in list(self._candidates()):
             if step > newest and keeps_later:
                 continue
             is_newest = step == newest and not path.name.endswith(REPLACED)
-            if is_newest or (step < newest and num_kept < self.keep and _is_whole(path, step)):
+            if step == spared and step < newest and num_kept >= self.keep and _is_whole(path, step):
+                spared = None  # one that was being replaced may follow under the same step
+            elif is_newest or (step < newest and num_kept < self.keep and _is_whole(path, step)):
                 num_kept += 1
             else:
                 # Renamed first, so that a kill halfway never leaves a checkpoint with only some of its files.
@@ -267,19 +276,6 @@ def _is_whole(path: Path, step: int) -> bool:
     except Damaged:
         return False
     return True
-
-
-def _num_bytes(tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
-    return sum(
-        tensor.numel() * tensor.element_size() + HEADER_BYTES_PER_TENSOR
-        for group in tensors.values()
-        for tensor in group.values()
-    )
-
-
-def _free_bytes(directory: Path) -> int:
-    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-    return shutil.disk_usage(existing).free
 
 
 def _short(values: Mapping[str, Any], key: str) -> str:

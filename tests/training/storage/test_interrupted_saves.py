@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from rlhf.errors import CheckpointError
-from rlhf.training.storage import checkpoint as checkpoint_module
-from rlhf.training.storage import files
+from rlhf.training.storage import files, space
 from rlhf.training.storage.checkpoint import CheckpointStore
 
 
@@ -119,7 +118,7 @@ def test_a_save_does_not_begin_without_space_for_it(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, numbered: ModuleType
 ) -> None:
     numbered.save(store, 1)
-    monkeypatch.setattr(checkpoint_module, "_free_bytes", lambda directory: 42_000)
+    monkeypatch.setattr(space, "free_bytes", lambda directory: 42_000)
     with pytest.raises(CheckpointError, match=r"not enough disk space: 44\d{3} bytes needed, 42000 free"):
         store.save(2, {"model": {"weight": torch.zeros(10_000)}}, {})  # 40000 bytes * 1.1 + headers
     assert numbered.names(store.directory) == ["step-000001"]
