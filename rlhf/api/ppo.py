@@ -130,7 +130,7 @@ class PPOTrainer(StageTrainer, Generating):
         Raises:
             RlhfError: bad data, reward or checkpoint, or a guard or a signal stopped the run.
         """
-        check_evaluation(evaluation, evaluate_every)
+        check_evaluation(evaluation, evaluate_every, self.config)
         source = self._source(prompts, self._num_done)
         measure = self._measuring(evaluation, self._measuring_prompts)
         inputs = [*self._digests, source.digest()]

@@ -87,7 +87,7 @@ class SupervisedTrainer(StageTrainer, Generic[T]):
         inputs: Sequence[str] = (),
     ) -> list[dict[str, float]]:
         """Train; `inputs` are digests of what `finishing` reads."""
-        check_evaluation(evaluation, evaluate_every)
+        check_evaluation(evaluation, evaluate_every, self.config)
         items = self._items(data, "data", self.config.data)
         measure = self._measuring(evaluation, partial(self._measuring_rows, items))
         finish = finishing(self._learner, self._run)

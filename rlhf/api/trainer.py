@@ -264,8 +264,8 @@ def checked_config(config: object, kind: type[S], order: str) -> S:
     return config
 
 
-def check_evaluation(evaluation: object, every: int | None) -> None:
-    """Refuse a number of steps between evaluations that is below 1, or without an evaluation.
+def check_evaluation(evaluation: object, every: int | None, config: StageSettings) -> None:
+    """Refuse a number of steps between evaluations that is below 1, or missing where one is needed.
 
     Raises:
         ConfigError: says what was found.
@@ -274,6 +274,8 @@ def check_evaluation(evaluation: object, every: int | None) -> None:
         raise ConfigError("evaluate_every: there is no evaluation - give held-out rows or a function")
     if every is not None and every < 1:
         raise ConfigError(f"evaluate_every: expected at least 1, found {every}")
+    if config.best is not None and every is None:
+        raise ConfigError("best: an evaluation at the end alone leaves nothing to choose from - give evaluate_every")
 
 
 def _measured_by_user(found: object) -> dict[str, float]:

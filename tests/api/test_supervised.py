@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf import Callback, SFTTrainer, Trainer
@@ -50,6 +51,24 @@ def test_stage_and_trainer_leave_the_same_bytes(
         assert json.loads(files.pop("rlhf_files.json"))["files"].keys() == files.keys()
     assert json.loads(again.pop("training.json"))["steps"] == 4
     assert again == ours
+
+
+def test_the_best_step_is_the_result_of_stage_and_trainer_alike(both: Any, workshop: Path, tmp_path: Path) -> None:
+    best = {"metric": "eval/loss", "greater_is_better": True, "load_at_end": True}  # the loss falls: step 2 has more
+    saved = both.run(workshop / "policy", tmp_path / "stage", best=best)
+    made = both.make(workshop / "policy", output_dir=tmp_path / "python", best=best)
+    history = both.train(made)
+    assert (
+        history[3]["eval/loss"] < history[1]["eval/loss"] == history[3]["best/value"] and history[3]["best/step"] == 2
+    )
+    theirs, ours = contents(saved), contents(tmp_path / "python" / both.result)
+    assert theirs.keys() == ours.keys() and [name for name in theirs if theirs[name] != ours[name]] == []
+    masters = load_file(tmp_path / "stage/checkpoints/step-000002/masters.safetensors")
+    weights = dict(made.model.named_parameters())
+    trained = {name: tensor for name, tensor in masters.items() if name in weights}
+    assert trained and all(torch.equal(weights[name], tensor) for name, tensor in trained.items())
+    with pytest.raises(ConfigError, match="best: an evaluation at the end alone leaves nothing to choose from"):
+        made.train(str(both.training), evaluation=str(both.heldout))
 
 
 def test_without_output_dir_nothing_is_written_and_the_numbers_are_the_same(

@@ -7,6 +7,7 @@ import pytest
 
 from rlhf.cli import main
 from rlhf.config import EvaluateConfig, GenerateConfig, PPOConfig, RewardModelConfig, RunConfig, SftConfig
+from rlhf.config.course import BestSection
 from rlhf.config.reading.loader import validate
 from rlhf.config.reading.overrides import apply_overrides, parse_overrides
 from rlhf.config.reading.yaml_text import format_yaml
@@ -177,3 +178,77 @@ def test_all_mistakes_of_a_file_are_reported_at_once_with_status_2(
         "minibatches (7) must divide rollout_batch_size (64); nearest valid",
     }
     assert len(lines) == len(set(keys))
+
+
+HELD_OUT = ["eval_prompts={path: h.jsonl}", "eval_every=2"]
+LATE = "best: a run that is evaluated at its end alone has nothing to choose from - set eval_every"
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides", "line"),
+    [
+        (PPOConfig, ["eval_every=2"], "eval_every: there is nothing to evaluate - set eval_prompts"),
+        (PPOConfig, [HELD_OUT[0], "best={metric: evaluation/scores}"], LATE),
+        (
+            PPOConfig,
+            ["eval_every=2", "best={metric: evaluation/scores}"],
+            "best.metric: evaluation/scores is measured on held-out data - set eval_prompts.path",
+        ),
+        (
+            PPOConfig,
+            [*HELD_OUT, "best={metric: evaluation/reward}"],
+            "best.metric: an evaluation has evaluation/scores, evaluation/kl, evaluation/share_ended, "
+            "evaluation/response_length, found evaluation/reward",
+        ),
+        (
+            SftConfig,
+            ["eval_every=2", "best={metric: eval/loss}"],
+            "best.metric: eval/loss is measured on held-out data - set eval_data.path",
+        ),
+        (
+            RewardModelConfig,
+            ["eval_every=2", "eval_data={path: h.jsonl}", "best={metric: eval/perplexity}"],
+            "best.metric: an evaluation has eval/accuracy, eval/loss, eval/margin, eval/calibration_error, found "
+            "eval/perplexity",
+        ),
+        (SftConfig, ["early_stopping={patience: 2}"], "early_stopping: nothing says what is better - set best.metric"),
+        (
+            PPOConfig,
+            ["kl_control={stop_at_kl: 8, max_kl: 8}"],
+            "kl_control.stop_at_kl (8) must be below kl_control.max_kl (8), which stops it first",
+        ),
+        (PPOConfig, ["guards={rollback: {lr_factor: 1.5}}"], "guards.rollback.lr_factor: must be at most 1 [got 1.5]"),
+    ],
+)
+def test_a_rule_that_could_never_act_is_refused(model: type, overrides: list[str], line: str) -> None:
+    mapping = apply_overrides(copy.deepcopy(VALID[model]), parse_overrides(overrides))
+    with pytest.raises(ConfigError) as caught:
+        validate(model, mapping, "x.yaml")
+    assert str(caught.value) == f"config error: x.yaml: {line}"
+
+
+@pytest.mark.parametrize(
+    ("metric", "given", "expected"),
+    [
+        ("evaluation/scores", None, True),
+        ("eval/accuracy", None, True),
+        ("evaluation/kl", None, False),
+        ("eval/loss", None, False),
+        ("eval/perplexity", None, False),
+        ("eval/calibration_error", None, False),
+        ("evaluation/kl", True, True),
+        ("evaluation/scores", False, False),
+    ],
+)
+def test_the_name_of_a_metric_says_whether_higher_is_better_unless_the_file_does(
+    metric: str, given: bool | None, expected: bool
+) -> None:
+    assert BestSection(metric=metric, greater_is_better=given).is_greater_better is expected
+
+
+def test_held_out_prompts_are_read_as_the_prompts_are() -> None:
+    prompts = {"path": "p.jsonl", "max_length": 32, "column_map": {"prompt": "question"}, "limit": 9, "split": "train"}
+    config = validate(PPOConfig, {**PPO, "prompts": prompts, "eval_prompts": {"path": "h.jsonl"}}, "x.yaml")
+    section = config.held_out_prompts
+    assert section is not None and (section.path, section.limit, section.split) == ("h.jsonl", None, None)
+    assert (section.max_length, section.column_map) == (32, {"prompt": "question"})

@@ -179,3 +179,28 @@ def test_logits_that_are_not_finite_on_one_process_end_both_with_status_6_and_na
         assert len(told) == 1 and "the policy's logits are not finite at row" in told[0]
         assert told[0].endswith(f"the last good checkpoint is {tmp_path / 'run' / 'checkpoints' / 'step-000001'}")
         assert told[0].startswith("process 1: error: " if rank else "error: process 1: ")
+
+
+def test_two_processes_go_back_together_after_a_nan_on_one_and_end_together_at_the_best_step(
+    tmp_path: Path, start: Start, tiny: ModuleType, workshop: Path, free_port: Callable[[], int], on_disk: ModuleType
+) -> None:
+    once = NAN.replace("if self.num_steps == 1", "if self.optimizer.scale == 1.0 and self.num_steps == 1")
+    assert once != NAN
+    (tmp_path / "broken.py").write_text(once)
+    config = tiny.ppo_config(
+        workshop, output_dir=str(tmp_path / "run"), steps=4, checkpoints__every=1, optimizer__learning_rate=1e-2,
+        guards={"rollback": {"times": 1}}, best={"metric": "evaluation/kl", "load_at_end": True},
+        early_stopping={"patience": 2}, eval_every=1,
+        eval_prompts={"path": str(workshop / "prompts.jsonl"), "limit": 4},
+    )  # fmt: skip
+    save_config(config, tmp_path / "ppo.yaml")
+    port = free_port()
+    arguments = [str(tmp_path / "broken.py"), str(tmp_path / "ppo.yaml")]
+    settings = [{**member(rank, port), "RLHF_JOIN_SECONDS": str(WAIT)} for rank in range(2)]
+    started = [start(arguments, **variables) for variables in settings]
+    assert [process.ended() for process in started] == [(0, []), (0, [])]
+    rows = on_disk.metrics(tmp_path / "run")
+    assert [row["rollback/count"] for row in rows] == [0, 1, 1] and {row["best/step"] for row in rows} == {1}
+    told = started[0].out.read_text()
+    assert "guard: process 1: the policy's logits are not finite" in told
+    assert "the run ends after step 3 of 4: early_stopping" in told and "has the weights of step 1" in told

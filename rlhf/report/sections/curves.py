@@ -12,6 +12,7 @@ TITLES = {
     "objective/scores": ("Score: mean of an episode", ""),
     "objective/rlhf_reward": ("Score with the KL penalty", ""),
     "objective/kl": ("KL to the reference", "nats per sequence"),
+    "objective/kl_window": ("KL to the reference, mean of the last steps", "nats per sequence"),
     "objective/entropy": ("Entropy", "nats per token"),
     "val/response_length": ("Length of responses", "tokens"),
     "val/share_ended": ("Share of responses that end", ""),
@@ -50,7 +51,7 @@ TITLES = {
 """Title and unit of a metric, in the order of the page; others follow under their own names."""
 NUM_SHOWN = {"ppo": 9, "sft": 3, "reward_model": 4}
 """Charts of a stage that are open at once; the others are one step away."""
-LEFT_OUT = ("step", "episode", "epoch", "weight")
+LEFT_OUT = ("step", "episode", "epoch", "weight", "best/step", "best/value", "rollback/count")
 MOST_EVENTS = 12
 STAGE_TITLES = {
     "sft": "Supervised finetuning",
@@ -93,14 +94,30 @@ def stage_curves(runs: Sequence[Run], *, is_one_recipe: bool) -> list[StageCurve
 
 
 def stage_events(stage: Stage) -> list[Event]:
-    """Return what happened at single steps: a resumed start, epochs that `target_kl` ended, checkpoints."""
+    """Return what happened at single steps: a resumed start, a rollback, the best step, an early end, checkpoints."""
     events = [Event(step, f"resumed at step {step}") for step in stage.resumed]
+    events += _course_events(stage)
     updates = stage.metrics.series("updates")
     if stage.config.get("target_kl") is not None and len(updates):
         due = int(stage.config.get("epochs", 0)) * int(stage.config.get("minibatches", 0)) or updates.values.max()
         short = [int(step) for step, number in zip(updates.steps, updates.values, strict=True) if number < due]
         events += [Event(step, f"epochs ended early by target_kl at step {step}") for step in short[:MOST_EVENTS]]
     events += [Event(step, f"checkpoint at step {step}") for step in stage.checkpoints[:MOST_EVENTS]]
+    return events
+
+
+def _course_events(stage: Stage) -> list[Event]:
+    """Return where the run went back after a guard, which step was its best, and where it ended early."""
+    counts, best = stage.metrics.series("rollback/count"), stage.metrics.series("best/step")
+    rises = [float(number) > before for number, before in zip(counts.values, [0.0, *counts.values], strict=False)]
+    back = [int(step) - 1 for step, rose in zip(counts.steps, rises, strict=True) if rose]
+    events = [Event(step, f"went back after a guard at step {step}") for step in back[:MOST_EVENTS]]
+    if len(best):
+        metric = (stage.config.get("best") or {}).get("metric", "best.metric")
+        events.append(Event(int(best.values[-1]), f"best {metric} at step {int(best.values[-1])}"))
+    last, due = max((int(row["step"]) for row in stage.metrics.rows), default=0), stage.config.get("steps")
+    if stage.is_complete and isinstance(due, int) and last < due:
+        events.append(Event(last, f"ended early at step {last}"))
     return events
 
 

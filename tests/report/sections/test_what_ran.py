@@ -44,6 +44,27 @@ def test_resumed_starts_early_ends_and_checkpoints_are_marked(planting, tmp_path
     assert curves.events == ["resumed", "epochs ended early by target_kl", "checkpoint"]
 
 
+def test_rollbacks_the_best_step_and_an_early_end_are_marked(planting, tmp_path):
+    run = planting.plant(tmp_path)
+    config = run / "ppo" / "config.yaml"
+    config.write_text(config.read_text().replace("steps: 60", "steps: 100") + "best: {metric: evaluation/scores}\n")
+    rows = planting.metrics({})
+    for row in rows:
+        row["rollback/count"] = (row["step"] > 20) + (row["step"] > 30)
+    rows[-1]["best/step"] = 50
+    planting.write_rows(run / "ppo" / "metrics.jsonl", rows)
+    (run / "ppo" / "complete.json").write_text("{}")
+    assert [(event.x, event.label) for event in stage_events(read_run(run).ppo)] == [
+        (20, "went back after a guard at step 20"),
+        (30, "went back after a guard at step 30"),
+        (50, "best evaluation/scores at step 50"),
+        (60, "ended early at step 60"),
+    ]
+    (curves,) = stage_curves([read_run(run)], is_one_recipe=False)
+    assert curves.events == ["went back after a guard", "best evaluation/scores", "ended early"]
+    assert not any("rollback" in chart.title for chart in [*curves.shown, *curves.more])
+
+
 def test_curves_come_in_a_fixed_order_and_unknown_metrics_follow(planting, tmp_path):
     run = planting.plant(tmp_path, {"reward/mine/mean": (planting.rising(0, 1), 0.1)})
     (curves,) = stage_curves([read_run(run)], is_one_recipe=False)

@@ -77,8 +77,8 @@ def test_the_run_ends_when_patience_does(tmp_path, planned, on_disk, capsys):
 @pytest.mark.parametrize("crash_at", [1, 2, 3, 4])
 def test_a_resumed_run_chooses_and_ends_as_the_straight_one(tmp_path, planned, on_disk, crash_at):
     straight = planned.run(tmp_path / "straight", planned.Planned(SCORES), rules(patience=3), checkpoint_every=1)
+    stopped = planned.Planned(SCORES, crash_at=crash_at)
     with pytest.raises(RuntimeError):
-        stopped = planned.Planned(SCORES, crash_at=crash_at)
         planned.run(tmp_path / "run", stopped, rules(patience=3), checkpoint_every=1)
     resumed = planned.run(tmp_path / "run", planned.Planned(SCORES), rules(patience=3), checkpoint_every=1)
     assert resumed.started[0] == crash_at and resumed.number == straight.number
