@@ -65,8 +65,7 @@ def test_the_best_step_is_the_result_of_stage_and_trainer_alike(both: Any, works
     assert theirs.keys() == ours.keys() and [name for name in theirs if theirs[name] != ours[name]] == []
     masters = load_file(tmp_path / "stage/checkpoints/step-000002/masters.safetensors")
     weights = dict(made.model.named_parameters())
-    trained = {name: tensor for name, tensor in masters.items() if name in weights}
-    assert trained and all(torch.equal(weights[name], tensor) for name, tensor in trained.items())
+    assert weights.keys() == masters.keys() and all(torch.equal(weights[name], masters[name]) for name in weights)
     with pytest.raises(ConfigError, match="best: an evaluation at the end alone leaves nothing to choose from"):
         made.train(str(both.training), evaluation=str(both.heldout))
 
