@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any, TypeAlias, Union
 
 from rlhf.errors import CheckpointError
-from rlhf.training.storage.listing import Damaged, check_file, entry_of
+from rlhf.training.storage.listing import Damaged, Entry, check_file, entry_of
 
 JSON: TypeAlias = Union[bool, int, float, str, Sequence["JSON"], Mapping[str, "JSON"], None]  # noqa: UP007 - names itself
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
+KEYS = frozenset({"format_version", "step", "rows", "files", "fingerprint", "versions"})
+"""Of a manifest, besides its own sha256."""
+ENTRY_KEYS = frozenset(Entry.__annotations__)
+"""Of what it says about a file."""
 MAX_MANIFEST_BYTES = 1 << 20
 """Far above what a checkpoint needs; a larger file is not one of ours and is not parsed."""
 
@@ -46,7 +50,7 @@ def verify(directory: Path, step: int) -> dict[str, Any]:
 
     Raises:
         Damaged: with the reason, in a few words.
-        CheckpointError: another version of rlhf wrote it, in another format.
+        CheckpointError: another version of rlhf wrote it, in another format or with keys that this one ignores.
     """
     try:
         if not stat.S_ISDIR(directory.lstat().st_mode):
@@ -84,6 +88,8 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     content = {key: value for key, value in manifest.items() if key != "sha256"}
     is_as_written = manifest.get("sha256") == _content_sha256(content)
     _check_format(directory, content.get("format_version"), is_as_written)
+    if is_as_written:
+        _check_keys(directory, content)
     _check_content(content)
     if not is_as_written:
         raise Damaged(f"{MANIFEST} was changed: its sha256 differs")
@@ -102,6 +108,22 @@ def _check_format(directory: Path, version: object, is_as_written: bool) -> None
     )
 
 
+def _check_keys(directory: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a whole manifest that says more than this rlhf reads: nothing of it is ignored."""
+    files = content.get("files")
+    entries = [entry for entry in files.values() if isinstance(entry, dict)] if isinstance(files, dict) else []
+    unread = [
+        key
+        for found, known in ((content, KEYS), *((entry, ENTRY_KEYS) for entry in entries))
+        for key in found.keys() - known
+    ]
+    if unread:
+        raise CheckpointError(
+            f"{directory / MANIFEST}: also holds {min(unread)[:80]!r}, which this rlhf does not read; go on with the "
+            "version that wrote it, or begin again in another output_dir"
+        )
+
+
 def _check_content(content: Mapping[str, Any]) -> None:
     """Refuse a manifest that lacks something, or that points outside its own directory."""
     files = content.get("files")
@@ -109,7 +131,7 @@ def _check_content(content: Mapping[str, Any]) -> None:
         raise Damaged(f"{MANIFEST} lists no files")
     if not isinstance(content.get("fingerprint"), dict) or type(content.get("step")) is not int:
         raise Damaged(f"{MANIFEST} lacks the step or the fingerprint")
-    if not isinstance(content.get("rows"), int | None):
+    if "rows" not in content or type(content["rows"]) not in (int, type(None)):
         raise Damaged(f"{MANIFEST} has no number of rows")
     for name in files:
         if "/" in name or "\\" in name or "\0" in name or name in ("", ".", "..", MANIFEST):

@@ -81,6 +81,11 @@ DAMAGES = {
     "no files": (lambda path: _rewrite_manifest(path, lambda m: m.pop("files")), "lists no files"),
     "odd entry": (lambda path: _rewrite_manifest(path, lambda m: m["files"].update(a=1)), "lists no files"),
     "no step": (lambda path: _rewrite_manifest(path, lambda m: m.pop("step")), "lacks the step or the fingerprint"),
+    "no rows": (lambda path: _rewrite_manifest(path, lambda m: m.pop("rows")), "has no number of rows"),
+    "rows that are true": (
+        lambda path: _rewrite_manifest(path, lambda m: m.update(rows=True)),
+        "has no number of rows",
+    ),
     "other step": (lambda path: _rewrite_manifest(path, lambda m: m.update(step=7)), "manifest.json is of step 7"),
     "other format": (_edit_manifest('"format_version": 2', '"format_version": 99'), "has format version 99"),
 }
@@ -116,6 +121,25 @@ def test_a_whole_checkpoint_of_another_format_is_refused_and_not_skipped_for_an_
         with pytest.raises(
             CheckpointError, match=f"a checkpoint of format {version}, .* reads format 2; go on"
         ) as refused:
+            call()
+        assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest.update(half_life=3),
+        lambda manifest: manifest["files"]["state.json"].update(half_life=3),
+    ],
+)
+def test_a_whole_manifest_with_a_key_that_nothing_reads_is_refused_and_not_skipped_for_an_older_one(
+    change: Callable[[dict], None], store: CheckpointStore, numbered: ModuleType
+) -> None:
+    numbered.save(store, 1)
+    path = numbered.save(store, 2)
+    _rewrite_manifest(path, change)
+    for call in (lambda: store.latest(pytest.fail), lambda: store.open(path)):
+        with pytest.raises(CheckpointError, match="also holds 'half_life', which this rlhf does not read") as refused:
             call()
         assert str(path) in str(refused.value)
 
