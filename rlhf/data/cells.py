@@ -42,7 +42,7 @@ def tools(row: Row) -> Tools:
     if isinstance(cell, str) and cell.strip():
         try:
             cell = json.loads(cell)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise unexpected(row.location, "tools", "a list of JSON schemas, or JSON text of one", cell) from None
     if not cell:
         return None

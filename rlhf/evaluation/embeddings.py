@@ -123,7 +123,7 @@ class Fitted:
         try:
             record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return cls(**record)
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
 
 

@@ -160,7 +160,7 @@ class GoldJudge:
         try:
             record: dict[str, Any] = json.loads((folder / "gold_judge.json").read_text(encoding="utf-8"))
             rules, coef = Rules(**record), load_file(folder / "gold_judge.safetensors")["coef"]
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
             raise DataError(f"{folder}: not a readable gold judge: {error}; train it again") from error
         return cls(coef, rules, TrigramModel.load(folder))
 

@@ -134,7 +134,7 @@ class TrigramModel:
             record: dict[str, Any] = json.loads((folder / "language_model.json").read_text(encoding="utf-8"))
             arrays = load_file(folder / "language_model.safetensors")
             return cls(record["vocabulary"], record["num_rare"], arrays["keys"], arrays["counts"])
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
             raise DataError(f"{folder}: not a readable language model: {error}; train the gold judge again") from error
 
     def _logprobs(self, keys: Ints) -> Floats:

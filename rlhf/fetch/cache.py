@@ -75,7 +75,7 @@ def is_complete(directory: Path, artifact: Artifact) -> bool:
         identity = {key: manifest[key] for key in _identity(artifact)}
         sizes = {name: entry["size"] for name, entry in manifest["files"].items()}
         found = {name: (directory / name).stat().st_size for name in sizes}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
     return identity == _identity(artifact) and found == sizes
 

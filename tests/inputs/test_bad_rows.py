@@ -216,3 +216,19 @@ def test_a_stage_drops_malformed_lines_when_asked(
     assert "rows.jsonl:2: malformed JSON at column 1" in capsys.readouterr().err
     assert main(["sft", *given, "data.on_bad_row=drop"]) == 0
     assert "1 row dropped: malformed JSON" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": [], "content": "a"}]},
+        {"instruction": "a", "output": "b", "history": [None]},
+        {"instruction": "a", "output": "b", "history": 5},
+        {"messages": "[{" + '"a":[' * 20_000},
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "tools": "[" * 20_000},
+    ],
+    ids=["role", "pair", "history", "messages", "tools"],
+)
+def test_cells_of_another_type_or_nested_without_end_are_data_errors(tiny_tokenizer: Any, row: dict[str, Any]) -> None:
+    with pytest.raises(DataError):
+        prepare_examples(rows(row), tiny_tokenizer, max_length=64)

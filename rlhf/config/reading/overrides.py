@@ -8,6 +8,8 @@ from pathlib import Path
 from rlhf.config.reading.yaml_text import parse_yaml, read_mapping
 from rlhf.errors import ConfigError
 
+MOST_KEYS = 50
+"""In the path of one value, far more than any has."""
 _FORM = re.compile(r"(?:--)?([A-Za-z_][\w-]*(?:\.[\w-]+)*)=(.*)", re.DOTALL)
 
 
@@ -38,8 +40,12 @@ def parse_overrides(arguments: Sequence[str]) -> list[Override]:
         if not match:
             problems.append(f"{argument}: not of the form path.to.key=value")
             continue
+        path = tuple(match[1].split("."))
+        if len(path) > MOST_KEYS:
+            problems.append(f"{match[1][:40]}...: has {len(path)} keys, and no setting is inside of so many sections")
+            continue
         try:
-            overrides.append(Override(tuple(match[1].split(".")), parse_yaml(match[2])))
+            overrides.append(Override(path, parse_yaml(match[2])))
         except ValueError as error:
             problems.extend(f"{match[1]}: {line}" for line in str(error).splitlines())
     _raise_all(problems)

@@ -129,7 +129,7 @@ def _arguments(given: object, location: str, column: str) -> dict[str, Any]:
         return {}
     try:
         read = json.loads(given) if isinstance(given, str) else given
-    except ValueError:
+    except (ValueError, RecursionError):
         read = given
     if not isinstance(read, dict):
         raise unexpected(location, column, "an object, or JSON text of one", given)

@@ -44,12 +44,13 @@ def _from_alpaca(row: Row) -> Values | None:
 
 def _from_alpaca_with_history(row: Row) -> Values | None:
     """The same with `system` or `history`, pairs of a question and an answer: these make it a conversation."""
-    values = row.values
-    if not isinstance(values.get("instruction"), str):
+    values, history = row.values, row.values.get("history") or []
+    is_history = isinstance(history, list) and all(isinstance(pair, list | tuple) for pair in history)
+    if not isinstance(values.get("instruction"), str) or not is_history:
         return None
     earlier = [
         {"role": role, "content": said}
-        for pair in values.get("history") or []
+        for pair in history
         for role, said in zip(("user", "assistant"), pair, strict=False)
     ]
     prompt = _after_system(values.get("system"), [*earlier, {"role": "user", "content": _question(values)}])

@@ -60,7 +60,7 @@ def _listed(cell: object) -> object:
 def _from_json(cell: str) -> object:
     try:
         return json.loads(cell)
-    except ValueError:
+    except (ValueError, RecursionError):
         return cell
 
 
@@ -69,7 +69,8 @@ def _messages(turn: dict[str, Any], where: str) -> Iterator[Message]:
         yield {"role": "user", "content": turn["input"]}
         yield {"role": "assistant", "content": turn["output"]}
     elif turn.get("role") is not None or "from" not in turn:
-        yield {**turn, "role": _MISNAMED_ROLES.get(turn.get("role"), turn.get("role"))}  # type: ignore[arg-type]
+        role = turn.get("role")
+        yield {**turn, "role": _MISNAMED_ROLES.get(role, role) if isinstance(role, str) else role}
     else:
         yield _spoken(turn, where)
 
@@ -90,7 +91,7 @@ def _calls(said: object) -> list[dict[str, Any]] | None:
     """Return the calls that a text holds as JSON, None when it is no such text."""
     try:
         found = json.loads(said) if isinstance(said, str) else said
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     calls = found if isinstance(found, list) else [found]
     if not calls or not all(isinstance(call, dict) and "name" in call for call in calls):

@@ -4,25 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification
 
 from rlhf.errors import ConfigError
 
-LOADING_ERRORS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    SafetensorError,
-    StrictDataclassError,
-    ImportError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-)
-"""What transformers and peft raise about a directory that they cannot load, whichever file is wrong."""
+LOADING_ERRORS = (Exception,)
+"""What transformers, peft and tokenizers raise about a directory that they cannot load, whichever file is wrong: any
+type, tokenizers even Exception itself. Only calls of a library stand inside."""
 
 
 def offline(path: str) -> str | None:

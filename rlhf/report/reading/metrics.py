@@ -1,6 +1,6 @@
 """The metrics of a stage as series: one number for each step that has one."""
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhf.training.telemetry.metrics import NOT_FINITE
+from rlhf.training.telemetry.metrics import MOST_STEPS, NOT_FINITE
 
 Floats = NDArray[np.float64]
 
@@ -65,14 +65,16 @@ class Metrics:
 
     def not_finite(self) -> dict[int, list[str]]:
         """Return, for each step that has any, the metrics that were NaN or infinite."""
-        return {int(row["step"]): sorted(row[NOT_FINITE]) for row in self.rows if row.get(NOT_FINITE)}
+        return {int(row["step"]): sorted(row[NOT_FINITE]) for row in self.rows if isinstance(row.get(NOT_FINITE), dict)}
 
 
 def of_rows(rows: Sequence[Mapping[str, Any]]) -> Metrics:
     """Return metrics with one row a step: of several the last one counts, as a resumed run writes a step again."""
-    by_step = {row["step"]: row for row in rows if isinstance(row.get("step"), int)}
+    by_step = {row["step"]: row for row in rows if type(row.get("step")) is int and abs(row["step"]) <= MOST_STEPS}
     return Metrics([by_step[step] for step in sorted(by_step)])
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # an integer may be beyond every float; NaN is not below it

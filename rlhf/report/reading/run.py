@@ -46,7 +46,10 @@ class Stage:
     def resumed(self) -> list[int]:
         """The steps after which the run was started again."""
         starts = self.circumstances.get("starts", [])
-        return [int(start["from_step"]) for start in starts if isinstance(start, dict) and start.get("from_step")]
+        steps = (
+            [start.get("from_step") for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+        )
+        return [step for step in steps if type(step) is int and step > 0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

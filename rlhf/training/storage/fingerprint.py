@@ -20,6 +20,11 @@ def content_digest(path: str) -> str:
 
     The digest of an adapter directory includes its base model.
     """
+    return _digest(path, frozenset())
+
+
+def _digest(path: str, above: frozenset[Path]) -> str:
+    """Return the digest of what is at a path; `above` are the adapters that led here."""
     place = Path(path)
     if not place.exists():
         return path
@@ -27,7 +32,7 @@ def content_digest(path: str) -> str:
         return file_sha256(place)
     files = sorted(file for file in place.rglob("*") if file.is_file())
     listed = [[str(file.relative_to(place)), file_sha256(file)] for file in files]
-    return json_digest([listed, _base_of_adapter(place)])
+    return json_digest([listed, _base_of_adapter(place, above | {place.resolve()})])
 
 
 def flattened(section: Mapping[str, Any], prefix: str = "") -> dict[str, JSON]:
@@ -48,20 +53,24 @@ def lengthened(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     return f"{key}: {before} -> {after}"
 
 
-def _base_of_adapter(directory: Path) -> str | None:
-    file = directory / "adapter_config.json"
-    try:
-        base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") if file.is_file() else None
-    except (ValueError, AttributeError, RecursionError):
-        return None  # no adapter: loading it says why
-    if isinstance(base, str) and Path(base).is_absolute() and not Path(base).exists():
+def _base_of_adapter(directory: Path, above: frozenset[Path]) -> str | None:
+    base = _text_at("base_model_name_or_path", directory / "adapter_config.json")
+    if base is not None and Path(base).is_absolute() and not Path(base).exists():
         base = _moved(directory) or base
-    return content_digest(base) if isinstance(base, str) and Path(base).resolve() != directory.resolve() else None
+    return _digest(base, above) if base is not None and Path(base).resolve() not in above else None
 
 
 def _moved(directory: Path) -> str | None:
     """Find the base that was moved together with its adapter, as `models/pretrained/adapters.py` does."""
-    beside = directory / "base_model.json"
-    name = json.loads(beside.read_text(encoding="utf-8"))["base_model"] if beside.is_file() else None
+    name = _text_at("base_model", directory / "base_model.json")
     places = [above / name for above in directory.resolve().parents] if name else []
     return next((str(place) for place in places if place.is_dir() and place != directory.resolve()), None)
+
+
+def _text_at(key: str, file: Path) -> str | None:
+    """Return the text at a key of a JSON file; None where there is none, since loading the model says why."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))[key]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, str) and "\0" not in found else None

@@ -236,7 +236,7 @@ def _damage(path: Path) -> str | None:
 def _marker(path: Path) -> dict[str, Any]:
     try:
         marker = json.loads((path / COMPLETE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return marker if isinstance(marker, dict) else {}
 

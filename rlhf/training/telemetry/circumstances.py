@@ -48,7 +48,7 @@ def write_circumstances(directory: Path, facts: Mapping[str, JSON], from_step: i
 def _starts(path: Path) -> list[Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet, or of no use
+    except (OSError, ValueError, RecursionError):  # none yet, or of no use
         return []
     starts = content.get("starts") if isinstance(content, dict) else None
     return starts if isinstance(starts, list) else []

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 NOT_FINITE = "not_finite"
 """Key of a row for the metrics that are null because they were NaN or infinite, with their values."""
 
+MOST_STEPS = 1 << 53
+"""Up to which a step is the same number as an integer and as a float."""
 SHOWN = 8
 """Ranges of steps that a warning lists."""
 
@@ -229,14 +231,22 @@ def _parse(path: Path, content: bytes) -> list[tuple[dict[str, Any], str]]:
         try:
             line = data.decode()
             row = json.loads(line)
-            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-                raise ValueError("no step")
+            _check_row(row)
         except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise CheckpointError(f"{path}:{number}: not a row of metrics ({error}); repair or move the file") from None
         rows.append((row, line))
     return rows
+
+
+def _check_row(row: object) -> None:
+    """Refuse what `MetricsLog.write` did not write."""
+    if not isinstance(row, dict) or type(row.get("step")) is not int or not 0 <= row["step"] <= MOST_STEPS:
+        raise ValueError("no step")
+    not_finite = row.get(NOT_FINITE, {})
+    if not isinstance(not_finite, dict) or not all(value in ("nan", "inf", "-inf") for value in not_finite.values()):
+        raise ValueError(f"{NOT_FINITE} must hold nan, inf or -inf by the name of a metric")
 
 
 def _ranges(steps: Sequence[int]) -> str:

@@ -77,3 +77,9 @@ def test_every_section_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         inline_references({"sft": "a.yaml", "ppo": "b.yaml"}, ["sft", "ppo"], tmp_path)
     assert [line.partition(": cannot")[0][-6:] for line in str(caught.value).splitlines()] == ["a.yaml", "b.yaml"]
+
+
+def test_a_path_of_thousands_of_keys_is_refused_in_one_short_line() -> None:
+    with pytest.raises(ConfigError, match="has 3000 keys, and no setting is inside of so many sections") as caught:
+        parse_overrides([".".join(["a"] * 3000) + "=1"])
+    assert len(str(caught.value)) < 200

@@ -28,3 +28,11 @@ def test_a_broken_object_is_named(tmp_path, text):
     (tmp_path / "comparison.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"comparison\.json: "):
         json_object(tmp_path / "comparison.json")
+
+
+@pytest.mark.parametrize("text", ["[" * 20_000 + "\n{}\n", "9" * 5000 + "\n{}\n"])
+def test_json_that_no_reader_takes_is_a_checkpoint_error(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    for read in (json_lines, json_object):
+        with pytest.raises(CheckpointError, match=r"a\.json"):
+            read(tmp_path / "a.json")

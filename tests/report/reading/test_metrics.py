@@ -29,3 +29,10 @@ def test_a_smoothed_series_ignores_an_outlier_and_follows_a_trend():
     series = of_rows([{"step": step, "x": value} for step, value in enumerate(values)]).series("x")
     assert series.smoothed().values.max() <= 39
     assert series.smoothed().values[-1] == 38  # median of 37, 38, 39
+
+
+def test_what_no_float_or_step_can_be_is_left_out():
+    rows = [{"step": 10**400, "x": 1}, {"step": True, "x": 1}, {"step": 3, "x": 10**400, "not_finite": 5}]
+    metrics = of_rows([*rows, {"step": 4, "x": 2.5}])
+    assert metrics.steps == [3, 4] and metrics.series("x").values.tolist() == [2.5]
+    assert metrics.not_finite() == {}

@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from rlhf.training.storage.fingerprint import content_digest, flattened, lengthened
 
 
@@ -50,3 +52,21 @@ def test_a_run_is_longer_when_its_steps_are_more_and_all_else_is_equal():
         ({"steps": 4}, {"steps": 8, "a": None, "b": 1}),
     ):
         assert lengthened(saved, now) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[" * 20_000, "5", "{}", '{"base_model": true}', '{"base_model": "a\\u0000"}', "\udcff"]
+)
+def test_the_digest_of_an_adapter_does_not_fail_on_a_broken_note_of_its_base(tmp_path, text):
+    adapter = directory(tmp_path / "adapter")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/no/such/place"}))
+    (adapter / "base_model.json").write_text(text, errors="surrogateescape")
+    assert len(content_digest(str(adapter))) == 64
+
+
+def test_adapters_that_name_each_other_as_their_base_have_a_digest(tmp_path):
+    one, other = directory(tmp_path / "one"), directory(tmp_path / "other")
+    for adapter, base in ((one, other), (other, one)):
+        (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    (one / "top.json").write_text("[]")
+    assert content_digest(str(one)) != content_digest(str(other))

@@ -173,3 +173,8 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     ):
         pass
     assert (tmp_path / "precious").read_text() == "keep"
+
+
+def test_a_mark_of_completion_that_is_nested_without_end_is_none(tmp_path: Path) -> None:
+    (tmp_path / "complete.json").write_text("[" * 20_000)
+    assert not is_complete(tmp_path, "a")

@@ -25,7 +25,7 @@ def test_every_start_of_a_run_is_kept(tmp_path: Path) -> None:
     assert all(start["time"].endswith("+00:00") for start in content["starts"])
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"starts": 3}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"starts": 3}', "[" * 20_000])
 def test_a_file_of_no_use_is_replaced(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     write_circumstances(tmp_path, {}, 7)

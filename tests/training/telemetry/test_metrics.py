@@ -161,3 +161,16 @@ def test_saved_rows_are_what_train_returned(tmp_path: Path) -> None:
     assert first == {"step": 1.0, "loss": 0.5, "rate": math.inf}
     assert math.isnan(second.pop("loss")) and second == {"step": 2.0, "note": "text"}
     assert saved_metrics(tmp_path / "none.jsonl") == []
+
+
+@pytest.mark.parametrize(
+    "row",
+    ['{"step": true}', '{"step": -1}', '{"step": 1e3}', f'{{"step": {10**30}}}']
+    + [f'{{"step": 1, "not_finite": {value}}}' for value in ("5", "null", '{"loss": null}', '{"loss": "a"}')],
+)
+def test_a_row_that_no_log_writes_is_refused_with_its_line(path: Path, row: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(row + '\n{"step": 2}\n')
+    for read in (saved_metrics, MetricsLog):
+        with pytest.raises(CheckpointError, match=":1: not a row of metrics"):
+            read(path)
