@@ -1,5 +1,7 @@
 """Tests of rlhf.report.reading.run and rlhf.report.reading.samples."""
 
+import json
+
 import pytest
 
 from rlhf.errors import ConfigError
@@ -62,3 +64,10 @@ def test_a_row_of_another_kind_is_read_as_far_as_it_goes():
     assert (answer.score, answer.kl, answer.tokens, answer.trace, answer.ended) == (None, None, None, None, None)
     assert answer.length == 1 and answer.prompt == ""
     assert answer_of({"scores": {"gold": 2, "reward": None}}, None).scores == {"gold": 2.0}
+
+
+@pytest.mark.parametrize("starts", [5, [5], [{"from_step": "x"}, {"from_step": [1]}, {"from_step": True}]])
+def test_starts_of_another_type_are_no_resumed_ones(tmp_path, starts):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    (tmp_path / "circumstances.json").write_text(json.dumps({"starts": starts}))
+    assert read_run(tmp_path).stages["sft"].resumed == []
