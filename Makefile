@@ -17,7 +17,7 @@ INPUTS := pyproject.toml constraints.txt
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check guard package docs clean
+.PHONY: help demo test test-slow fuzz check guard package docs clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile

@@ -12,6 +12,10 @@ WEIGHTS = ("AutoModel", "kind", "PreTrainedModel")
 """How the names begin whose `from_pretrained` reads weights."""
 
 
+UNSAFE = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+"""Packages whose files hold code."""
+
+
 def _calls(text: str, name: str) -> list[tuple[str, dict[str, ast.expr]]]:
     """Return on what a method of this name is called, and the keywords that are written out."""
     found = []
@@ -41,6 +45,22 @@ def test_every_load_says_that_it_reads_safetensors_and_whose_code_it_runs(path: 
     for owner, given in _calls(text, "from_config"):
         assert "trust_remote_code" in given, owner
     assert not [owner for owner, _ in _calls(text, "load") if owner in ("torch", "pickle")]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(SOURCES[0].parent)))
+def test_nothing_imports_what_runs_code_of_the_files_that_it_reads(path: Path) -> None:
+    assert not _imported(path.read_text(encoding="utf-8")) & UNSAFE
+
+
+def _imported(text: str) -> set[str]:
+    """Return the packages that a module imports, wherever in it."""
+    nodes = list(ast.walk(ast.parse(text)))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return {name.partition(".")[0] for name in plain | {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)}}
+
+
+def test_an_unsafe_import_is_found() -> None:
+    assert _imported("def f():\n    import pickle.x\n    from joblib import load\n") >= {"pickle", "joblib"}
 
 
 def test_the_calls_are_found() -> None:

@@ -1,7 +1,8 @@
 import io
 import json
 import re
-from contextlib import chdir, redirect_stdout
+import socket
+from contextlib import chdir, contextmanager, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from rlhf.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("in_the_repository")
 RECIPE = "configs/smoke/run.yaml"
+HERE = (None, "", "localhost", "127.0.0.1", "::1")
+"""How this machine is called."""
 QUICK = ["sft.epochs=1", "sft.eval_every=null", "reward_model.epochs=1", "ppo.steps=2", "ppo.kl_coef=0.1", "seed=7"]
 QUICK += ["ppo.rollout_batch_size=8", "ppo.sampling.max_new_tokens=8", "evaluate.decoding.max_new_tokens=8"]
 
@@ -147,16 +150,41 @@ def run_twice(path):
     yield main(arguments)
 
 
+@contextmanager
+def no_connections():
+    """Yield the addresses beyond this machine that are asked for, each of which is refused."""
+    asked = []
+
+    def guarded(call, place):
+        def checked(*arguments, **options):
+            address = arguments[place]
+            host = address[0] if isinstance(address, tuple) else address
+            if host not in HERE and not str(host).startswith("/"):  # a path is a socket of this machine
+                asked.append(address)
+                raise OSError(f"a test may not ask for {address}")
+            return call(*arguments, **options)
+
+        return checked
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # what asks the hub shall be seen
+        for name in ("connect", "connect_ex"):
+            patched.setattr(socket.socket, name, guarded(getattr(socket.socket, name), 1))
+        patched.setattr(socket, "getaddrinfo", guarded(socket.getaddrinfo, 0))
+        yield asked
+
+
 @pytest.fixture(scope="module")
 def recipe_run(tmp_path_factory, root):
     path = tmp_path_factory.mktemp("recipe")
     seen, said = [], io.StringIO()
-    with chdir(root), redirect_stdout(said):
+    with chdir(root), redirect_stdout(said), no_connections() as asked:
         for status in run_twice(path):
             complete = [name for name in STAGES if (path / "run" / name / "complete.json").exists()]
             times = {file: file.stat().st_mtime_ns for file in (path / "run").rglob("*") if file.is_file()}
             seen.append((status, complete, times))
     (path / "said.txt").write_text(said.getvalue())
+    (path / "asked.json").write_text(json.dumps(asked))
     return path / "run", seen
 
 
@@ -172,6 +200,18 @@ def test_the_mended_run_goes_on_where_it_broke(recipe_run):
     for name in ("sft", "reward_model"):
         files = {file: time for file, time in before.items() if file.is_relative_to(path / name)}
         assert files and all(after[file] == time for file, time in files.items())
+
+
+def test_no_stage_opens_a_connection(recipe_run):
+    assert json.loads((recipe_run[0].parent / "asked.json").read_text()) == []
+
+
+def test_a_connection_would_be_seen():
+    with no_connections() as asked:
+        for call in (lambda: socket.create_connection(("192.0.2.1", 9)), lambda: socket.getaddrinfo("a.invalid", 80)):
+            with pytest.raises(OSError, match="a test may not ask"):
+                call()
+    assert len(asked) == 2
 
 
 def test_a_complete_run_does_nothing_again(recipe_run):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 SECONDS = 20
 """What one example may take; it is far more than any needs."""
-LONGER = 15
+LONGER = 10
 """Times as many examples in a long run."""
 _COMMON = {"deadline": SECONDS * 1000, "suppress_health_check": list(HealthCheck), "print_blob": False}
 settings.register_profile("quick", derandomize=True, database=None, **_COMMON)

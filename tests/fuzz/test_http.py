@@ -119,7 +119,7 @@ def answers(draw: st.DrawFn) -> bytes:
 @given(answer=answers())
 def test_any_answer_gives_scores_or_a_reward_error(parrot: Parrot, answer: bytes) -> None:
     parrot.answer = answer
-    reward = HttpReward(parrot.url, timeout=2.0, deadline=2.0, retries=0, max_response_bytes=10_000)
+    reward = HttpReward(parrot.url, timeout=0.5, deadline=0.5, retries=0, max_response_bytes=10_000)
     episode = Episode(prompt="a", completion="b", columns={}, prompt_ids=(), response_ids=())
     with suppress(RewardError):
         assert len(reward.score([episode])) == 1
