@@ -1,7 +1,8 @@
 # make demo   install what the demo needs, then run configs/quickstart: SFT, reward model, PPO, evaluation
 # make test   install what the tests need, then run the quick tests
 # make test-slow  run the tests that start processes, compile, or read the real model
-# make check  formatting, lint, types and import rules
+# make fuzz   ten minutes of other values than the tests try, in files, configurations and requests
+# make check  formatting, lint, types and import rules, and known weaknesses of the pinned packages
 # make guard  stop when sampling or the PPO update has become far slower than their plain counterparts
 # make package  build the wheel and the sdist into dist/, and check that a package index would take them
 # make docs   build the documentation as a site into site/, and stop on a broken link
@@ -31,11 +32,15 @@ test: $(VENV)/.installed-test
 test-slow: $(VENV)/.installed-test
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m slow
 
+fuzz: $(VENV)/.installed-test
+	RLHF_FUZZ=long $(TEST_ENV) $(BIN)/python -m pytest -n 2 --timeout 1800 tests/fuzz
+
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python security/audit.py
 
 guard: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/guard.py
