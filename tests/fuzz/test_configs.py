@@ -30,7 +30,7 @@ KEYS = sorted({key for name in SCHEMAS for key in SCHEMAS[name].model_fields})
 CONFIGS = STAGES.flatmap(lambda name: st.tuples(st.just(name), damaged(GOOD[name], KEYS)))
 
 
-@trials(300)
+@trials(150)
 @given(config=CONFIGS)
 def test_any_configuration_is_taken_or_refused(config: tuple[str, Any]) -> None:
     name, mapping = config

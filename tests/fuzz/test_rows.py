@@ -52,7 +52,7 @@ READERS: list[Callable[..., object]] = [
 ]
 
 
-@trials(400)
+@trials(200)
 @given(rows=ROWS, read=st.sampled_from(READERS), on_bad_row=st.sampled_from(["error", "skip"]))
 def test_any_rows_become_records_or_a_documented_error(
     tiny_tokenizer: PreTrainedTokenizerBase, rows: list[Any], read: Callable[..., object], on_bad_row: str

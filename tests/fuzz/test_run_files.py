@@ -75,7 +75,7 @@ LINES = st.lists(st.sampled_from(ROWS) | damaged(ROWS[0], ["not_finite"]), max_s
 METRICS = LINES.map(lambda rows: b"\n".join(map(as_json, rows))) | st.lists(GARBAGE, max_size=3).map(b"\n".join)
 
 
-@trials(150)
+@trials(60)
 @given(content=METRICS, ends=st.booleans())
 def test_any_metrics_are_read_or_refused(run: Path, content: bytes, ends: bool) -> None:
     path = run / "metrics.jsonl"
