@@ -10,6 +10,11 @@ from rlhf.models.pretrained.place import check_exists
 _KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 """Keys of config.json that may name code on the hub."""
 
+_PARTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_experts", "num_local_experts")
+"""Keys of config.json for how often a part of a model is built, before any weight is read."""
+MOST_PARTS = 10_000
+"""Far more than any model has; more would keep the loading busy without end."""
+
 
 def check_directory(path: str) -> None:
     """Refuse a directory that is missing, damaged, or reaches for something outside; a hub name passes.
@@ -33,6 +38,7 @@ def check_directory(path: str) -> None:
                 f"{directory / 'config.json'}: {key} names code on the hub ({str(config[key])[:80]!r}), which is never "
                 "run - remove the key"
             )
+    _check_parts(directory / "config.json", config)
     read_object(directory / "generation_config.json")
     for index in sorted(directory.glob("*.index.json")):
         _check_index(index)
@@ -58,6 +64,14 @@ def read_object(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+def _check_parts(file: Path, config: dict[str, Any]) -> None:
+    for section in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for key in _PARTS:
+            number = section.get(key)
+            if isinstance(number, int | float) and number > MOST_PARTS:
+                raise ConfigError(f"{file}: {key} is {str(number)[:40]}, at most {MOST_PARTS} - it is damaged")
 
 
 def _check_index(index: Path) -> None:

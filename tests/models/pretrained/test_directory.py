@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from rlhf.errors import ConfigError
 from rlhf.models.pretrained.adapters import base_of
+from rlhf.models.pretrained.directory import check_directory
 from rlhf.models.pretrained.loading import load_adapter, load_causal_lm, load_scalar_lm
 from rlhf.models.pretrained.tokenizer import eos_ids, load_tokenizer
 from rlhf.rewards.kinds.classifier import labels_of
@@ -119,3 +120,10 @@ def test_a_hub_name_without_a_hub_says_so(monkeypatch) -> None:
     for read in (load_causal_lm, load_tokenizer, labels_of):
         with pytest.raises(ConfigError, match=r"HF_HUB_OFFLINE is set, and the hub's cache does not hold it"):
             read("someone/something")
+
+
+@pytest.mark.parametrize("config", [{"n_layer": 1e9}, {"text_config": {"num_hidden_layers": 10**30}}])
+def test_a_model_of_more_layers_than_could_ever_be_built_is_refused(tmp_path, config):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"config\.json: \w+ is [1e+0.]+, at most 10000"):
+        check_directory(str(tmp_path))
