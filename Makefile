@@ -40,7 +40,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python security/audit.py
+	$(BIN)/python .ci/security/audit.py
 
 guard: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/guard.py

@@ -22,7 +22,7 @@ UNKNOWN = {"name": "c", "skip_reason": "Dependency not found on PyPI"}
 @pytest.fixture
 def audit(module: Callable[[Path], ModuleType], root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """The script, with an index that answers `audit.answers(...)`, and three pins."""
-    script: Any = module(root / "security" / "audit.py")
+    script: Any = module(root / ".ci" / "security" / "audit.py")
     (tmp_path / "constraints.txt").write_text("# the versions\na==1\nb==2\nc==3\n")
     (tmp_path / "ignored.toml").write_text("")
     monkeypatch.setattr(script, "PINS", tmp_path / "constraints.txt")

@@ -1,6 +1,6 @@
 """Writes requirements.lock: the sha256 of each pinned package, as PyPI states it for this Python and platform.
 
-Run it by hand when constraints.txt changes: `python security/lock.py`. torch is left out: its build depends on the
+Run it by hand when constraints.txt changes: `python .ci/security/lock.py`. torch is left out: its build depends on the
 index that you choose (CPU, or one of several CUDA), and PyPI's brings packages that are not pinned here.
 """
 
@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PINS = ROOT / "constraints.txt"
 LOCK = ROOT / "requirements.lock"
 LEFT_OUT = ("torch",)
@@ -49,7 +49,7 @@ def main() -> None:
     """Write the lock."""
     python = f"{platform.python_implementation()} {sys.version_info.major}.{sys.version_info.minor}"
     lines = [
-        f"# Made by security/lock.py for {python} on {platform.system()} {platform.machine()}: wheels of PyPI.",
+        f"# Made by .ci/security/lock.py for {python} on {platform.system()} {platform.machine()}: wheels of PyPI.",
         "# Elsewhere the packages in pure Python have the same hashes; run the script there for the others.",
         f"# Left out: {', '.join(LEFT_OUT)}, whose build depends on the index; install it first.",
         "# pip install --no-deps --require-hashes -r requirements.lock",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PINS = HERE.parent / "constraints.txt"
+PINS = HERE.parents[1] / "constraints.txt"
 IGNORED = HERE / "ignored.toml"
 SECONDS = 600
 """What all questions together may take."""
