@@ -80,7 +80,7 @@ def test_an_index_that_does_not_answer_is_one_line_after_one_question(
 def test_the_lock_has_a_hash_of_every_pinned_version_but_torch(
     module: Callable[[Path], ModuleType], root: Path
 ) -> None:
-    script = module(root / "security" / "lock.py")
+    script = module(root / ".ci" / "security" / "lock.py")
     lines = [line for line in (root / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
     assert [line.partition(" ")[0] for line in lines] == script.pins()
     assert all(re.fullmatch(r"\S+==\S+ --hash=sha256:[0-9a-f]{64}", line) for line in lines)

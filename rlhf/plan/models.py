@@ -35,7 +35,7 @@ def _made(kind: Any, shape: str) -> PreTrainedModel:
     if kind is AutoModelForSequenceClassification:
         config.num_labels = 1
     with torch.device("meta"):
-        model: PreTrainedModel = kind.from_config(config)
+        model: PreTrainedModel = kind.from_config(config, trust_remote_code=False)
     return model.requires_grad_(False)
 
 
