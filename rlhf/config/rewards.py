@@ -5,7 +5,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rlhf.config.reading.secrets import secret_in_url
 from rlhf.config.shared import Count, NonNegative, Positive, Section
 
 Policy = Literal["stop", "drop_episode", "neutral"]
@@ -97,6 +96,9 @@ class EnsembleRewardSection(RewardOptions):
 class HttpRewardSection(RewardOptions):
     """A server that takes OpenRLHF's requests, such as `rlhf serve-reward`."""
 
+    instead_of_secrets = (
+        "put it into an environment variable and name that in token_env: it is sent as Authorization: Bearer"
+    )
     kind: Literal["http"] = Field(description="http: a server that answers OpenRLHF's requests")
     url: str = Field(description="http or https address to post requests to")
     timeout: Positive = Field(20.0, description="seconds for one attempt, from the connection to the last byte")
@@ -105,16 +107,6 @@ class HttpRewardSection(RewardOptions):
     max_response_bytes: Count = Field(10_000_000, description="size of the largest answer to read, in bytes")
     label_column: str | None = Field(None, description="column of the data to send as labels; null sends empty ones")
     token_env: str | None = Field(None, description="environment variable with a token, sent as Authorization: Bearer")
-
-    @model_validator(mode="after")
-    def _without_secrets(self) -> Self:
-        secret = secret_in_url(self.url)
-        if secret is not None:
-            raise ValueError(
-                f"url holds a secret ({secret}), and the url is saved with the run - put it into an environment "
-                "variable and name that in token_env: it is sent as Authorization: Bearer"
-            )
-        return self
 
     @model_validator(mode="after")
     def _in_time(self) -> Self:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from rlhf.disk import readable_as_its_folder
 from rlhf.errors import ConfigError, DataError
 from rlhf.evaluation.language_model import TrigramModel
 from rlhf.evaluation.text_metrics import num_words, repeated_bigram_share
@@ -151,6 +152,7 @@ class GoldJudge:
         folder = Path(directory)
         self.language_model.save(folder)
         save_file({"coef": self._coef}, folder / "gold_judge.safetensors")
+        readable_as_its_folder(folder / "gold_judge.safetensors")
         (folder / "gold_judge.json").write_text(json.dumps(asdict(self.rules), indent=2), encoding="utf-8")
 
     @classmethod

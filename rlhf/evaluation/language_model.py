@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from rlhf.disk import readable_as_its_folder
 from rlhf.errors import DataError
 from rlhf.evaluation.text_metrics import words
 
@@ -123,6 +124,7 @@ class TrigramModel:
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         save_file({"keys": self._trigrams.keys, "counts": self._trigrams.counts}, folder / "language_model.safetensors")
+        readable_as_its_folder(folder / "language_model.safetensors")
         record = {"num_rare": self._num_rare, "vocabulary": self._vocabulary}
         (folder / "language_model.json").write_text(json.dumps(record), encoding="utf-8")
 

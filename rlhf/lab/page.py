@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rlhf.disk import write_atomic
 from rlhf.lab.paint import svg
 from rlhf.lab.section import Section, Settings, Table
 from rlhf.printable import escaped_markdown, one_line
-from rlhf.training.storage.atomic import write_atomic
 from rlhf.training.telemetry.circumstances import LIBRARIES, circumstances
 
 PAGE, FIGURES, RESULTS = "lab.md", "figures", "results.json"

@@ -120,3 +120,20 @@ def test_a_policy_is_called_what_a_file_may_be_called(name: str) -> None:
     (line,) = lines(EvaluateConfig, {**EVALUATE, "policies": {"ok": "a", name: "b"}})
     assert line.startswith("policies: a name is also a file name") and line.endswith(repr(name))
     assert validate(EvaluateConfig, {**EVALUATE, "policies": {"ppo-2.b_1": "a"}}, "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("model.path=https://me:S3CRET@host/model", "path holds a secret (user or password)"),
+        ("data.path=https://host/rows.jsonl?token=S3CRET", "path holds a secret (token)"),
+        ("eval_data={path: 's3://key:S3CRET@bucket/rows'}", "path holds a secret (user or password)"),
+        ("model.chat_template_kwargs={tool: {api_key: S3CRET}}", "chat_template_kwargs holds a secret (api_key)"),
+        ("output_dir=https://host/?sig=S3CRET", "output_dir holds a secret (sig)"),
+    ],
+)
+def test_a_secret_in_any_value_is_refused_and_not_shown(override: str, part: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(SftConfig, Path("configs/smoke/sft.yaml"), [override])
+    assert part in str(caught.value) and "saved with the run - give a local path" in str(caught.value)
+    assert "S3CRET" not in str(caught.value)

@@ -96,3 +96,15 @@ def test_a_policy_that_is_a_link_is_not_replaced(
     assert (run / "policy.kept-1").readlink() == elsewhere
     assert on_disk.contents(elsewhere) == {"thesis.tex": b"mine"}
     assert on_disk.contents(run / "policy") == on_disk.contents(finished_sft / "policy")
+
+
+def test_all_that_a_stage_saves_can_be_read_as_the_umask_says(finished_sft: Path) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    modes = {path: path.stat().st_mode & 0o777 for path in [finished_sft, *finished_sft.rglob("*")][1:]}
+    wrong = {
+        str(path.relative_to(finished_sft)): oct(mode)
+        for path, mode in modes.items()
+        if mode != (0o777 if path.is_dir() else 0o666) & ~umask
+    }
+    assert not wrong and len(modes) > 15

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from rlhf.config.reading.overrides import Override, apply_overrides, inline_refe
 from rlhf.config.reading.problems import Problem, explain
 from rlhf.config.reading.secrets import redacted
 from rlhf.config.reading.yaml_text import format_yaml, read_mapping
+from rlhf.disk import write_atomic
 from rlhf.errors import CheckpointError, ConfigError
 
 M = TypeVar("M", bound=BaseModel)
@@ -102,14 +102,9 @@ def save_config(config: BaseModel, path: Path) -> None:
     Raises:
         CheckpointError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(config_yaml(config), encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomic(path, config_yaml(config))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -9,20 +9,12 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from rlhf.disk import fsync, make_private, open_up, write_atomic
 from rlhf.errors import CheckpointError
 from rlhf.training.storage.listing import not_ours, write_listing
 
 REPLACED = ".old"
 """Suffix of a checkpoint that is moved aside while a new one takes its name."""
-
-
-def fsync(path: Path) -> None:
-    """Wait until the contents of a file, or the entries of a directory, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def make_directory(path: Path) -> None:
@@ -31,22 +23,6 @@ def make_directory(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for made in reversed(missing):
         fsync(made.absolute().parent)
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write `text` (UTF-8) so that `path` holds either its old contents or all of the new.
-
-    Raises:
-        OSError: the file cannot be written; the old contents are untouched.
-    """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        fsync(temporary)
-        os.replace(temporary, path)
-        fsync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_output(path: Path, text: str) -> None:
@@ -77,13 +53,10 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     try:
         make_directory(target.parent)
         remove(temporary)
-        temporary.mkdir()
+        mode = make_private(temporary)
         yield temporary
         write_listing(temporary)
-        for folder, _, names in os.walk(temporary, topdown=False):
-            for name in names:
-                fsync(Path(folder, name))
-            fsync(Path(folder))
+        open_up(temporary, mode)
         _keep_what_is_not_ours(target)
         publish(temporary, target, target.with_name(f"{target.name}.tmp-replaced-{os.getpid()}"))
     except (OSError, SafetensorError) as error:

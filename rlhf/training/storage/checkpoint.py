@@ -12,17 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from rlhf.disk import make_private, open_up, write_atomic
 from rlhf.errors import CheckpointError
 from rlhf.training.storage import space
-from rlhf.training.storage.atomic import (
-    REPLACED,
-    atomic_directory,
-    fsync,
-    make_directory,
-    publish,
-    remove,
-    write_atomic,
-)
+from rlhf.training.storage.atomic import REPLACED, atomic_directory, make_directory, publish, remove
 from rlhf.training.storage.files import write_tensors, write_text
 from rlhf.training.storage.fingerprint import lengthened
 from rlhf.training.storage.leftovers import unfinished_checkpoints
@@ -157,14 +150,14 @@ class CheckpointStore:
             for left in unfinished_checkpoints(self.directory):
                 remove(left)
             space.check_free(target, needed)
-            temporary.mkdir()
+            mode = make_private(temporary)
             for name, group in tensors.items():
                 write_tensors(temporary / f"{name}.safetensors", group)
             write_text(temporary / STATE, text)
             if course is not None:
                 write_text(temporary / COURSE, json.dumps(dict(course), allow_nan=False))
             write_text(temporary / MANIFEST, build_manifest(temporary, step, self.fingerprint, rows))
-            fsync(temporary)
+            open_up(temporary, mode)
             publish(temporary, target, target.with_name(target.name + REPLACED))
             self._prune(step, spared)
         except (OSError, SafetensorError) as error:

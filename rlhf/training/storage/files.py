@@ -6,13 +6,12 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlhf.training.storage.atomic import fsync
+from rlhf.disk import fsync
 
 
 def write_tensors(path: Path, group: Mapping[str, Tensor]) -> None:
     """Write named tensors as safetensors, and wait until they are on the disk."""
     save_file(_without_shared_memory(group), path)
-    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors makes it 0600; follow the umask as other files do
     fsync(path)
 
 

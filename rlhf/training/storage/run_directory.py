@@ -9,8 +9,9 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
+from rlhf.disk import write_atomic
 from rlhf.errors import CheckpointError
-from rlhf.training.storage.atomic import make_directory, write_atomic
+from rlhf.training.storage.atomic import make_directory
 from rlhf.training.storage.fingerprint import lengthened
 from rlhf.training.storage.leftovers import RESULTS, sweep
 from rlhf.training.storage.listing import Damaged, Entry, check_file, entry_of, listed_files

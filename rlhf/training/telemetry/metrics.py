@@ -9,8 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, SupportsFloat, TextIO
 
+from rlhf.disk import fsync, write_atomic
 from rlhf.errors import CheckpointError
-from rlhf.training.storage.atomic import fsync, make_directory, write_atomic
+from rlhf.training.storage.atomic import make_directory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from rlhf.disk import write_atomic
 from rlhf.errors import CheckpointError
 from rlhf.training.processes import Processes
-from rlhf.training.storage.atomic import write_atomic
 from rlhf.training.telemetry.machine import matrix_rate
 from rlhf.training.telemetry.memory import device_peak_memory_bytes, peak_memory_bytes
 from rlhf.training.telemetry.phases import NO_PHASES, OTHER, Phases

@@ -6,7 +6,18 @@ from rlhf.config.reading.secrets import REDACTED, holds_secret, redacted, secret
 
 
 @pytest.mark.parametrize(
-    "key", ["token", "hub_token", "password", "client_secret", "api_key", "WANDB_API_KEY", "apikey"]
+    "key",
+    [
+        "token",
+        "hub_token",
+        "password",
+        "client_secret",
+        "api_key",
+        "WANDB_API_KEY",
+        "apikey",
+        "X-Api-Key",
+        "private_key",
+    ],
 )
 def test_names_of_secrets_are_known(key: str) -> None:
     assert holds_secret(key)
@@ -32,6 +43,7 @@ def test_secrets_are_replaced_at_every_depth_and_unset_ones_stay_null() -> None:
         ("http://h/get?a=1&X-Access-Token=S", "X_Access_Token"),
         ("http://h/get?key=S", "key"),
         ("http://h/get?sig=", "sig"),
+        ("http://h/get#access_token=S", "access_token"),
         ("http://u:p@h/get", "user or password"),
         ("http://u@h/get", "user or password"),
         ("http://h/get?model=x&max_tokens=5", None),
