@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from rlhf.data.bad_rows import BadRow
+from rlhf.data.conversations.bounded import bounded
 from rlhf.data.records import Message, Tools
 from rlhf.errors import ConfigError
 
@@ -69,16 +70,17 @@ class Chat:
             )
             return [(int(start), int(end)) for start, end in rendered[1][0] if start < end]
 
-        return self._guarded(spans, location)
+        return self._guarded(spans, template, location)
 
     def _applied(self, messages: Sequence[Message], location: str, tools: Tools, **options: Any) -> str:
-        check_tools(messages, tools, self._template(location, tools), location)
+        template = self._template(location, tools)
+        check_tools(messages, tools, template, location)
 
         def text() -> str:
             return str(self._tokenizer.apply_chat_template(list(messages), tools=tools, tokenize=False, **options))
 
         try:
-            return _with_tool_answers(self._guarded(text, location), messages, location)
+            return _with_tool_answers(self._guarded(text, template, location), messages, location)
         except BadRow as refusal:
             others = [message for message in messages if message["role"] != "system"]
             if others and len(others) < len(messages) and self._takes(others, location, tools, **options):
@@ -92,11 +94,12 @@ class Chat:
             return False
         return True
 
-    def _guarded(self, call: Callable[[], T], location: str) -> T:
+    def _guarded(self, call: Callable[[], T], template: str, location: str) -> T:
+        name = str(self._tokenizer.name_or_path or "the tokenizer")
         try:
-            return call()
+            with bounded(template, name):
+                return call()
         except _BROKEN as error:
-            name = str(self._tokenizer.name_or_path or "the tokenizer")
             line = [*str(error).strip().splitlines(), type(error).__name__][0][:200]
             raise ConfigError(
                 f"{name}: its chat template is broken ({line}) - mend chat_template.jinja, or give another "

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from rlhf.data.batching import padded
+from rlhf.data.conversations.bounded import bounded
 from rlhf.data.conversations.messages import with_continuation
 from rlhf.errors import ConfigError, RewardError
 from rlhf.functional.token_budget import token_budget_batches
@@ -115,7 +116,8 @@ class ClassifierReward:
         if self._tokenizer.chat_template is None:
             texts = [str(message.get("content", "")) for message in messages]
             return list(self._tokenizer("\n".join(texts))["input_ids"])
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False)
+        with bounded(self._tokenizer.get_chat_template(), self._where):
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False)
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _limit(self) -> int:
