@@ -7,11 +7,14 @@ from pathlib import Path
 
 from rlhf.config import RunConfig
 from rlhf.config.run import STAGES
+from rlhf.data.overlap import check_overlap
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import RlhfError
 from rlhf.evaluation import evaluate
 from rlhf.evaluation.respond import load_policy_here, respond
+from rlhf.fetch import resolve
 from rlhf.forecast import Forecast, forecast_of
+from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.ppo import train_ppo
 from rlhf.printable import one_line, printable
 from rlhf.report import write_report
@@ -54,6 +57,7 @@ def run(config: RunConfig, *, profile: bool = False) -> Path:
     forecast = forecast_of(config) if is_main_by_launch() else Forecast({})
     for line in forecast.opening():
         _say(line)
+    _check_prompts(config)
     for name in STAGES:
         section = getattr(config, name)
         if section is None:
@@ -73,6 +77,24 @@ def run(config: RunConfig, *, profile: bool = False) -> Path:
     _show_summary(config)
     _write_report(Path(config.output_dir))
     return Path(config.output_dir)
+
+
+def _check_prompts(config: RunConfig) -> None:
+    """Compare the prompts of PPO with those of the evaluation, before any stage takes its time.
+
+    Raises:
+        RlhfError: some are the same and `ppo.on_overlap` is `error`, or prompts cannot be read.
+    """
+    ppo, evaluation = config.ppo, config.evaluate
+    if ppo is None or evaluation is None or (Path(ppo.output_dir) / COMPLETE).exists():
+        return
+    model = (config.sft or ppo).model  # PPO reads with the tokenizer that SFT saves
+    tokenizer = load_tokenizer(resolve(model.path), trust_remote_code=model.trust_remote_code, **model.chat)
+    training, heldout = (
+        [prompt.text for prompt in prepare_prompts(load_rows(section), tokenizer, **section.fitting).items]
+        for section in (ppo.prompts, evaluation.prompts)
+    )
+    check_overlap(training, heldout, _say, ppo.on_overlap, "prompts of evaluate")
 
 
 def _show_summary(config: RunConfig) -> None:

@@ -1,6 +1,6 @@
 """The frame of a training stage, shared by SFT, reward model and PPO: processes, run directory, data, model, loop."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from rlhf.config.shared import (
     DataSection,
 )
 from rlhf.config.stage import StageConfig, StageSettings
+from rlhf.data.overlap import check_overlap
 from rlhf.data.reading.rows import stream_rows
 from rlhf.data.records import Prepared, Row
 from rlhf.fetch import resolve
@@ -43,7 +44,7 @@ from rlhf.training.telemetry.profile import GIB, NO_PROFILE, Profile
 
 UNIMPORTANT = (
     *("output_dir", "logging", "checkpoints", "expected_processes", "process_timeout"),
-    *("push_to_hub", "hub_private_repo"),
+    *("push_to_hub", "hub_private_repo", "on_overlap"),
 )
 """Keys of a stage's config that do not change its result; `compile` does, like `precision`: it rounds differently."""
 
@@ -121,12 +122,13 @@ class Frame:
         self.data.append(line)
         self.processes.say(line)
 
-    def warn_of_shared(self, training: Sequence[Hashable], heldout: Sequence[Hashable]) -> None:
-        """Warn of held-out records that are also in the training data: they make held-out metrics look too good."""
-        known = set(training)
-        shared = sum(record in known for record in heldout)
-        if shared:
-            self.processes.say(f"warning: {shared} of {len(heldout)} held-out records are also in the training data")
+    def check_overlap(self, training: Iterable[Hashable], heldout: Sequence[Hashable]) -> None:
+        """Warn of held-out records that are also in the training data, or refuse them, as the config says.
+
+        Raises:
+            DataError: there are some, and `on_overlap` is `error`.
+        """
+        check_overlap(training, heldout, self.processes.say, self.config.on_overlap)
 
     def choose_factors(self, longest: int, **models: PreTrainedModel | None) -> None:
         """Fix the rotary factors of models for sequences of up to `longest` tokens, where they depend on it; say so."""

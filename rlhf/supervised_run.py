@@ -259,7 +259,7 @@ def _assembled(task: Task[T], config: SftConfig | RewardModelConfig, run: Frame)
     sources = [Source.of(section) for section in (config.data, config.eval_data) if section is not None]
     parts = [prepared_items(task, source, tokenizer, run) for source in sources]
     items, held_out = parts[0], parts[1] if len(parts) > 1 else []
-    run.warn_of_shared(items, held_out)
+    run.check_overlap(items, held_out)
     learner = make_learner(task, run, trainable(config.model, task.load, tokenizer), tokenizer)
     for source, part in zip(sources, parts, strict=True):
         check_length(learner.trained.model, task.longest(part), source)

@@ -97,6 +97,28 @@ def test_random_weights_have_no_words_and_a_complete_stage_does_not_speak_again(
     assert [name for name, _ in stages] == list(STAGES)
 
 
+def with_leaky_prompts(path, num):
+    """Return overrides whose evaluation has `num` prompts of PPO, and one prompt that the recipe has anyway."""
+    known = Path("data/ppo_prompts.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:num]
+    fresh = Path("data/heldout_prompts.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:1]
+    (path / "leaky.jsonl").write_text("".join([*known, *fresh]), encoding="utf-8")
+    return [f"output_dir={path}", f"evaluate.prompts.path={path / 'leaky.jsonl'}"]
+
+
+def test_prompts_of_the_evaluation_that_ppo_trains_on_are_counted_before_the_first_stage(stages, tmp_path, capsys):
+    told = "3 of 4 prompts of evaluate are also in the training data"
+    overrides = with_leaky_prompts(tmp_path, 3)
+    pipeline.run(recipe(*overrides))
+    said = capsys.readouterr().out
+    assert f"warning: {told}" in said.split("== sft")[0]
+    ran = len(stages)
+    with pytest.raises(DataError, match=told):
+        pipeline.run(recipe(*overrides, "ppo.on_overlap=error"))
+    assert len(stages) == ran
+    pipeline.run(recipe(f"output_dir={tmp_path}", "ppo.on_overlap=error"))
+    assert "also in the training data" not in capsys.readouterr().out
+
+
 def test_a_profile_is_handed_to_the_stages_that_train(monkeypatch, tmp_path):
     given = {}
 

@@ -7,7 +7,7 @@ import pytest
 
 from rlhf.config import SftConfig
 from rlhf.config.reading.loader import load_config
-from rlhf.errors import CheckpointError, ConfigError
+from rlhf.errors import CheckpointError, ConfigError, DataError
 from rlhf.models.passes import attention
 from rlhf.sft import train_sft
 from rlhf.stage import fingerprint
@@ -170,6 +170,15 @@ def test_held_out_records_that_are_in_the_training_data_are_counted(tmp_path, ca
     assert "warning: 3 of 5 held-out records are also in the training data" in capsys.readouterr().out
     train_sft(sft(tmp_path / "clean", "steps=1"))
     assert "held-out records" not in capsys.readouterr().out
+
+
+def test_held_out_records_that_are_in_the_training_data_are_refused_where_the_config_says_so(tmp_path):
+    leaky = ["steps=1", "eval_data.path=data/sft_train.jsonl", "on_overlap=error"]
+    with pytest.raises(DataError, match="200 of 200 held-out records are also in the training data - take them out"):
+        train_sft(sft(tmp_path / "sft", *leaky))
+    clean = sft(tmp_path / "clean", "steps=1", "on_overlap=error")
+    train_sft(clean)
+    assert mark(clean) == mark(sft(tmp_path / "clean", "steps=1"))  # it changes no result
 
 
 @pytest.mark.parametrize("choice", ["auto", "off"])

@@ -132,7 +132,7 @@ class PPOTrainer(StageTrainer, Generating):
         """
         check_evaluation(evaluation, evaluate_every, self.config)
         source = self._source(prompts, self._num_done)
-        measure = self._measuring(evaluation, self._measuring_prompts)
+        measure = self._measuring(evaluation, partial(self._measuring_prompts, source))
         inputs = [*self._digests, source.digest()]
         if self._takes_up(inputs):
             return self._finished()
@@ -215,9 +215,7 @@ class PPOTrainer(StageTrainer, Generating):
 
     def evaluate(self, prompts: GivenPrompts) -> dict[str, float]:
         """Return the policy's mean score, KL to the reference and more on held-out prompts."""
-        ready = self._encoded(prompts)
-        check_context(self.parts, ready)
-        return held_out_metrics(self.ppo, ready)
+        return held_out_metrics(self.ppo, self._encoded(prompts))
 
     def save(self, path: str | Path) -> None:
         """Save the policy with its value head in float32, for `AutoModelForCausalLM` or as a peft adapter.
@@ -269,13 +267,13 @@ class PPOTrainer(StageTrainer, Generating):
         prepared = prepare_prompts(source.rows, self.parts.tokenizer, **source.fitting.fitting)
         if prepared.notes:  # nothing is dropped as bad in silence
             self._run.report(source.name, prepared)
+        check_context(self.parts, prepared.items)
         return prepared.items
 
     def _source(self, prompts: GivenPrompts, num_given: int = 0) -> PromptSource:
         """Return the source of each step's prompts; an iterator begins with those of step `num_given`."""
         if isinstance(prompts, Sized | Path):
             known = self._encoded(prompts)
-            check_context(self.parts, known)
             self._begin(known)
             return ListedPrompts(known, self.config)
         self._begin(None)
@@ -294,7 +292,9 @@ class PPOTrainer(StageTrainer, Generating):
         compile_parts(self.parts, self._run, begun)
         self._has_begun = True  # last: after an error the next call checks everything again
 
-    def _measuring_prompts(self, prompts: GivenPrompts) -> Callable[[], dict[str, float]]:
+    def _measuring_prompts(self, source: PromptSource, prompts: GivenPrompts) -> Callable[[], dict[str, float]]:
         ready = self._encoded(prompts)
+        if isinstance(source, ListedPrompts):  # a stream is not known
+            self._run.check_overlap([known.text for known in source.prompts], [prompt.text for prompt in ready])
         check_context(self.parts, ready)
         return lambda: held_out_metrics(self.ppo, ready)

@@ -106,7 +106,7 @@ class SupervisedTrainer(StageTrainer, Generic[T]):
 
     def _measuring_rows(self, training: Sequence[T], rows: GivenRows) -> Callable[[], dict[str, float]]:
         held_out = self._held_out(rows)
-        self._run.warn_of_shared(training, held_out)
+        self._run.check_overlap(training, held_out)
         return partial(self._measure, held_out)
 
     def _measure(self, items: Sequence[T]) -> dict[str, float]:

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from rlhf.api.callbacks import Announcer, Callback, checked_callbacks
 from rlhf.api.run_directory import run_in
-from rlhf.config.shared import InRunDirectory, Section
+from rlhf.config.section import Section
+from rlhf.config.shared import InRunDirectory
 from rlhf.config.stage import StageSettings
 from rlhf.errors import CheckpointError, ConfigError, HubError, Terminated
 from rlhf.models.pretrained.hub import check_hub

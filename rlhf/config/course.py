@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rlhf.config.shared import Count, NonNegative, Section
+from rlhf.config.section import Section
+from rlhf.config.shared import Count, NonNegative
 
 BelowOne = Annotated[float, Field(gt=0, le=1)]
 

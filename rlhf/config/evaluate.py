@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from rlhf.config.section import Section
 from rlhf.config.shared import (
     ChatSection,
     Count,
@@ -14,7 +15,6 @@ from rlhf.config.shared import (
     InRunDirectory,
     NonNegative,
     Precision,
-    Section,
 )
 
 FILE_NAME = re.compile(r"\w[\w.\-]*")

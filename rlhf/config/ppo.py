@@ -9,6 +9,7 @@ from rlhf.config.course import check_choice
 from rlhf.config.estimators import ESTIMATORS, Estimator
 from rlhf.config.resets import ResetSection
 from rlhf.config.rewards import RewardSection, check_names_and_gates
+from rlhf.config.section import Section
 from rlhf.config.shared import (
     Count,
     DataSection,
@@ -20,7 +21,6 @@ from rlhf.config.shared import (
     NonNegative,
     OptimizerSection,
     Positive,
-    Section,
     TuningSection,
 )
 from rlhf.config.stage import StageConfig, StageSettings

@@ -4,7 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rlhf.config.shared import Count, DataSection, Fraction, Positive, Section
+from rlhf.config.section import Section
+from rlhf.config.shared import Count, DataSection, Fraction, Positive
 
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 

@@ -5,7 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rlhf.config.shared import Count, NonNegative, Positive, Section
+from rlhf.config.section import Section
+from rlhf.config.shared import Count, NonNegative, Positive
 
 Policy = Literal["stop", "drop_episode", "neutral"]
 Activation = Literal["none", "softmax", "log_softmax", "sigmoid", "log_sigmoid"]

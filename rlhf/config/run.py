@@ -8,8 +8,9 @@ from pydantic import Field
 from rlhf.config.evaluate import EvaluateConfig
 from rlhf.config.ppo import PPOConfig
 from rlhf.config.reward_model import RewardModelConfig
+from rlhf.config.section import Section
 from rlhf.config.sft import SftConfig
-from rlhf.config.shared import Section, filled
+from rlhf.config.shared import filled
 
 STAGES = ("sft", "reward_model", "ppo", "evaluate")
 """The sections of a recipe in the order in which they run."""

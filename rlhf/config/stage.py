@@ -1,10 +1,11 @@
 """What every training stage has in its configuration, and what a YAML file adds to it."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from rlhf.config.course import BestSection, EarlyStoppingSection, GuardsSection
+from rlhf.config.section import Section
 from rlhf.config.shared import (
     REPOSITORY,
     CheckpointSection,
@@ -14,7 +15,6 @@ from rlhf.config.shared import (
     ModelSection,
     OptimizerSection,
     Positive,
-    Section,
     Switch,
     TuningSection,
 )
@@ -48,6 +48,9 @@ class StageSettings(Section):
         None, description="end the run when best.metric no longer improves; null: never"
     )
     guards: GuardsSection = Field(GuardsSection(), description="what happens after a guard")
+    on_overlap: Literal["warn", "error"] = Field(
+        "warn", description="what happens when held-out records are also in the training data"
+    )
     push_to_hub: str | None = Field(
         None,
         pattern=REPOSITORY,

@@ -84,6 +84,19 @@ def test_prompts_by_name_are_those_of_the_file(tiny: ModuleType, workshop: Path)
     assert histories[0] == histories[1] == histories[2]
 
 
+def test_held_out_prompts_that_it_trains_on_are_counted_or_refused(
+    tiny: ModuleType, workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tiny.prompt_rows(workshop)
+    told = "2 of 3 held-out records are also in the training data"
+    tiny.ppo_trainer(workshop, steps=1).train(rows, evaluation=[*rows[:2], "Another one"])
+    assert f"warning: {told}" in capsys.readouterr().out
+    strict = tiny.ppo_trainer(workshop, steps=1, on_overlap="error")
+    with pytest.raises(DataError, match=told):
+        strict.train(rows, evaluation=[*rows[:2], "Another one"])
+    strict.train(rows, evaluation=["Another one"])
+
+
 def test_scores_may_come_from_elsewhere(tiny: ModuleType, workshop: Path) -> None:
     made = tiny.ppo_trainer(workshop, score__missing_eos_penalty=5.0)
     rollout = made.rollout(tiny.BEGINNINGS)
