@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from rlhf.cli.completion import install
+from rlhf.cli.lasting import lasting_output, let_go
 from rlhf.cli.options import Parser, check_verb, make_parser, split
 from rlhf.cli.pages import completed_words, help_page
 from rlhf.cli.verbs import STAGES, verb_of
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None takes them from the command line.
 
     Returns:
-        0, an error's own status, 1 after an exception that is not ours, 130 after Ctrl-C.
+        0, an error's own status, 1 after an exception that is not ours, 130 after Ctrl-C, 141 when the reader of a
+        verb that prints its result is gone.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
@@ -46,12 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     if not sys.warnoptions:  # who asks Python for warnings gets them
         warnings.filterwarnings("ignore", category=FutureWarning, module=_LIBRARIES)
+    with lasting_output(next((word for word in arguments if not word.startswith("-")), None)):
+        return _answered(arguments)
+
+
+def _answered(arguments: Sequence[str]) -> int:
     try:
         _dispatch(arguments)
         sys.stdout.flush()
         return 0
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - stays open until the process ends
+        let_go(sys.stdout)
         return BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in arguments:
