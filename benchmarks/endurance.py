@@ -1,8 +1,7 @@
 """Whether a long PPO run stays as small and as fast as it began, with everything on that keeps something in memory.
 
-On: running scales of a reward and of the score, caches of rewards, own best responses as resets, an adaptive KL, samples
-with their token traces, checkpoints, held-out evaluation. The model is tiny, so that what grows is seen beside it. Left
-out is `trainer.history`, which keeps a row of about 60 numbers a step because it is the answer of `train`.
+On: running scales of a reward and of the score, caches of rewards, own best responses as resets, an adaptive KL,
+samples with their token traces, checkpoints, held-out evaluation. The model is tiny, so that what grows is seen. Left out is `trainer.history`, which keeps a row of about 60 numbers a step because it is the answer of `train`.
 """
 
 import argparse

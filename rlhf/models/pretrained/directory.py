@@ -6,6 +6,7 @@ from typing import Any
 
 from rlhf.errors import ConfigError
 from rlhf.models.pretrained.place import check_exists
+from rlhf.models.pretrained.reachable import check_reachable
 
 _KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 """Keys of config.json that may name code on the hub."""
@@ -17,7 +18,7 @@ MOST_PARTS = 10_000
 
 
 def check_directory(path: str) -> None:
-    """Refuse a directory that is missing, damaged, or reaches for something outside; a hub name passes.
+    """Refuse a directory that is missing, damaged, or reaches outside, and a hub name for which no hub answers.
 
     Raises:
         ConfigError: says which file, what was found, and what to do.
@@ -25,6 +26,7 @@ def check_directory(path: str) -> None:
     check_exists(path)
     directory = Path(path)
     if not directory.is_dir():
+        check_reachable(path)
         return
     config = read_object(directory / "config.json")
     if config.get("quantization_config") is not None:

@@ -1,0 +1,55 @@
+"""Tests of rlhf.models.pretrained.reachable."""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from rlhf.errors import ConfigError
+from rlhf.models.pretrained import reachable
+from rlhf.models.pretrained.loading import load_causal_lm
+from rlhf.models.pretrained.tokenizer import load_tokenizer
+
+
+@pytest.fixture
+def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A hub that takes connections and never answers; it may be asked."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(reachable, "SECONDS", 0.2)
+        yield
+
+
+@pytest.mark.usefixtures("silent_hub")
+@pytest.mark.parametrize("load", [load_causal_lm, load_tokenizer])
+def test_a_hub_name_is_refused_at_once_where_the_hub_does_not_answer(load: object) -> None:
+    started = time.monotonic()
+    with pytest.raises(ConfigError) as caught:
+        load("somebody/a-model")  # type: ignore[operator]
+    assert time.monotonic() - started < 5.0
+    assert str(caught.value) == (
+        f"somebody/a-model: no such directory, and {constants.ENDPOINT} does not answer - give a local directory or "
+        "fetch:NAME"
+    )
+
+
+@pytest.mark.usefixtures("silent_hub")
+def test_of_what_the_cache_holds_it_is_said_how_to_load_it_without_waiting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(reachable, "try_to_load_from_cache", lambda path, name: f"/cache/{name}")
+    reachable.check_reachable("somebody/a-model")
+    told = capsys.readouterr().err
+    assert "does not answer; waiting for it before its cache is read - HF_HUB_OFFLINE=1 reads it at once" in told
+
+
+@pytest.mark.usefixtures("silent_hub")
+def test_a_directory_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reachable, "_answers", lambda endpoint: pytest.fail("the hub was asked"))
+    reachable.check_reachable(str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    reachable.check_reachable("somebody/a-model")
