@@ -1,7 +1,8 @@
 """Whether a long PPO run stays as small and as fast as it began, with everything on that keeps something in memory.
 
 On: running scales of a reward and of the score, caches of rewards, own best responses as resets, an adaptive KL,
-samples with their token traces, checkpoints, held-out evaluation. The model is tiny, so that what grows is seen. Left out is `trainer.history`, which keeps a row of about 60 numbers a step because it is the answer of `train`.
+samples with their token traces, checkpoints, held-out evaluation. The model is tiny, so that what grows is seen. Left
+out is `trainer.history`, which keeps a row of about 60 numbers a step because it is the answer of `train`.
 """
 
 import argparse
@@ -49,12 +50,14 @@ class Watcher(Callback):
             now = time.process_time()
             self.rows.append((step, resident_mib(), (now - self._cpu) / self.every))
             self._cpu = now
-            print(
-                "step {:>6}  {:8.1f} MiB  {:7.1f} ms CPU a step".format(
-                    step, *self.rows[-1][1:2], 1000 * self.rows[-1][2]
-                ),
-                flush=True,
-            )
+            _, memory, cpu = self.rows[-1]
+            print(f"step {step:>6}  {memory:8.1f} MiB  {1000 * cpu:7.1f} ms CPU a step", flush=True)
+
+    def on_save(self, trainer: Trainer, path: Path) -> None:
+        """Nothing."""
+
+    def on_evaluate(self, trainer: Trainer, step: int, metrics: dict[str, float]) -> None:
+        """Nothing."""
 
 
 def verdict(rows: Sequence[tuple[int, float, float]]) -> tuple[bool, str]:

@@ -4,8 +4,7 @@ import functools
 import sys
 from pathlib import Path
 
-from huggingface_hub import constants, try_to_load_from_cache
-from huggingface_hub.utils import get_session
+from huggingface_hub import constants, get_session, try_to_load_from_cache
 
 from rlhf.errors import ConfigError
 
