@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
-PRINTING = ("generate", "chat", "validate", "doctor")
+PRINTING = ("generate", "chat", "validate", "doctor", "plan")
 """Verbs whose result is what they print."""
 
 

@@ -31,6 +31,8 @@ sys.exit(main(sys.argv[2:]))
 SFT = ["sft", "output_dir=runs/x", "model.path=m", "data.path=d.jsonl", "steps=5"]
 GENERATE = ["generate", "m"]
 
+pytestmark = pytest.mark.slow
+
 
 def closed_pipe() -> IO[bytes]:
     """A pipe from which nobody reads."""
