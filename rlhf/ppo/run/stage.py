@@ -120,7 +120,7 @@ def _evaluation(config: PPOConfig, run: Frame, parts: PPORun) -> Callable[[], di
         return dict
     held_out = _prompts(section, run, parts.tokenizer)
     check_context(parts, held_out)
-    run.warn_of_shared([prompt.ids for prompt in parts.prompts], [prompt.ids for prompt in held_out])
+    run.check_overlap([prompt.ids for prompt in parts.prompts], [prompt.ids for prompt in held_out])
     return partial(held_out_metrics, parts.trainer, held_out)
 
 

@@ -6,8 +6,9 @@ from types import ModuleType
 
 import pytest
 
+from rlhf.disk import write_atomic
 from rlhf.errors import CheckpointError
-from rlhf.training.storage.atomic import atomic_directory, write_atomic, write_output
+from rlhf.training.storage.atomic import atomic_directory, write_output
 
 
 def test_write_atomic_leaves_the_old_text_when_it_fails(
