@@ -25,6 +25,7 @@ from rlhf.training.processes import is_main_by_launch
 from rlhf.training.randomness import generator
 from rlhf.training.storage.run_directory import COMPLETE
 from rlhf.training.telemetry.memory import peak_memory_bytes
+from rlhf.training.telemetry.pace import expecting
 
 _FUNCTIONS: dict[str, Callable[..., Path]] = {
     "sft": train_sft,
@@ -68,7 +69,8 @@ def run(config: RunConfig, *, profile: bool = False) -> Path:
             _show_words(config, "before training", section.model.path)
         started = time.perf_counter()
         options = {"profile": True} if profile and name in PROFILED else {}
-        result = _FUNCTIONS[name](section, **options)
+        with expecting(forecast.seconds(name)):
+            result = _FUNCTIONS[name](section, **options)
         seconds, gib = time.perf_counter() - started, peak_memory_bytes() / 2**30
         told = forecast.after(name, seconds)
         _say(f"== {name}: {result} after {seconds:.0f} s{told}, peak memory of the run so far {gib:.1f} GiB")

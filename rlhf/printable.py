@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Mapping
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0 except tab and newline, DEL, C1, marks that change the writing direction, and halves of surrogate pairs."""
@@ -38,3 +39,14 @@ def escaped_markdown(text: str) -> str:
     plain = html.escape(re.sub(r"[\\|*_`~]", r"\\\g<0>", text), quote=False)
     unlinked = plain.replace("](", "]\\(").replace("://", "&#58;//").replace("@", "&#64;")
     return re.sub(r"(?i)\b(www)\.", r"\1&#46;", unlinked)
+
+
+def text_of(prompt: object) -> str:
+    """Return a prompt as text; of a conversation each message with its role."""
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, list):
+        return "\n".join(text_of(message) for message in prompt)
+    if isinstance(prompt, Mapping):
+        return f"{prompt.get('role', '')}: {text_of(prompt.get('content', ''))}"
+    return "" if prompt is None else str(prompt)

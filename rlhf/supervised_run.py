@@ -89,7 +89,7 @@ class Task(Protocol[T]):
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """Metrics that the progress bar shows."""
+        """Metrics that the progress display shows."""
 
     def load(self, path: str, *, random_init: bool = False, trust_remote_code: bool = False) -> PreTrainedModel:
         """Load the initial model."""

@@ -177,7 +177,8 @@ class LoggingSection(Section):
         1, description="optimizer steps (SFT, reward model) or PPO steps between rows in metrics.jsonl"
     )
     trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab"]] = Field(
-        [], description="trackers of accelerate that receive the same numbers"
+        [],
+        description="trackers of accelerate that receive the numbers; tensorboard, wandb and trackio also get samples",
     )
 
 

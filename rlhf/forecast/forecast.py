@@ -34,14 +34,18 @@ class Forecast:
         more = "" if whole or not known else ", and what cannot be told"
         return [f"{about}{more}: {', '.join(parts)}", *self._reasons()]
 
+    def seconds(self, stage: str) -> float | None:
+        """Return the seconds of a stage that begins, put right by the stages before; None where they cannot be told."""
+        expected = self._expected.get(stage)
+        return None if expected is None or expected.seconds is None else expected.seconds * self._factor
+
     def before(self, stage: str) -> str:
         """Return what is said of a stage that begins: its time, put right by that of the stages before; or nothing."""
-        expected = self._expected.get(stage)
-        if expected is None or expected.seconds is None:
+        seconds = self.seconds(stage)
+        if seconds is None:
             return ""
-        factor = self._factor
-        why = f" (the stages so far took {factor:.1f} times as long as forecast)" if self._is_off else ""
-        return f", about {_long(expected.seconds * factor)}{why}"
+        why = f" (the stages so far took {self._factor:.1f} times as long as forecast)" if self._is_off else ""
+        return f", about {_long(seconds)}{why}"
 
     def after(self, stage: str, seconds: float) -> str:
         """Return what was forecast for a stage that took so long, to be said beside it; or nothing."""

@@ -7,9 +7,9 @@ Belongs here: reading what a run left, judging it (`findings/`), drawing it (`ch
 import importlib
 from pathlib import Path
 
-from rlhf.report.options import ReportOptions
+from rlhf.report.options import ReportOptions, WatchOptions
 
-__all__ = ["ReportOptions", "report", "write_report"]
+__all__ = ["ReportOptions", "WatchOptions", "report", "watch", "write_report"]
 
 
 def report(options: ReportOptions) -> Path:
@@ -31,3 +31,12 @@ def write_report(directory: Path) -> Path:
         CheckpointError: a file cannot be read or written.
     """
     return report(ReportOptions(runs=(directory,)))
+
+
+def watch(options: WatchOptions) -> None:
+    """Serve the page of runs on this machine while they go on, until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigError: the port is taken, or a directory has no place on this machine.
+    """
+    importlib.import_module("rlhf.report.watching.server").watch(options)

@@ -1,4 +1,4 @@
-"""The options of `rlhf report`; importable without torch."""
+"""The options of `rlhf report` and `rlhf watch`; importable without torch."""
 
 import argparse
 from dataclasses import dataclass
@@ -33,9 +33,35 @@ class ReportOptions:
         return cls(runs=tuple(options.runs), output=options.output, figure=options.figure)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchOptions:
+    """Which runs are followed, and at which port."""
+
+    runs: tuple[Path, ...]
+    port: int = 0
+    """0 takes a free one."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no port."""
+        if not 0 <= self.port < 1 << 16:
+            raise ConfigError(f"watch: --port: must be in [0, 65535], got {self.port}")
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Self:
+        """Return the options of a parsed command line."""
+        return cls(runs=tuple(options.runs), port=options.port)
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `rlhf report`."""
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="directory of a recipe or of one stage; two are compared")
     add("--output", type=Path, metavar="FILE", help=f"where the page goes ({REPORT} in the first RUN)")
     add("--figure", type=Path, metavar="OUT.svg", help="write only a figure of reward, KL and win rate")
+
+
+def add_watch_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `rlhf watch`."""
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="directory of a recipe or of one stage; it may be empty yet")
+    add("--port", type=int, default=0, help="port on 127.0.0.1 (default: a free one)")

@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -65,9 +66,48 @@ class Page:
     episodes: list[tuple[str, list[Episode]]]
 
 
-def html(runs: Sequence[Run]) -> str:
-    """Return the page of one run, or of several side by side."""
-    style, script = (resources.files(__package__).joinpath("templates", name).read_text("utf-8") for name in _FILES)
+def html(runs: Sequence[Run], *, version: str = "") -> str:
+    """Return the page of one run, or of several side by side; with a version it follows them (`rlhf watch`)."""
+    style, script = _ours(is_watched=bool(version))
+    template = _environment().get_template("page.html.j2")
+    policy = content_policy(style, script, is_watched=bool(version))
+    return template.render(page=page_of(runs), policy=policy, version=version, style=style, script=script)
+
+
+def waiting_html(problem: str, paths: Sequence[str], *, version: str) -> str:
+    """Return the page that stands in for runs that cannot be shown yet, and why."""
+    style, script = _ours(is_watched=True)
+    policy = content_policy(style, script, is_watched=True)
+    template = _environment().get_template("waiting.html.j2")
+    return template.render(problem=problem, paths=paths, policy=policy, version=version, style=style, script=script)
+
+
+def policy_of(*, is_watched: bool) -> str:
+    """Return the Content-Security-Policy of every page."""
+    return content_policy(*_ours(is_watched=is_watched), is_watched=is_watched)
+
+
+def content_policy(style: str, script: str, *, is_watched: bool = False) -> str:
+    """Return a Content-Security-Policy that allows one style sheet and one script, by their hashes, and no network.
+
+    A watched page may ask the server it came from, and no other.
+    """
+    own = "connect-src 'self'; " if is_watched else ""
+    return (
+        f"default-src 'none'; style-src 'sha256-{_hash(style)}'; script-src 'sha256-{_hash(script)}'; {own}"
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def _ours(*, is_watched: bool) -> tuple[Markup, Markup]:
+    """Return style sheet and script."""
+    names = ("page.css", "page.js", *(["watch.js"] if is_watched else []))
+    style, *scripts = (resources.files(__package__).joinpath("templates", name).read_text("utf-8") for name in names)
+    return Markup(style), Markup("".join(scripts))  # noqa: S704 - our own files; the policy lets nothing else run
+
+
+def _environment() -> Environment:
     # Whatever a run wrote is text: `finalize` shows control characters, then autoescape escapes.
     environment = Environment(
         loader=PackageLoader("rlhf.report"),
@@ -78,20 +118,7 @@ def html(runs: Sequence[Run]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["code"] = _with_code
-    template = environment.get_template("page.html.j2")
-    ours = {"style": Markup(style), "script": Markup(script)}  # noqa: S704 - our own files; the policy lets nothing else run
-    return template.render(page=page_of(runs), policy=content_policy(style, script), **ours)
-
-
-_FILES = ("page.css", "page.js")
-
-
-def content_policy(style: str, script: str) -> str:
-    """Return a Content-Security-Policy that allows one style sheet and one script, by their hashes, and no network."""
-    return (
-        f"default-src 'none'; style-src 'sha256-{_hash(style)}'; script-src 'sha256-{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
+    return environment
 
 
 def page_of(runs: Sequence[Run]) -> Page:

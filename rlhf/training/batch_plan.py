@@ -49,6 +49,10 @@ class BatchPlan:
             self._order = (epoch, _permutation(len(self._lengths), self.seed, epoch))
         return self._order[1][place * self._batch_size : (place + 1) * self._batch_size]
 
+    def num_tokens(self, items: Sequence[int]) -> int:
+        """Return the tokens of items."""
+        return sum(self._lengths[item] for item in items)
+
     def microbatches(self, items: Sequence[int]) -> list[list[int]]:
         """Group items, sorted by length, so that a pass stays within the token budget; a single row may exceed it."""
         lengths = [self._lengths[item] for item in items]

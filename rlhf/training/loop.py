@@ -12,10 +12,12 @@ from rlhf.training.protocol import LoopSettings, NothingLeft, Observer, Steps
 from rlhf.training.signals import StopFlag
 from rlhf.training.storage.checkpoint import JSON
 from rlhf.training.storage.run_directory import RunDirectory
-from rlhf.training.telemetry.metrics import MetricsLog, Trackers
+from rlhf.training.telemetry.last_step import last_of
+from rlhf.training.telemetry.metrics import MetricsLog
 from rlhf.training.telemetry.profile import NO_PROFILE, Profile
 from rlhf.training.telemetry.progress import Progress
 from rlhf.training.telemetry.record import Record
+from rlhf.training.telemetry.trackers import Trackers
 
 
 class Loop:
@@ -169,7 +171,7 @@ class Loop:
         if is_evaluated or _is_due(done, self.settings.log_every):
             metrics |= self.profile.row()
             record.write(done, metrics)
-        record.show(done, {name: metrics[name] for name in self.settings.shown if name in metrics})
+        record.show(done, metrics, self.settings.shown, last_of(self.steps))
         if not is_last and (is_best or _is_due(done, self.settings.checkpoint_every)):
             with self.profile.phases("checkpoint"):
                 self._save(done, self._rows_on_disk())

@@ -13,6 +13,7 @@ from rlhf.training.processes import Processes
 from rlhf.training.randomness import generator
 from rlhf.training.storage.checkpoint import Checkpoint
 from rlhf.training.storage.schema import Schema, forms_of
+from rlhf.training.telemetry.last_step import LastStep
 from rlhf.training.telemetry.profile import NO_PROFILE, Profile
 
 
@@ -58,6 +59,7 @@ class SupervisedSteps:
         self.processes = processes
         self.profile = profile
         self._heldout = heldout
+        self._last = LastStep()
 
     def step(self, index: int) -> dict[str, float]:
         """Do optimizer step `index` on its global batch.
@@ -88,8 +90,13 @@ class SupervisedSteps:
             report = self.optimizer.step()
         if self.profile.enabled:
             self.profile.add(*self.objective.cost([item for _, microbatch in own for item in microbatch]))
+        self._last = LastStep(tokens=self.plan.num_tokens(items))
         means = {name: value / total for name, value in zip(sums, rest, strict=True)}
         return {"loss": loss_sum, "epoch": self.plan.epoch(index + 1), "weight": total, **means, **report}
+
+    def last(self) -> LastStep:
+        """Return what the last step went through."""
+        return self._last
 
     def evaluate(self) -> dict[str, float]:
         """Return the metrics of held-out data, without dropout."""

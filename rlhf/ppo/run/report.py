@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import torch
@@ -58,8 +59,10 @@ def step_metrics(result: StepResult, processes: Processes, *, has_critic: bool =
     }
 
 
-def write_samples(result: StepResult, path: Path, num_samples: int, tracer: Tracer | None = None) -> None:
-    """Write responses of this process as JSONL: prompt, response, score, KL, tokens, whether it ended.
+def write_samples(
+    result: StepResult, path: Path, num_samples: int, tracer: Tracer | None = None
+) -> list[dict[str, Any]]:
+    """Write responses of this process as JSONL: prompt, response, score, KL, tokens, whether it ended; return them.
 
     After a reset also the forced text (`forced`) and its number of tokens (`num_forced`). The score of a dropped
     episode is null. With a tracer a few rows have the numbers of each token (`trace`). `sampled_rows` says which
@@ -87,6 +90,7 @@ def write_samples(result: StepResult, path: Path, num_samples: int, tracer: Trac
     ]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_output(path, text)
+    return rows
 
 
 def sampled_rows(result: StepResult, num_samples: int) -> list[int]:

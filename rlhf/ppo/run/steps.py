@@ -25,10 +25,14 @@ from rlhf.training.randomness import (
 )
 from rlhf.training.storage.checkpoint import Checkpoint
 from rlhf.training.storage.schema import Form, Schema, TensorForm, forms_of
+from rlhf.training.telemetry.last_step import LastStep
 from rlhf.training.telemetry.profile import NO_PROFILE, Profile
 
-SHOWN = ("objective/kl", "objective/scores", "policy/clipfrac_avg", "val/explained_variance")
-"""What the progress bar shows."""
+SHOWN = (
+    *("objective/scores", "objective/kl", "val/share_ended"),
+    *("policy/clipfrac_avg", "val/explained_variance", "evaluation/scores"),
+)
+"""What the progress display shows."""
 
 
 class PPOSteps:
@@ -58,6 +62,7 @@ class PPOSteps:
         self.profile = profile
         self._evaluation = evaluation
         self._cost = step_cost(trainer) if profile.enabled else None
+        self._last = LastStep()
         self._warnings = StepWarnings()
         self._tracer = Tracer(trainer.collector.tokenizer, trainer.config)
 
@@ -74,14 +79,20 @@ class PPOSteps:
         result = trainer.step(prompts[trainer.processes.rank :: trainer.processes.num])
         if self._cost is not None:
             self.profile.add(*self._cost.of(result))
-        done = index + 1
+        done, samples = index + 1, []
         is_due = done % config.samples_every == 0 or done in (1, config.steps)
         if trainer.processes.is_main and is_due:
-            write_samples(result, self.samples / f"step-{done:06d}.jsonl", config.num_samples, self._tracer)
+            path = self.samples / f"step-{done:06d}.jsonl"
+            samples = write_samples(result, path, config.num_samples, self._tracer)
         metrics = all_metrics(trainer, result)
+        self._last = LastStep(tokens=_tokens(result) * trainer.processes.num, samples=samples)
         for warning in self._warnings.warnings(metrics):
             trainer.processes.say(warning)
         return metrics
+
+    def last(self) -> LastStep:
+        """Return what the last step went through."""
+        return self._last
 
     def evaluate(self) -> dict[str, float]:
         """Return what the evaluation measured on held-out prompts; empty where there are none."""
@@ -151,6 +162,12 @@ class PPOSteps:
         }
         state: dict[str, Form] = {"kl_coef": float, **trainer.collector.scorer.form()}
         return Schema(tensors, state if trainer.resets is None else {**state, "resets": trainer.resets.form()})
+
+
+def _tokens(result: StepResult) -> int:
+    """Return the real tokens of a step on this process, prompts and responses."""
+    rollout = result.experience.rollout
+    return int(rollout.prompt_mask.sum() + (rollout.response_mask | rollout.forced).sum())
 
 
 def all_metrics(trainer: PPO, result: StepResult) -> dict[str, float]:

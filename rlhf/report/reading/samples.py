@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlhf.printable import text_of
 from rlhf.report.reading.files import json_lines
 
 _STEP = re.compile(r"step-(\d+)")
@@ -79,17 +80,6 @@ def answer_of(row: Mapping[str, Any], step: int | None) -> Answer:
         forced=text_of(row.get("forced", "")),
         trace=trace if isinstance(trace, Mapping) and isinstance(trace.get("text"), list) else None,
     )
-
-
-def text_of(prompt: object) -> str:
-    """Return a prompt as text; of a conversation each message with its role."""
-    if isinstance(prompt, str):
-        return prompt
-    if isinstance(prompt, list):
-        return "\n".join(text_of(message) for message in prompt)
-    if isinstance(prompt, Mapping):
-        return f"{prompt.get('role', '')}: {text_of(prompt.get('content', ''))}"
-    return "" if prompt is None else str(prompt)
 
 
 def _given_scores(row: Mapping[str, Any]) -> Mapping[str, object]:

@@ -1,4 +1,4 @@
-"""The numbers of a run: one JSON line per step in metrics.jsonl, and the trackers of accelerate."""
+"""The numbers of a run: one JSON line per step in metrics.jsonl."""
 
 import json
 import math
@@ -7,14 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, SupportsFloat, TextIO
+from typing import Any, Self, SupportsFloat, TextIO
 
 from rlhf.disk import fsync, write_atomic
 from rlhf.errors import CheckpointError
 from rlhf.training.storage.atomic import make_directory
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 NOT_FINITE = "not_finite"
 """Key of a row for the metrics that are null because they were NaN or infinite, with their values."""
@@ -59,7 +56,7 @@ class MetricsLog:
             return
         if self._file is None:
             raise ValueError(f"{self.path} is closed")
-        line = json.dumps(_row(step, metrics), allow_nan=False) + "\n"
+        line = json.dumps(row_of(step, metrics), allow_nan=False) + "\n"
         try:
             self._file.write(line)
             self._file.flush()
@@ -158,56 +155,8 @@ def saved_metrics(path: Path) -> list[dict[str, float]]:
     return [{**row, **more, "step": float(row["step"])} for row, more in zip(rows, infinite, strict=True)]
 
 
-class Trackers:
-    """Sends metrics to the trackers that the accelerator was made with (`log_with`); without any it does nothing."""
-
-    def __init__(
-        self,
-        accelerator: "Accelerator",
-        directory: Path,
-        *,
-        project: str,
-        config: Mapping[str, Any],
-        first_step: int = 0,
-    ) -> None:
-        """Start the trackers.
-
-        Args:
-            accelerator: made with `log_with`, or without for no tracker.
-            directory: where trackers write files, `events` in the run directory.
-            project: the name under which a tracker files the run.
-            config: the resolved config, shown with the numbers.
-            first_step: the first step that will be logged; tensorboard hides what it holds from there on.
-        """
-        self._accelerator = accelerator
-        self._is_active = bool(accelerator.log_with)
-        if not self._is_active:
-            return
-        accelerator.project_configuration.logging_dir = str(directory)
-        if accelerator.is_main_process:
-            directory.mkdir(parents=True, exist_ok=True)
-        accelerator.init_trackers(
-            project, config=_flat(config), init_kwargs={"tensorboard": {"purge_step": first_step}}
-        )
-
-    def log(self, step: int, metrics: Mapping[str, SupportsFloat | str | None]) -> None:
-        """Send the finite numbers of one step."""
-        if self._is_active:
-            row = _row(step, metrics)
-            numbers = {key: value for key, value in row.items() if isinstance(value, int | float) and key != "step"}
-            self._accelerator.log(numbers, step=step)
-
-    def close(self) -> None:
-        """End the trackers. The accelerator stays usable, which its own `end_training` would prevent."""
-        if self._is_active:
-            for tracker in self._accelerator.trackers:
-                tracker.finish()
-            # The next stage in this process starts its own; without this the accelerator would start ours again.
-            self._accelerator.trackers = []
-        self._is_active = False
-
-
-def _row(step: int, metrics: Mapping[str, SupportsFloat | str | None]) -> dict[str, Any]:
+def row_of(step: int, metrics: Mapping[str, SupportsFloat | str | None]) -> dict[str, Any]:
+    """Return a row as it is written: numbers of Python, null for those that are not finite, which it names."""
     if reserved := {"step", NOT_FINITE} & metrics.keys():
         raise ValueError(f"metrics may not be named {sorted(reserved)}")
     row: dict[str, Any] = {"step": step}
@@ -260,14 +209,3 @@ def _ranges(steps: Sequence[int]) -> str:
             runs.append([step])
     shown = [f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:SHOWN]]
     return ", ".join(shown) + (" ..." if len(runs) > SHOWN else "")
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, int | float | str | bool]:
-    """Name nested values by their path, `ppo.kl_coef`, as trackers want them."""
-    flat: dict[str, int | float | str | bool] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, int | float | str | bool) else str(value)
-    return flat

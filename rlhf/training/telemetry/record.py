@@ -1,12 +1,14 @@
 """The rows of a run, as they are made: to metrics.jsonl, to the trackers, and to the progress bar."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from rlhf.training.telemetry.metrics import MetricsLog, Trackers
+from rlhf.training.telemetry.last_step import LastStep
+from rlhf.training.telemetry.metrics import MetricsLog
 from rlhf.training.telemetry.progress import Progress
+from rlhf.training.telemetry.trackers import Trackers
 
 
 class Record:
@@ -29,9 +31,10 @@ class Record:
         self.log.cut_back(step - 1)
         self.write(step, metrics)
 
-    def show(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Move the bar."""
-        self.bar.update(step, metrics)
+    def show(self, step: int, metrics: Mapping[str, float], names: Sequence[str], last: LastStep) -> None:
+        """Move the bar, show the named metrics, and hand on the samples of the step, if it has any."""
+        self.bar.update(step, last.figures(metrics, names), last.samples)
+        self.trackers.log_samples(step, last.samples)
 
     def __enter__(self) -> Self:
         """Show the bar."""

@@ -5,13 +5,13 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 import torch
 
 from rlhf.errors import CheckpointError
-from rlhf.training.telemetry.metrics import MetricsLog, Trackers, saved_metrics
+from rlhf.training.telemetry.metrics import MetricsLog, saved_metrics
 
 
 @pytest.fixture
@@ -115,42 +115,6 @@ def test_a_full_disk_is_a_checkpoint_error(path: Path) -> None:
     with pytest.raises(CheckpointError, match="No space left on device"), log:
         log.write(1, {"loss": 1.0})
     log.close()  # nothing is left to fail again
-
-
-def test_without_a_tracker_nothing_happens(tmp_path: Path) -> None:
-    trackers = Trackers(SimpleNamespace(log_with=[]), tmp_path / "events", project="rlhf", config={})  # type: ignore[arg-type]
-    trackers.log(1, {"loss": 1.0})
-    trackers.close()
-    assert not (tmp_path / "events").exists()
-
-
-def test_tensorboard_holds_the_finite_numbers_and_the_accelerator_stays_usable(tmp_path: Path) -> None:
-    accelerate = pytest.importorskip("accelerate")
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    accelerator = accelerate.Accelerator(cpu=True, log_with="tensorboard", project_dir=tmp_path)
-    for first_step, steps in ((1, (1, 2, 3)), (3, (3, 4))):
-        trackers = Trackers(
-            accelerator,
-            tmp_path / "events",
-            project="rlhf",
-            config={"ppo": {"kl_coef": 0.1, "rewards": ["a"], "seed": None}},
-            first_step=first_step,
-        )
-        for step in steps:
-            trackers.log(step, {"loss": 10.0 * first_step + step, "kl": float("nan"), "stage": "ppo"})
-        trackers.close()
-    events = EventAccumulator(str(tmp_path / "events" / "rlhf"))
-    events.Reload()
-    assert events.Tags()["scalars"] == ["loss"]
-    assert [(event.step, event.value) for event in events.Scalars("loss")] == [
-        (1, 11.0),
-        (2, 12.0),
-        (3, 33.0),
-        (4, 34.0),
-    ]
-    assert accelerator.gather(torch.ones(2)).sum() == 2
 
 
 def test_saved_rows_are_what_train_returned(tmp_path: Path) -> None:

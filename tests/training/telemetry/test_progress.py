@@ -1,10 +1,11 @@
-"""Progress is a plain line from time to time where there is no terminal."""
+"""Progress is a plain line from time to time where there is no terminal, and a live display where there is one."""
 
 import io
-import re
 
 import pytest
 
+from rlhf.errors import ConfigError
+from rlhf.training.telemetry.pace import expecting
 from rlhf.training.telemetry.progress import Progress
 
 
@@ -52,32 +53,33 @@ def test_a_bar_on_a_terminal_takes_brackets_literally() -> None:
     assert "2/2" in out.getvalue()
 
 
-METRICS = {"objective/kl": 0.1234, "objective/scores": 2.345, "policy/clipfrac_avg": 0.1}
+def test_the_environment_can_ask_for_plain_lines_on_a_terminal_or_for_nothing(monkeypatch) -> None:
+    for chosen, shown in (("plain", "sft: step 2/2 (100%)"), ("off", "")):
+        monkeypatch.setenv("RLHF_PROGRESS", chosen)
+        out = _Terminal()
+        with Progress(2, "sft", stream=out, clock=lambda: 0.0) as progress:
+            progress.update(2)
+        assert "\x1b" not in out.getvalue()
+        assert out.getvalue().partition("  ")[0] == shown
 
 
-@pytest.mark.parametrize(
-    ("columns", "shown"),
-    [("80", "objective/kl 0.1234"), ("60", ""), ("120", "objective/kl 0.1234  objective/scores 2.345")],
-)
-def test_step_share_and_time_left_stay_on_the_line_and_whole_metrics_are_cut(columns, shown, monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", columns)
-    now, out = [0.0], _Terminal()
-    with Progress(22, "ppo", stream=out, clock=lambda: now[0]) as progress:
-        now[0] = 45.3
-        progress.update(1, METRICS)
-        now[0] = 55.3
-    line = _plain(out.getvalue())[-1]
-    assert re.sub(r"^ppo[ -]+", "", line) == f"1/22   5% 45.3 s/step 0:15:41 left {shown}".rstrip()
+def test_an_unknown_choice_in_the_environment_is_refused(monkeypatch) -> None:
+    monkeypatch.setenv("RLHF_PROGRESS", "loud")
+    with pytest.raises(ConfigError, match="RLHF_PROGRESS: expected auto, plain, off, found 'loud'"):
+        Progress(2, "sft", stream=io.StringIO())
 
 
-def test_before_the_first_step_the_bar_shows_the_time_that_has_passed() -> None:
-    now, out = [0.0], _Terminal()
-    with Progress(22, "ppo", stream=out, clock=lambda: now[0]):
-        now[0] = 61.0
-    assert "first step 0:01:01 passed" in _plain(out.getvalue())[-1]
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    out = _Terminal()
+    with Progress(1, "sft", stream=out) as progress:
+        progress.update(1, {"val/tokens": 123456.0})
+    assert "\x1b" not in out.getvalue() and out.getvalue().endswith("val/tokens 123,456\n")
 
 
-def _plain(printed: str) -> list[str]:
-    """What a terminal shows, line by line, each state of the bar as one line."""
-    without_codes = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed)
-    return [line.strip() for line in re.split(r"[\r\n]", without_codes) if line.strip()]
+def test_lines_say_where_the_measured_time_is_far_from_the_forecast() -> None:
+    now, out = [0.0], io.StringIO()
+    with expecting(100.0), Progress(10, "sft", stream=out, clock=lambda: now[0]) as progress:
+        now[0] = 30.0
+        progress.update(1)
+    assert out.getvalue().endswith("0:04:30 left  forecast 0:01:40, now 0:05:00 in all\n")
