@@ -14,8 +14,8 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write `text` (UTF-8) so that `path` holds either its old contents or all of the new.
+def write_atomic(path: Path, text: str | bytes) -> None:
+    """Write `text` (as UTF-8) so that `path` holds either its old contents or all of the new.
 
     While it is written its owner alone can read it; then it gets the mode that the umask gives.
 
@@ -27,7 +27,7 @@ def write_atomic(path: Path, text: str) -> None:
         temporary.touch()
         mode = stat.S_IMODE(temporary.stat().st_mode)
         temporary.chmod(0o600)
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text if isinstance(text, bytes) else text.encode())
         temporary.chmod(mode)
         fsync(temporary)
         os.replace(temporary, path)

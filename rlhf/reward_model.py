@@ -139,6 +139,7 @@ class PreferenceTask:
 
     settings: RewardSettings
     result: ClassVar[str] = "reward_model"
+    kind: ClassVar[str] = "reward-model"
     shown: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "eval/accuracy")
 
     def load(self, path: str, *, random_init: bool = False, trust_remote_code: bool = False) -> PreTrainedModel:

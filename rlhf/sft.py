@@ -93,6 +93,7 @@ class CloningTask:
 
     settings: SFTSettings
     result: ClassVar[str] = "policy"
+    kind: ClassVar[str] = "sft"
     shown: ClassVar[tuple[str, ...]] = ("loss", "eval/loss", "epoch")
 
     def load(self, path: str, *, random_init: bool = False, trust_remote_code: bool = False) -> PreTrainedModel:

@@ -17,6 +17,7 @@ from rlhf.config.shared import DataSection, FittingSection
 from rlhf.data.records import Prepared, Row
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
+from rlhf.model_card import Card
 from rlhf.models.passes.rotary import record_factors
 from rlhf.models.pretrained.loading import context_length, limit_of
 from rlhf.models.pretrained.setup import Trainable
@@ -88,6 +89,10 @@ class Task(Protocol[T]):
         """The name of the trained weights in the logs, and of the directory that receives them."""
 
     @property
+    def kind(self) -> str:
+        """The kind of the model on its card."""
+
+    @property
     def shown(self) -> tuple[str, ...]:
         """Metrics that the progress display shows."""
 
@@ -143,7 +148,7 @@ def run_stage(
             ready.train(run, eval_every=config.eval_every)
             finish()
             if run.processes.is_main:
-                ready.learner.save(target)
+                ready.learner.save(target, partial(Card.of(run).write, kind=task.kind, source=config.model.path))
     push_result(config, target)
     return target
 

@@ -149,7 +149,7 @@ class PPOTrainer(StageTrainer, Generating):
             )
             if self.output_dir is not None:
                 policy, critic = self.output_dir / self.result, self.output_dir / "critic"
-                self._save(policy, partial(save_parts, self.parts, policy, critic))
+                self._save(policy, partial(save_parts, self.parts, policy, critic, self._card))
         return self._finished()
 
     def batches(self, prompts: GivenPrompts) -> Iterator[Sequence[Prompt]]:
@@ -260,7 +260,7 @@ class PPOTrainer(StageTrainer, Generating):
         return holds_something_else(directory)
 
     def _write(self, directory: Path) -> None:
-        save_parts(self.parts, directory, directory.with_name(f"{directory.name}-critic"))
+        save_parts(self.parts, directory, directory.with_name(f"{directory.name}-critic"), self._card)
 
     def _encoded(self, prompts: GivenPrompts) -> list[Prompt]:
         source = given_prompts(prompts, self.config.prompts)

@@ -101,7 +101,7 @@ class SupervisedTrainer(StageTrainer, Generic[T]):
             finish()
             if self.output_dir is not None:
                 target = self.output_dir / self.result
-                self._save(target, partial(self._learner.save, target))
+                self._save(target, partial(self._learner.save, target, self._write_card))
         return self._finished()
 
     def _measuring_rows(self, training: Sequence[T], rows: GivenRows) -> Callable[[], dict[str, float]]:
@@ -158,3 +158,7 @@ class SupervisedTrainer(StageTrainer, Generic[T]):
         steps = int(self.history[-1]["step"]) if self.history else 0
         note = {"trainer": type(self).__name__, "steps": steps, "settings": self.config.model_dump(mode="json")}
         (directory / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+        self._write_card(directory)
+
+    def _write_card(self, directory: Path) -> None:
+        self._card.write(directory, self._task.kind, self._learner.trained.source)

@@ -18,6 +18,7 @@ from rlhf.config.section import Section
 from rlhf.config.shared import InRunDirectory
 from rlhf.config.stage import StageSettings
 from rlhf.errors import CheckpointError, ConfigError, HubError, Terminated
+from rlhf.model_card import Card
 from rlhf.models.pretrained.hub import check_hub
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.stage import Frame, fingerprint_with, joined, named_settings
@@ -206,6 +207,13 @@ class StageTrainer:
         given = self._given.model_dump(include={"steps", "epochs"})
         key = "epochs" if given["steps"] is None else "steps"
         return self.config.model_copy(update={key: getattr(self.config, key) + given[key]})
+
+    @property
+    def _card(self) -> Card:
+        """What the cards of the models say."""
+        samples = None if self.output_dir is None else self._run.directory.samples
+        run = replace(self._run, config=self.config)
+        return Card(run=run, last=self.history[-1] if self.history else {}, samples=samples)
 
     def _use(self, config: StageSettings) -> None:
         """Go on with settings of another length."""

@@ -21,7 +21,7 @@ from rlhf.lab.options import LabOptions
 from rlhf.plan.options import PlanOptions
 from rlhf.printable import printable
 from rlhf.recipes import write_recipe
-from rlhf.report.options import ReportOptions, WatchOptions
+from rlhf.report.options import ExportOptions, ReportOptions, WatchOptions
 from rlhf.serving.options import ServingOptions
 
 INTERRUPTED = 130
@@ -125,6 +125,9 @@ _WITHOUT_CONFIG: dict[str, Callable[[argparse.Namespace, Sequence[str]], object]
     "report": lambda options, _: importlib.import_module("rlhf.report").report(ReportOptions.of(options)),
     "plan": lambda options, keys: importlib.import_module("rlhf.plan").plan(PlanOptions.of(options, list(keys))),
     "watch": lambda options, _: importlib.import_module("rlhf.report").watch(WatchOptions.of(options)),
+    "export-metrics": lambda options, _: importlib.import_module("rlhf.report").export_metrics(
+        ExportOptions.of(options)
+    ),
     "lab": lambda options, _: importlib.import_module("rlhf.lab").run(LabOptions.of(options)),
 }
 """The verbs that take no configuration; each returns the path of its results, or None."""

@@ -73,6 +73,8 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
     plan_options.add_options(verbs["plan"])
     verbs["watch"] = group.add_parser("watch", help="serve that page on 127.0.0.1, and follow a run that is going on")
     report_options.add_watch_options(verbs["watch"])
+    verbs["export-metrics"] = group.add_parser("export-metrics", help="write a run's metrics as other tools read them")
+    report_options.add_export_options(verbs["export-metrics"])
     verbs["lab"] = group.add_parser("lab", help="measure what the lecture says, and write one page with figures")
     lab_options.add_options(verbs["lab"])
     for verb in verbs.values():
@@ -114,7 +116,7 @@ def check_verb(arguments: Sequence[str], verbs: Sequence[str]) -> None:
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate the overrides, which may be anywhere, from what argparse reads; some verbs have none."""
-    if arguments[:1] in (["serve-reward"], ["lab"], ["report"], ["watch"]):
+    if arguments[:1] in (["serve-reward"], ["lab"], ["report"], ["watch"], ["export-metrics"]):
         return list(arguments), []
     rest: list[str] = []
     overrides: list[str] = []

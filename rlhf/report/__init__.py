@@ -7,9 +7,9 @@ Belongs here: reading what a run left, judging it (`findings/`), drawing it (`ch
 import importlib
 from pathlib import Path
 
-from rlhf.report.options import ReportOptions, WatchOptions
+from rlhf.report.options import ExportOptions, ReportOptions, WatchOptions
 
-__all__ = ["ReportOptions", "WatchOptions", "report", "watch", "write_report"]
+__all__ = ["ExportOptions", "ReportOptions", "WatchOptions", "export_metrics", "report", "watch", "write_report"]
 
 
 def report(options: ReportOptions) -> Path:
@@ -40,3 +40,14 @@ def watch(options: WatchOptions) -> None:
         ConfigError: the port is taken, or a directory has no place on this machine.
     """
     importlib.import_module("rlhf.report.watching.server").watch(options)
+
+
+def export_metrics(options: ExportOptions) -> Path:
+    """Write a run's metrics as another tool reads them, and return the path.
+
+    Raises:
+        ConfigError: there is no run, or it has no metrics.
+        CheckpointError: a file cannot be read or written.
+    """
+    path: Path = importlib.import_module("rlhf.report.export").export_metrics(options)
+    return path

@@ -1,4 +1,4 @@
-"""The options of `rlhf report` and `rlhf watch`; importable without torch."""
+"""The options of `rlhf report`, `rlhf watch` and `rlhf export-metrics`; importable without torch."""
 
 import argparse
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ from typing import Self
 from rlhf.errors import ConfigError
 
 REPORT = "report.html"
+FORMATS = ("csv", "jsonl", "rldoctor", "rlprobe")
+"""Of exported metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,23 @@ class WatchOptions:
         return cls(runs=tuple(options.runs), port=options.port)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """Which metrics are written, how, and where to."""
+
+    run: Path
+    format: str
+    stage: str | None = None
+    """None: PPO, else the last stage with metrics."""
+    output: Path | None = None
+    """None: a name that tells stage and format, in the run."""
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Self:
+        """Return the options of a parsed command line."""
+        return cls(run=options.run, format=options.format, stage=options.stage, output=options.output)
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `rlhf report`."""
     add = parser.add_argument
@@ -65,3 +84,12 @@ def add_watch_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="directory of a recipe or of one stage; it may be empty yet")
     add("--port", type=int, default=0, help="port on 127.0.0.1 (default: a free one)")
+
+
+def add_export_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `rlhf export-metrics`."""
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="directory of a recipe or of one stage")
+    add("--format", choices=FORMATS, default="csv", help="csv, jsonl, or the form of another tool (%(default)s)")
+    add("--stage", choices=("sft", "reward_model", "ppo"), help="of a recipe (default: ppo)")
+    add("--output", type=Path, metavar="PATH", help="file, of rlprobe directory (default: in RUN)")

@@ -67,7 +67,13 @@ def test_a_damaged_result_without_a_checkpoint_is_refused_by_name(run: Path, sft
 def test_the_mark_vouches_for_every_file_of_the_result(run: Path) -> None:
     files = json.loads((run / "complete.json").read_text())["files"]
     written = {str(path.relative_to(run)) for path in (run / "policy").rglob("*") if path.is_file()}
-    assert set(files) | {"policy/rlhf_files.json"} == written
+    assert set(files) | {"policy/rlhf_files.json", "policy/README.md"} == written
+
+
+def test_a_card_may_be_edited_and_the_result_stays_whole(run: Path, sft: Callable[..., Any]) -> None:
+    (run / "policy" / "README.md").write_text("mine")
+    assert "complete, nothing to do" in sft(run).out
+    assert (run / "policy" / "README.md").read_text() == "mine"
 
 
 def test_a_file_that_the_user_adds_to_a_result_does_no_harm_and_takes_none(

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.config import PPOSettings
 from rlhf.data.records import Prompt
 from rlhf.errors import ConfigError
+from rlhf.model_card import Card
 from rlhf.models.passes.rotary import record_factors
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.pretrained.generation import ignored_settings
@@ -182,7 +183,7 @@ def holds_something_else(directory: Path) -> bool:
     return any(directory.iterdir()) and not (directory / VALUE_HEAD).is_file()
 
 
-def save_parts(parts: PPORun, directory: Path, critic: Path) -> None:
+def save_parts(parts: PPORun, directory: Path, critic: Path, card: Card) -> None:
     """Save the policy with its value head, and a separate critic in its own directory; on one process only."""
     trainer = parts.trainer
     policy, weights, tokenizer = trainer.policy, trainer.optimizer.weights, trainer.collector.tokenizer
@@ -190,10 +191,12 @@ def save_parts(parts: PPORun, directory: Path, critic: Path) -> None:
     def value_head(target: Path) -> None:
         state = {name: tensor.detach().cpu() for name, tensor in policy.value_head.state_dict().items()}
         save_file(state, target / VALUE_HEAD)
+        card.write(target, "ppo", parts.trained.source)
 
     export(parts.trained, weights, tokenizer, directory, value_head)
     if parts.critic is not None:
-        export(parts.critic, weights, tokenizer, critic)
+        made = partial(card.write, kind="critic", source=parts.critic.source)
+        export(parts.critic, weights, tokenizer, critic, made)
 
 
 def take_up_parts(parts: PPORun, directory: Path, critic: Path) -> None:

@@ -13,6 +13,7 @@ from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
+from rlhf.model_card import Card
 from rlhf.models.pretrained.loading import load_causal_lm
 from rlhf.models.pretrained.tokenizer import Language, eos_ids, load_tokenizer
 from rlhf.models.reference import load_reference
@@ -103,7 +104,7 @@ def _train(config: PPOConfig, run: Frame, directory: Path) -> None:
     finally:
         parts.trainer.collector.scorer.close()
     if run.processes.is_main:
-        save_parts(parts, directory, directory.with_name("critic"))
+        save_parts(parts, directory, directory.with_name("critic"), Card.of(run))
 
 
 def _reference(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel | None:

@@ -1,5 +1,6 @@
 """The table of all detectors. A new one is a function in a file beside this one, and its line here."""
 
+from rlhf.report.findings.diversity import diversity_lost
 from rlhf.report.findings.finding import Detector, Finding, finding
 from rlhf.report.findings.openings import repeated_openings
 from rlhf.report.findings.policy_signs import (
@@ -48,6 +49,14 @@ DETECTORS = (
         chart="followed",
         remedy="Raise `kl_coef`, add a `repetition` reward, and read what the reward pays for that opening.",
         caveat="A format that was asked for is an opening that all answers share.",
+    ),
+    Detector(
+        key="diversity-lost",
+        title="Samples repeat each other",
+        look=diversity_lost,
+        chart="followed",
+        remedy="Raise `kl_coef`, lower the learning rate, add a `repetition` reward, or stop earlier.",
+        caveat="The policy may have learnt a style or a form that was asked for. Read the samples.",
     ),
     Detector(
         key="critic-explains-nothing",

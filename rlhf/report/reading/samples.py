@@ -37,9 +37,30 @@ class Answer:
         return next(iter(self.scores.values()), None)
 
     @property
+    def own(self) -> str:
+        """What the policy itself wrote, without a forced start."""
+        return self.response[len(self.forced) :] if self.response.startswith(self.forced) else self.response
+
+    @property
     def length(self) -> int:
         """Tokens, or characters where tokens were not counted."""
         return len(self.response) if self.tokens is None else self.tokens
+
+
+PARTS = 5
+"""Samples are looked at in this many parts of the run."""
+
+
+def parts_of(samples: Sequence[Answer]) -> list[list[Answer]]:
+    """Return the samples that say anything, in parts of the run of equally many steps; parts without any are left out.
+
+    Args:
+        samples: of all steps.
+    """
+    said = [answer for answer in samples if answer.response.strip()]
+    steps = sorted({answer.step or 0 for answer in said})
+    groups = [steps[place * len(steps) // PARTS : (place + 1) * len(steps) // PARTS] for place in range(PARTS)]
+    return [part for part in ([a for a in said if a.step in set(group)] for group in groups) if part]
 
 
 def read_samples(directory: Path) -> list[Answer]:

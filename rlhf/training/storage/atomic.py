@@ -25,7 +25,7 @@ def make_directory(path: Path) -> None:
         fsync(made.absolute().parent)
 
 
-def write_output(path: Path, text: str) -> None:
+def write_output(path: Path, text: str | bytes) -> None:
     """Write a file whole or not at all, and create the directories above it.
 
     Raises:

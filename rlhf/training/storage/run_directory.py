@@ -19,6 +19,8 @@ from rlhf.training.storage.manifest import JSON
 
 LOCK = "run.lock"
 COMPLETE = "complete.json"
+CARD = "README.md"
+"""The card of a model: people may edit it, and the result is whole all the same."""
 SHOWN = 3
 """Differences that a refusal names."""
 
@@ -191,6 +193,7 @@ class RunDirectory:
             f"{name}/{file}": entry
             for name in RESULTS
             for file, entry in (listed_files(self.path / name) or {}).items()
+            if file != CARD
         }
         return written | {str(file.relative_to(self.path)): entry_of(file) for file in files}
 

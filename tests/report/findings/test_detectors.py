@@ -71,6 +71,20 @@ def test_answers_that_begin_alike_are_named(planting, tmp_path):
     assert found["repeated-openings"].first_step >= 30 and "'As a critic I'" in found["repeated-openings"].text
 
 
+def test_samples_that_repeat_each_other_are_named(planting, tmp_path):
+    run = planting.plant(tmp_path)
+    for place, path in enumerate(sorted((run / "ppo" / "samples").glob("*.jsonl"))):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for number, row in enumerate(rows):  # openings differ; what follows becomes the same everywhere
+            words = [f"w{number}a{place}", "x" + str(number), "y", str(number)]
+            words += [f"{number}n{place}n{each}" if place < 7 else f"same{each}" for each in range(12)]
+            row["response"] = " ".join(words)
+        planting.write_rows(path, rows)
+    found = warned(run)
+    assert list(found) == ["diversity-lost"]
+    assert found["diversity-lost"].first_step >= 20 and "distinct-2" in found["diversity-lost"].text
+
+
 def test_a_forced_prefix_is_no_opening(planting, tmp_path):
     run = planting.plant(tmp_path)
     for path in sorted((run / "ppo" / "samples").glob("*.jsonl"))[7:]:
