@@ -164,7 +164,7 @@ def _without(text: str, parents: Sequence[str]) -> str:
 
 def _figures(last: Mapping[str, float]) -> list[str]:
     names = [name for name, value in last.items() if isinstance(value, int | float) and name not in LEFT_OUT]
-    names = [name for name in names if not name.startswith("profile/")][:MOST_FIGURES]
+    names = [name for name in names if not name.startswith(("profile/", "time/"))][:MOST_FIGURES]
     if not names:
         return ["Not recorded."]
     lines = [f"| {_text(name)} | {last[name]:.4g} |" for name in names]

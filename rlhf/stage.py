@@ -20,6 +20,7 @@ from rlhf.config.stage import StageConfig, StageSettings
 from rlhf.data.overlap import check_overlap
 from rlhf.data.reading.rows import stream_rows
 from rlhf.data.records import Prepared, Row
+from rlhf.errors import GuardStop
 from rlhf.fetch import resolve
 from rlhf.models.passes.compiled import compile_blocks, compiles
 from rlhf.models.passes.matrices import largest_matrix
@@ -40,6 +41,7 @@ from rlhf.training.storage.fingerprint import content_digest, flattened, json_di
 from rlhf.training.storage.run_directory import RunDirectory, is_complete, settings_of_result
 from rlhf.training.telemetry.circumstances import write_circumstances
 from rlhf.training.telemetry.memory import peak_memory_bytes
+from rlhf.training.telemetry.metrics import saved_metrics
 from rlhf.training.telemetry.profile import GIB, NO_PROFILE, Profile
 
 UNIMPORTANT = (
@@ -106,7 +108,13 @@ class Frame:
         if self.processes.is_main:  # after resume: a run that it refuses must not overwrite the other run's file
             save_config(self.config, self.directory.path / "config.yaml")
             self._write_circumstances(start)
-        loop.run(start, observer)
+        try:
+            loop.run(start, observer)
+        except GuardStop as guard:
+            if self.processes.is_main:
+                rows = saved_metrics(self.directory.metrics)
+                self._write_circumstances(None, (int(rows[-1]["step"]) if rows else start, str(guard)))
+            raise
         if self.processes.is_main:
             self._write_circumstances(None)
         self.profile.finish(self.directory.path / "profile.json", description)
@@ -156,7 +164,7 @@ class Frame:
             compile_blocks(*models)
             self.processes.say("transformer blocks are compiled at their first pass; the first step takes longer")
 
-    def _write_circumstances(self, start: int | None) -> None:
+    def _write_circumstances(self, start: int | None, stop: tuple[int, str] | None = None) -> None:
         """Write what the run runs on, at its start (with the steps that were done) and at its end."""
         facts: dict[str, JSON] = {
             "processes": self.processes.num,
@@ -165,7 +173,7 @@ class Frame:
             "data": self.data,
             "peak memory, GiB": round(peak_memory_bytes() / GIB, 2),
         }
-        write_circumstances(self.directory.path, facts, start)
+        write_circumstances(self.directory.path, facts, start, stop)
 
     def _resumable_with(self) -> dict[str, JSON]:
         """Return what a checkpoint must match, key by key, so that a refusal names what changed."""

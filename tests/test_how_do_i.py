@@ -32,7 +32,7 @@ FILES: dict[str, dict[str, Any]] = {
     "run.yaml": {"output_dir": "runs/x"},
 }
 """What the files hold in which the blocks change some lines."""
-OTHER_PROGRAMS = ("cd", "tensorboard")
+OTHER_PROGRAMS = ("cd", "lm_eval", "pip", "tensorboard")
 
 
 @pytest.fixture

@@ -7,11 +7,13 @@ import pytest
 
 from rlhf.config import SftConfig
 from rlhf.config.reading.loader import load_config
-from rlhf.errors import CheckpointError, ConfigError, DataError
+from rlhf.errors import CheckpointError, ConfigError, DataError, GuardStop
 from rlhf.models.passes import attention
+from rlhf.report.reading.run import read_stage
 from rlhf.sft import train_sft
 from rlhf.stage import fingerprint
 from rlhf.training.batch_plan import BatchPlan
+from rlhf.training.supervised import SupervisedSteps
 
 pytestmark = pytest.mark.usefixtures("in_the_repository")
 
@@ -203,3 +205,20 @@ def test_a_run_passes_its_rows_packed(tmp_path, monkeypatch):
     for choice in ("auto", "off"):
         train_sft(sft(tmp_path / choice, f"packing={choice}", "steps=1"))
     assert seen == [True, False]
+
+
+def test_a_stop_by_a_guard_is_recorded_for_the_report(tmp_path, monkeypatch):
+    whole = SupervisedSteps.step
+
+    def step(self, index):
+        if index == 2:
+            raise GuardStop("the loss is odd")
+        return whole(self, index)
+
+    monkeypatch.setattr(SupervisedSteps, "step", step)
+    with pytest.raises(GuardStop, match="the loss is odd"):
+        train_sft(sft(tmp_path / "sft"))
+    (stop,) = json.loads((tmp_path / "sft" / "circumstances.json").read_text())["stops"]
+    assert stop["after_step"] == 2 and stop["reason"].startswith("the loss is odd; the last good checkpoint is")
+    ((after, reason),) = read_stage(tmp_path / "sft").guarded
+    assert (after, reason) == (2, stop["reason"])

@@ -28,6 +28,7 @@ from rlhf.training.processes import Processes
 from rlhf.training.randomness import generator
 from rlhf.training.storage.atomic import write_output
 from rlhf.training.storage.run_directory import RunDirectory
+from rlhf.training.telemetry.circumstances import write_circumstances
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     if processes.is_main:
         with RunDirectory(output_dir, fingerprint=mark) as directory:
             save_config(config, output_dir / "config.yaml")
+            write_circumstances(output_dir, {"device": str(processes.device)}, 0)
             comparison = compare_policies(_comparison_inputs(config), config, processes.device, output_dir)
             print(f"{printable(comparison.to_table())}\n\n{comparison.samples_text()}", flush=True)
             directory.mark_complete(written_files(output_dir, config.policies))

@@ -75,6 +75,8 @@ def test_every_policy_and_every_judge_is_in_the_comparison(compared):
         assert all(numbers[key] is not None for key in MEASURED)
         assert 1 <= numbers["length"]["mean"] <= 8
     text = summary.read_text()
+    (start,) = json.loads(summary.with_name("circumstances.json").read_text())["starts"]
+    assert start["from_step"] == 0
     assert "| win rate against sft, gold judge |" in text and "| reward-model score |" in text and "## Samples" in text
 
 

@@ -51,6 +51,13 @@ class Stage:
         )
         return [step for step in steps if type(step) is int and step > 0]
 
+    @property
+    def guarded(self) -> list[tuple[int, str]]:
+        """The steps after which a guard stopped the run, and why."""
+        stops = self.circumstances.get("stops", [])
+        known = [stop for stop in stops if isinstance(stop, dict) and isinstance(stop.get("after_step"), int)]
+        return [(stop["after_step"], str(stop.get("reason", ""))) for stop in known]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:

@@ -94,8 +94,9 @@ def stage_curves(runs: Sequence[Run], *, is_one_recipe: bool) -> list[StageCurve
 
 
 def stage_events(stage: Stage) -> list[Event]:
-    """Return what happened at single steps: a resumed start, a rollback, the best step, an early end, checkpoints."""
+    """Return what happened at single steps: a start again, a stop or rollback, the best step, an end, checkpoints."""
     events = [Event(step, f"resumed at step {step}") for step in stage.resumed]
+    events += [Event(step, f"stopped by a guard at step {step}") for step, _ in stage.guarded]
     events += _course_events(stage)
     updates = stage.metrics.series("updates")
     if stage.config.get("target_kl") is not None and len(updates):

@@ -43,9 +43,10 @@ def _ran(stage: Stage) -> StageRan:
 
 
 def _facts(stage: Stage) -> list[tuple[str, str]]:
-    facts = [(name, _told(value)) for name, value in stage.circumstances.items() if name != "starts"]
+    facts = [(name, _told(value)) for name, value in stage.circumstances.items() if name not in ("starts", "stops")]
     resumed = [f"after step {step}" for step in stage.resumed]
-    return [*facts, ("resumed", ", ".join(resumed))] if resumed else facts
+    stops = [("stopped by a guard", f"after step {step}: {reason}") for step, reason in stage.guarded]
+    return [*facts, *([("resumed", ", ".join(resumed))] if resumed else []), *stops]
 
 
 def _times(stage: Stage) -> list[tuple[str, str]]:

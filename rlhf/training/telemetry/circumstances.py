@@ -29,29 +29,38 @@ def circumstances(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
     }
 
 
-def write_circumstances(directory: Path, facts: Mapping[str, JSON], from_step: int | None) -> None:
-    """Write circumstances and other facts into a run directory; `starts` gets a line where a step is given.
+def write_circumstances(
+    directory: Path, facts: Mapping[str, JSON], from_step: int | None, stop: tuple[int, str] | None = None
+) -> None:
+    """Write circumstances and other facts into a run directory; starts and stops get a line where one is given.
 
-    A start has the time and the number of steps that were done before: above 0 it is a resumed one.
+    Args:
+        directory: of the run.
+        facts: replace those of the same names.
+        from_step: steps that were done before a start; above 0 it is a resumed one. None: this is no start.
+        stop: the last step before a guard stopped the run, and why it did.
 
     Raises:
         CheckpointError: the disk is full or cannot be written.
     """
     path = directory / FILE
-    starts = _starts(path)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    starts, stops = (_listed(path, name) for name in ("starts", "stops"))
     if from_step is not None:
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         starts = [*starts, {"time": now, "from_step": from_step}]
-    write_output(path, json.dumps({**circumstances(), **facts, "starts": starts}, indent=1) + "\n")
+    if stop is not None:
+        stops = [*stops, {"time": now, "after_step": stop[0], "reason": stop[1]}]
+    told = {**circumstances(), **facts, "starts": starts, **({"stops": stops} if stops else {})}
+    write_output(path, json.dumps(told, indent=1) + "\n")
 
 
-def _starts(path: Path) -> list[Any]:
+def _listed(path: Path, name: str) -> list[Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # none yet, or of no use
         return []
-    starts = content.get("starts") if isinstance(content, dict) else None
-    return starts if isinstance(starts, list) else []
+    listed = content.get(name) if isinstance(content, dict) else None
+    return listed if isinstance(listed, list) else []
 
 
 def _version(library: str) -> str:

@@ -12,14 +12,20 @@ from rlhf.report.sections.what_ran import duration, what_ran
 def test_machine_data_time_and_phases_are_told(planting, tmp_path):
     run = planting.plant(tmp_path)
     starts = [{"time": "t", "from_step": 0}, {"time": "t", "from_step": 40}]
-    facts = {"machine": "m1", "data": ["p.jsonl: read 9, kept 8"], "starts": starts}
+    stops = [{"time": "t", "after_step": 55, "reason": "KL above 20"}]
+    facts = {"machine": "m1", "data": ["p.jsonl: read 9, kept 8"], "starts": starts, "stops": stops}
     (run / "ppo" / "circumstances.json").write_text(json.dumps(facts))
     phases = {"generation": {"seconds": 1.5, "share": 0.75}, "other": {"seconds": 0.5, "share": 0.25}}
     (run / "ppo" / "profile.json").write_text(json.dumps({"phases": phases, "peak_memory_gib": 1.25}))
     (run / "evaluate" / "complete.json").unlink()
     ppo, evaluation = what_ran(read_run(run))
     assert ppo.state == "complete" and evaluation.state.startswith("not complete")
-    assert ppo.facts == [("machine", "m1"), ("data", "p.jsonl: read 9, kept 8"), ("resumed", "after step 40")]
+    assert ppo.facts == [
+        ("machine", "m1"),
+        ("data", "p.jsonl: read 9, kept 8"),
+        ("resumed", "after step 40"),
+        ("stopped by a guard", "after step 55: KL above 20"),
+    ]
     assert dict(ppo.times)["steps"] == "60" and dict(ppo.times)["peak memory, GiB"] == "1.25"
     assert ppo.phases == [["generation", "1.50", "75.0%"], ["other", "0.50", "25.0%"]]
     assert evaluation.times == []
@@ -27,7 +33,8 @@ def test_machine_data_time_and_phases_are_told(planting, tmp_path):
 
 def test_resumed_starts_early_ends_and_checkpoints_are_marked(planting, tmp_path):
     run = planting.plant(tmp_path)
-    (run / "ppo" / "circumstances.json").write_text(json.dumps({"starts": [{"from_step": 0}, {"from_step": 40}]}))
+    happened = {"starts": [{"from_step": 0}, {"from_step": 40}], "stops": [{"after_step": 44, "reason": "KL"}]}
+    (run / "ppo" / "circumstances.json").write_text(json.dumps(happened))
     (run / "ppo" / "checkpoints" / "step-000020").mkdir(parents=True)
     config = run / "ppo" / "config.yaml"
     config.write_text(config.read_text() + "target_kl: 0.1\nepochs: 4\nminibatches: 2\n")
@@ -37,11 +44,12 @@ def test_resumed_starts_early_ends_and_checkpoints_are_marked(planting, tmp_path
     events = [(event.x, event.label) for event in stage_events(read_run(run).ppo)]
     assert events == [
         (40, "resumed at step 40"),
+        (44, "stopped by a guard at step 44"),
         (7, "epochs ended early by target_kl at step 7"),
         (20, "checkpoint at step 20"),
     ]
     (curves,) = stage_curves([read_run(run)], is_one_recipe=False)
-    assert curves.events == ["resumed", "epochs ended early by target_kl", "checkpoint"]
+    assert curves.events == ["resumed", "stopped by a guard", "epochs ended early by target_kl", "checkpoint"]
 
 
 def test_rollbacks_the_best_step_and_an_early_end_are_marked(planting, tmp_path):
