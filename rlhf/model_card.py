@@ -168,8 +168,9 @@ def _figures(last: Mapping[str, float]) -> list[str]:
     if not names:
         return ["Not recorded."]
     lines = [f"| {_text(name)} | {last[name]:.4g} |" for name in names]
+    best = f" The weights are those of step {int(last['best/step'])}." if "best/step" in last else ""
     return [
-        f"Of training, at its last step ({int(last['step'])}); `docs/metrics.md` of rlhf says what they are.",
+        f"Of training, at its last step ({int(last['step'])}); `docs/metrics.md` of rlhf says what they are.{best}",
         "\n".join(["| figure | value |", "|---|---|", *lines]),
     ]
 

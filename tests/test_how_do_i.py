@@ -49,8 +49,8 @@ def blocks(*languages: str) -> list[Any]:
     return [pytest.param(text, id=title) for title, each in RECIPES.items() for kind, text in each if kind in languages]
 
 
-def test_there_are_twenty_two_recipes_and_each_shows_how() -> None:
-    assert len(RECIPES) == 22 and all(RECIPES.values())
+def test_there_are_twenty_four_recipes_and_each_shows_how() -> None:
+    assert len(RECIPES) == 24 and all(RECIPES.values())
     assert {kind for each in RECIPES.values() for kind, _ in each} == {"yaml", "bash", "python"}
 
 

@@ -97,6 +97,11 @@ def test_what_the_policy_wrote_stays_text_in_one_table(run):
     assert "\n# Title" not in text
 
 
+def test_the_best_step_is_named_where_its_weights_were_kept(tmp_path):
+    text = Card(run=frame(ppo(tmp_path), tmp_path), last={"step": 9.0, "best/step": 4.0}).text("ppo", "")
+    assert "at its last step (9)" in text and "The weights are those of step 4." in text
+
+
 def test_a_run_without_rows_says_so(tmp_path):
     text = Card(run=frame(ppo(tmp_path), tmp_path), last={}).text("critic", "")
     assert text.count("Not recorded.") == 2 and "## Samples" not in text
