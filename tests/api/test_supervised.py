@@ -63,7 +63,10 @@ def test_the_best_step_is_the_result_of_stage_and_trainer_alike(both: Any, works
         history[3]["eval/loss"] < history[1]["eval/loss"] == history[3]["best/value"] and history[3]["best/step"] == 2
     )
     theirs, ours = contents(saved), contents(tmp_path / "python" / both.result)
-    assert theirs.keys() == ours.keys() and [name for name in theirs if theirs[name] != ours[name]] == []
+    assert theirs.keys() == ours.keys() and {name for name in theirs if theirs[name] != ours[name]} <= {
+        "README.md",
+        "rlhf_files.json",
+    }
     masters = load_file(tmp_path / "stage/checkpoints/step-000002/masters.safetensors")
     weights = dict(made.model.named_parameters())
     assert weights.keys() == masters.keys() and all(torch.equal(weights[name], masters[name]) for name in weights)
