@@ -63,6 +63,33 @@ SECONDS = 270
 """What two processes may take: less than a test."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the trials in tests/faults."""
+    group = parser.getgroup("trials")
+    group.addoption("--trials", type=int, default=0, help="run the trials, with N random kills of each kind of run")
+    group.addoption("--stride", type=int, default=1, help="disturb at every Nth operation on a file (default: at all)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the trials out unless they are asked for."""
+    trials = [item for item in items if item.get_closest_marker("trial") is not None]
+    if trials and not config.getoption("--trials"):
+        config.hook.pytest_deselected(items=trials)
+        items[:] = [item for item in items if item.get_closest_marker("trial") is None]
+
+
+@pytest.fixture(scope="session")
+def trials(request: pytest.FixtureRequest) -> int:
+    """How many random kills a trial has."""
+    return int(request.config.getoption("--trials"))
+
+
+@pytest.fixture(scope="session")
+def stride(request: pytest.FixtureRequest) -> int:
+    """Of how many operations one is disturbed."""
+    return int(request.config.getoption("--stride"))
+
+
 def tiny_config(family: str, **changes: object) -> PreTrainedConfig:
     """Return a config of `family`: hidden 32, 2 layers, vocabulary 128, 256 positions, no dropout."""
     # pad 0, bos 1, eos 2 as in `tiny_tokenizer`; a wide initialisation makes the predictions differ clearly.

@@ -12,8 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rlhf import ppo, sft  # noqa: F401 - imported here once for all children
+import transformers.models.llama.modeling_llama  # noqa: F401 - imported here once for all children
+from injection import Injection, inject
+
+from rlhf import ppo, reward_model, sft  # noqa: F401
 from rlhf.cli import main
+from rlhf.training.storage import manifest
 
 
 def answer(request: dict[str, Any]) -> int:
@@ -23,9 +27,11 @@ def answer(request: dict[str, Any]) -> int:
     child = os.fork()
     if child == 0:
         os.environ.update(request["variables"])
+        if request["cwd"]:
+            os.chdir(request["cwd"])
         if request["launched"]:
             launch(Path(request["worker"]))
-        become(request["arguments"], request["out"], request["err"])
+        become(request["arguments"], request["out"], request["err"], request["injection"])
     return child
 
 
@@ -38,10 +44,12 @@ def launch(worker: Path) -> None:
             signal.pause()
 
 
-def become(arguments: list[str], out: str, err: str) -> None:
+def become(arguments: list[str], out: str, err: str, injection: dict[str, Any] | None) -> None:
     """Run a script, or the command line, as this process, and end."""
     for path, descriptor in ((os.devnull, 0), (out, 1), (err, 2)):
-        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), descriptor)
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644), descriptor)
+    if injection is not None:
+        inject(Injection(**injection))
     if arguments[0].endswith(".py"):
         sys.argv = arguments
         runpy.run_path(arguments[0], run_name="__main__")
@@ -49,5 +57,6 @@ def become(arguments: list[str], out: str, err: str) -> None:
 
 
 if __name__ == "__main__":
+    manifest._versions()  # looks through all that is installed, once for all children
     for line in sys.stdin:
         print(answer(json.loads(line)), flush=True)

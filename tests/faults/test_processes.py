@@ -1,102 +1,28 @@
 """Processes that do not meet, that fail alone, or whose launcher is gone: bounded, and the cause comes first."""
 
-import json
 import os
-import select
 import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
-
-import pytest
+from typing import Any
 
 from rlhf.config.reading.loader import save_config
 
 pytestmark = pytest.mark.slow
 
 JOIN_SECONDS = 3
-WAIT = 200
-"""What a process may take on a busy machine."""
 
-Start = Callable[..., "Started"]
-
-
-class Starter:
-    """Starts commands through `starter.py`."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-
-    def ask(self, **request: Any) -> int:
-        """Return the answer to a request."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        assert select.select([self._process.stdout], [], [], WAIT)[0], f"no answer to {request}"
-        return int(self._process.stdout.readline())
-
-
-class Started(NamedTuple):
-    """A process that was started."""
-
-    pid: int
-    out: Path
-    err: Path
-    worker: Path
-    starter: Starter
-
-    def ended(self) -> tuple[int, list[str]]:
-        """Wait for its end; return its status, and its errors but for the warnings of libraries."""
-        status, errors = self.starter.ask(verb="wait", pid=self.pid), self.err.read_text()
-        assert "Traceback" not in errors, errors
-        return status, [line for line in errors.splitlines() if "error:" in line]
-
-
-@pytest.fixture(scope="module")
-def starter(root: Path, environment: dict[str, str]) -> Iterator[Starter]:
-    """One process that has imported everything, for all tests."""
-    script = [sys.executable, str(Path(__file__).with_name("starter.py"))]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(script, env=environment, cwd=root, **pipes) as process:
-        yield Starter(process)
-        process.kill()
-
-
-@pytest.fixture
-def start(starter: Starter, tmp_path: Path) -> Iterator[Start]:
-    """`start(arguments, NAME=value)` starts a command; what still runs at the end of the test is killed."""
-    started: list[Started] = []
-
-    def begin(arguments: list[str], *, launched: bool = False, **variables: str) -> Started:
-        out, err, worker = (tmp_path / f"{kind}-{len(started)}" for kind in ("out", "err", "worker"))
-        request = {"arguments": arguments, "variables": variables, "launched": launched}
-        paths = {"out": str(out), "err": str(err), "worker": str(worker)}
-        started.append(Started(starter.ask(verb="start", **request, **paths), out, err, worker, starter))
-        return started[-1]
-
-    yield begin
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
-
-
-def member(rank: int, port: int) -> dict[str, str]:
-    """The variables of one process of two."""
-    own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    return {**own, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RLHF_JOIN_SECONDS": str(JOIN_SECONDS)}
+Start = Callable[..., Any]
 
 
 def test_a_port_that_another_program_uses_ends_both_with_the_cause(
-    tmp_path: Path, start: Start, command: Callable[..., list[str]]
+    tmp_path: Path, start: Start, command: Callable[..., list[str]], children: ModuleType
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        both = [start(command(tmp_path / "sft"), **member(rank, port)) for rank in range(2)]
+        both = [start(command(tmp_path / "sft"), **children.member(rank, port, JOIN_SECONDS)) for rank in range(2)]
         (first, told), (second, told_second) = (process.ended() for process in both)
     assert first == 2 and told == [
         f"error: MASTER_PORT: another program listens at 127.0.0.1:{port} - choose another port (accelerate launch "
@@ -107,26 +33,32 @@ def test_a_port_that_another_program_uses_ends_both_with_the_cause(
 
 
 def test_a_process_whose_peer_never_comes_ends(
-    tmp_path: Path, start: Start, command: Callable[..., list[str]], free_port: Callable[[], int]
+    tmp_path: Path,
+    start: Start,
+    command: Callable[..., list[str]],
+    free_port: Callable[[], int],
+    children: ModuleType,
 ) -> None:
     port = free_port()
-    status, told = start(command(tmp_path / "sft"), **member(0, port)).ended()
+    status, told = start(command(tmp_path / "sft"), **children.member(0, port, JOIN_SECONDS)).ended()
     assert status == 1 and len(told) == 1
     assert f"error: the 2 processes of the run did not meet at 127.0.0.1:{port} within {JOIN_SECONDS} s" in told[0]
 
 
 def test_a_run_whose_launcher_is_killed_saves_and_stops_at_a_step_boundary(
-    tmp_path: Path, start: Start, command: Callable[..., list[str]], on_disk: ModuleType
+    tmp_path: Path, start: Start, command: Callable[..., list[str]], on_disk: ModuleType, children: ModuleType
 ) -> None:
     run = tmp_path / "sft"
     arguments = command(run, "steps=3000", "checkpoints.every=null")
     launcher = start(arguments, launched=True, TORCHELASTIC_RUN_ID="none")
-    wait_until(lambda: launcher.worker.exists() and launcher.worker.read_text() != "")
+    children.wait_until(lambda: launcher.worker.exists() and launcher.worker.read_text() != "")
     worker = int(launcher.worker.read_text())
     try:
-        wait_until(lambda: (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_bytes()) > 500)
+        children.wait_until(
+            lambda: (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_bytes()) > 500
+        )
         os.kill(launcher.pid, signal.SIGKILL)
-        wait_until(lambda: not Path(f"/proc/{worker}").exists())
+        children.wait_until(lambda: not Path(f"/proc/{worker}").exists())
     finally:
         if Path(f"/proc/{worker}").exists():
             os.kill(worker, signal.SIGKILL)
@@ -136,13 +68,6 @@ def test_a_run_whose_launcher_is_killed_saves_and_stops_at_a_step_boundary(
     assert (
         f"the launcher is gone: stopped after step {steps[-1]}; run the same command again" in launcher.err.read_text()
     )
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 NAN = """
@@ -165,14 +90,19 @@ sys.exit(main(["ppo", "--config", sys.argv[1]]))
 
 
 def test_logits_that_are_not_finite_on_one_process_end_both_with_status_6_and_name_the_last_good_checkpoint(
-    tmp_path: Path, start: Start, tiny: ModuleType, workshop: Path, free_port: Callable[[], int]
+    tmp_path: Path,
+    start: Start,
+    tiny: ModuleType,
+    workshop: Path,
+    free_port: Callable[[], int],
+    children: ModuleType,
 ) -> None:
     (tmp_path / "broken.py").write_text(NAN)
     config = tiny.ppo_config(workshop, output_dir=str(tmp_path / "run"), steps=4, checkpoints__every=1)
     save_config(config, tmp_path / "ppo.yaml")
     port = free_port()
     arguments = [str(tmp_path / "broken.py"), str(tmp_path / "ppo.yaml")]
-    settings = [{**member(rank, port), "RLHF_JOIN_SECONDS": str(WAIT)} for rank in range(2)]
+    settings = [children.member(rank, port, children.WAIT) for rank in range(2)]
     results = [process.ended() for process in [start(arguments, **variables) for variables in settings]]
     assert [status for status, _ in results] == [6, 6]
     for rank, (_, told) in enumerate(results):
