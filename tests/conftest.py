@@ -70,14 +70,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--stride", type=int, default=1, help="disturb at every Nth operation on a file (default: at all)")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the trials out unless they are asked for."""
-    trials = [item for item in items if item.get_closest_marker("trial") is not None]
-    if trials and not config.getoption("--trials"):
-        config.hook.pytest_deselected(items=trials)
-        items[:] = [item for item in items if item.get_closest_marker("trial") is None]
-
-
 @pytest.fixture(scope="session")
 def trials(request: pytest.FixtureRequest) -> int:
     """How many random kills a trial has."""

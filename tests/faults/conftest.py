@@ -16,6 +16,14 @@ from rlhf.cli import main
 HERE = Path(__file__).parent
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the trials out unless they are asked for."""
+    trials = [item for item in items if item.get_closest_marker("trial") is not None]
+    if trials and not config.getoption("--trials"):
+        config.hook.pytest_deselected(items=trials)
+        items[:] = [item for item in items if item.get_closest_marker("trial") is None]
+
+
 class Ended(NamedTuple):
     """How a command ended."""
 

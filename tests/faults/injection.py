@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate", "os.link", "os.symlink")
 
+CONNECTIONS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request")
+
 
 class Injection(NamedTuple):
     """What happens below a directory, and where."""
@@ -22,7 +24,7 @@ class Injection(NamedTuple):
     log: str
     """Gets a line for each operation."""
     what: str = "count"
-    """`count`; `signal`; `torn`: a signal, and half of what was not synced is lost; `error`; `limit` of a file."""
+    """`count`; `signal`; `torn`: a signal, and half of what was not synced is lost; `error`; `limit`; `offline`."""
     at: int = -1
     """The operation, from 0; or the bytes of the largest file that can be written."""
     number: int = signal.SIGKILL
@@ -87,6 +89,9 @@ def inject(injection: Injection) -> None:
     if injection.what == "limit":
         resource.setrlimit(resource.RLIMIT_FSIZE, (injection.at, injection.at))
         return
+    if injection.what == "offline":
+        sys.addaudithook(lambda event, arguments: _refuse_connection(event, injection.log))
+        return
     watch, fsync = Watch(injection), os.fsync
 
     def watched(descriptor: int) -> None:
@@ -95,6 +100,13 @@ def inject(injection: Injection) -> None:
 
     os.fsync = watched
     sys.addaudithook(watch.heard)
+
+
+def _refuse_connection(event: str, log: str) -> None:
+    if event in CONNECTIONS:
+        with open(log, "a") as file:
+            file.write(f"{event}\n")
+        raise ConnectionError("this process is offline")
 
 
 def _folder(event: str, arguments: tuple[Any, ...]) -> int:

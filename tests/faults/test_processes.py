@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
+
 from rlhf.config.reading.loader import save_config
 
 pytestmark = pytest.mark.slow

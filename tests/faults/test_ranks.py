@@ -78,3 +78,18 @@ def test_a_fault_on_one_process_ends_both_and_the_run_goes_on_to_the_same_bytes(
     trial.check(any(told in line for end in ends for line in end.errors), f"{fault}: {[end.errors for end in ends]}")
     trial.compare(fault, both(place), place, whole)
     trial.end()
+
+
+def test_a_run_of_one_process_does_not_go_on_as_two(
+    trial: Any, start: Callable[..., Any], children: ModuleType, free_port: Callable[[], int]
+) -> None:
+    name = "PPO, plain"
+    whole = trial.whole(name)
+    place = trial.place(trial.copy(whole, "policy", "complete.json"))
+    port = free_port()
+    both = [trial.begin(name, place, **children.member(rank, port, children.WAIT)) for rank in range(2)]
+    for ended in [process.end() for process in both]:
+        trial.check(ended.status == 4, f"status {ended.status}: {ended.err[-400:]}")
+        trial.check("number of processes (saved 1, now 2)" in ended.err, ended.err[-400:])
+    trial.again("then as one process", name, place, whole)
+    trial.end()

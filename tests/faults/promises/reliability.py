@@ -1,0 +1,203 @@
+"""Runs the tests that hold the promises, counts, and writes docs/reliability.md: `python tests/faults/promises/reliability.py`.
+
+`--trials` and `--stride` are handed to pytest. `--words` writes the page again from the figures of the last run.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from checks import CHECKS
+from faults import FAULTS
+from promise import Promise
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+PAGE = ROOT / "docs" / "reliability.md"
+FIGURES = HERE / "figures.json"
+STORES = HERE / "stores.md"
+LIBRARIES = ("torch", "transformers", "accelerate", "safetensors")
+KINDS = {
+    "killed at an operation on a file": ("faults/test_operations.py",),
+    "killed at a random moment": ("faults/test_moments.py",),
+    "stopped by a signal": ("faults/test_signals.py",),
+    "disk full, limited, failing": ("faults/test_disks.py",),
+    "checkpoint damaged": ("faults/test_damage.py",),
+    "fault on one process of two": ("faults/test_ranks.py",),
+}
+"""The trials by what was done to the run, with their files."""
+OPENING = """# When things go wrong
+
+What rlhf promises when a run is killed, a disk is full, a row is bad or somebody attacks; which tests hold each promise;
+and what came of them. `make reliability` runs these tests and writes this page.
+"""
+
+
+class Counts:
+    """A plugin of pytest that counts how the cases of each test ended, and adds up the figures of trials."""
+
+    def __init__(self) -> None:
+        self.cases: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.figures: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Count one phase of one case."""
+        name = report.nodeid.partition("[")[0].removeprefix("tests/")
+        if report.when == "call" or report.outcome != "passed":
+            self.cases[name][report.outcome] += 1
+        if report.when == "teardown":
+            for key, figures in report.user_properties:
+                if key == "figures":
+                    self.figures[name].update(figures)
+
+
+def run(trials: int, stride: int, workers: int) -> dict[str, Any]:
+    """Run all named tests; return what the page is written from."""
+    import pytest
+
+    counts = Counts()
+    tests = sorted({f"tests/{test}" for promise in (*FAULTS, *CHECKS) for test in promise.tests})
+    os.chdir(ROOT)
+    options = ["-q", "-m", "", "-n", str(workers), f"--trials={trials}", f"--stride={stride}"]
+    pytest.main([*options, *tests], plugins=[counts])
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
+    return {
+        "processor": processor(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in LIBRARIES},
+        "seconds": round(sum(each.ru_utime + each.ru_stime for each in used)),
+        "trials": trials,
+        "stride": stride,
+        "cases": {name: dict(sorted(found.items())) for name, found in sorted(counts.cases.items())},
+        "figures": {name: dict(sorted(found.items())) for name, found in sorted(counts.figures.items())},
+    }
+
+
+def processor() -> str:
+    """Name the processor and its cores."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
+
+
+def page(found: dict[str, Any]) -> str:
+    """Return the page."""
+    parts = [OPENING, summary(found), *trials(found), "## The forty faults\n", table(FAULTS, found)]
+    parts += ["## Security\n", table(CHECKS, found)]
+    if STORES.is_file():
+        parts.append(STORES.read_text())
+    parts += ["## The tests\n", *listing("Fault", FAULTS, found), *listing("Check", CHECKS, found)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def summary(found: dict[str, Any]) -> str:
+    """Say what ran where."""
+    held = {kind: sum(_holds(promise, found) for promise in promises) for kind, promises in
+            (("faults", FAULTS), ("checks", CHECKS))}  # fmt: skip
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    every = "every operation" if found["stride"] == 1 else f"every {found['stride']}th operation"
+    return (
+        f"**{held['faults']} of {len(FAULTS)} faults and {held['checks']} of {len(CHECKS)} security checks hold**: all "
+        f"cases of their tests passed.\n\nMeasured with {found['trials']} random kills of each kind of run, and a kill at "
+        f"{every} on a file (all kinds of trials use that stride), on {found['processor']}; Python {found['python']}, "
+        f"{versions}. All tests of this page took {found['seconds']} seconds of processor time.\n"
+    )
+
+
+def trials(found: dict[str, Any]) -> list[str]:
+    """Return the table of trials."""
+    lines = [
+        "## Trials\n",
+        "Each trial disturbs the real command line in a process of its own, starts the same command again,",
+    ]
+    lines += [
+        "and compares with a run that nothing disturbed: every file but times, byte for byte; metrics but for times; the"
+    ]
+    lines += [
+        "list of files.\n",
+        "| what was done | trials | of these killed or stopped | refused rightly | ended in the same bytes |",
+    ]
+    lines += ["|---|---|---|---|---|"]
+    for kind, files in KINDS.items():
+        totals: Counter[str] = Counter()
+        for name, figures in found["figures"].items():
+            if name.startswith(files):
+                totals.update(figures)
+        ended = totals["killed"] + totals["stopped"]
+        cells = [totals["tried"], ended or "", totals["refused rightly"] or "", totals["byte-equal"]]
+        lines.append(f"| {kind} | {' | '.join(map(str, cells))} |")
+    return [*lines, ""]
+
+
+def table(promises: Sequence[Promise], found: dict[str, Any]) -> str:
+    """Return what goes wrong, what happens then, and the figures."""
+    lines = ["| | what goes wrong | what happens then | tests passed |", "|---|---|---|---|"]
+    lines += [f"| {each.number} | {each.fault} | {each.kept} | {_figure(each, found)} |" for each in promises]
+    return "\n".join(lines) + "\n"
+
+
+def listing(kind: str, promises: Sequence[Promise], found: dict[str, Any]) -> list[str]:
+    """Name the tests of each promise, as sentences."""
+    lines = []
+    for promise in promises:
+        lines.append(f"{kind} {promise.number}:\n")
+        for test in promise.tests:
+            file, _, name = test.partition("::")
+            lines.append(
+                f"- {name.removeprefix('test_').replace('_', ' ')} (`{file}`, {_cases(test, found)}{_more(test, found)})"
+            )
+        lines.append("")
+    return lines
+
+
+def _holds(promise: Promise, found: dict[str, Any]) -> bool:
+    return all(set(found["cases"].get(test, {"missing": 1})) <= {"passed", "skipped"} and
+               found["cases"][test].get("passed") for test in promise.tests)  # fmt: skip
+
+
+def _figure(promise: Promise, found: dict[str, Any]) -> str:
+    cases = [found["cases"].get(test, {}) for test in promise.tests]
+    passed, total = sum(case.get("passed", 0) for case in cases), sum(sum(case.values()) for case in cases)
+    tried = sum(found["figures"].get(test, {}).get("tried", 0) for test in promise.tests)
+    equal = sum(found["figures"].get(test, {}).get("byte-equal", 0) for test in promise.tests)
+    more = f"; {tried} trials" + (f", {equal} byte-equal" if equal else "") if tried else ""
+    return f"{passed} of {total}{more}"
+
+
+def _cases(test: str, found: dict[str, Any]) -> str:
+    cases = found["cases"].get(test)
+    if cases is None:
+        return "did not run"
+    return ", ".join(f"{number} {outcome}" for outcome, number in cases.items())
+
+
+def _more(test: str, found: dict[str, Any]) -> str:
+    figures = found["figures"].get(test, {})
+    return "".join(f"; {number} {what}" for what, number in figures.items())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run, write, and return 0 if every promise holds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--stride", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--words", action="store_true", help="run nothing; take the figures of the last run")
+    options = parser.parse_args(arguments)
+    if not options.words:
+        FIGURES.write_text(json.dumps(run(options.trials, options.stride, options.workers), indent=1) + "\n")
+    found = json.loads(FIGURES.read_text())
+    PAGE.write_text(page(found))
+    return 0 if all(_holds(promise, found) for promise in (*FAULTS, *CHECKS)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
