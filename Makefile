@@ -2,6 +2,8 @@
 # make test   install what the tests need, then run the quick tests
 # make test-slow  run the tests that start processes, compile, or read the real model
 # make fuzz   ten minutes of other values than the tests try, in files, configurations and requests
+# make test-faults  kill, stop, damage and starve runs by the hundred, and compare what they end in byte for byte
+# make reliability  run the tests of docs/reliability.md, and write that page from what came of them
 # make check  formatting, lint, types and import rules, and known weaknesses of the pinned packages
 # make guard  stop when sampling or the PPO update has become far slower than their plain counterparts
 # make package  build the wheel and the sdist into dist/, and check that a package index would take them
@@ -17,8 +19,11 @@ INPUTS := pyproject.toml constraints.txt
 # Two test workers on two cores: with more threads each they would take the cores from one another.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
+# Random kills of each kind of run: `make test-faults TRIALS=30`.
+TRIALS := 15
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow fuzz check guard package docs clean
+.PHONY: help demo test test-slow test-faults reliability fuzz check guard package docs clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -34,6 +39,12 @@ test-slow: $(VENV)/.installed-test
 
 fuzz: $(VENV)/.installed-test
 	RLHF_FUZZ=long $(TEST_ENV) $(BIN)/python -m pytest -n 2 --timeout 1800 tests/fuzz
+
+test-faults: $(VENV)/.installed-test
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "" --trials $(TRIALS) tests/faults
+
+reliability: $(VENV)/.installed-test
+	$(TEST_ENV) $(BIN)/python tests/faults/promises/reliability.py --trials $(TRIALS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

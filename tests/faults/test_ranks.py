@@ -40,7 +40,7 @@ FAULTS = {
     "an exception in a reward": ("Scorer:score:raise:4", {1}, "a fault on one process"),
     "an exception while it learns": ("PPO:learn:raise:4", {1}, "a fault on one process"),
     "an end without a word": ("PPO:learn:exit:4", {1, 9}, "another process ended"),
-    "a loss that is NaN": ("PPO:loss:nan:13", {6}, "not finite"),
+    "a loss that is NaN": ("PPO:loss:nan:13", {6}, " is nan at update"),
 }
 
 

@@ -1,6 +1,7 @@
-"""Runs the tests that hold the promises, counts, and writes docs/reliability.md: `python tests/faults/promises/reliability.py`.
+"""Run as a script: runs the tests that hold the promises, counts how they end, and writes docs/reliability.md.
 
-`--trials` and `--stride` are handed to pytest. `--words` writes the page again from the figures of the last run.
+`--trials` and `--stride` are handed to pytest. `--only faults/test_damage` runs the tests whose names hold that text,
+and keeps the figures of the others; `--words` runs nothing and writes the page again.
 """
 
 import argparse
@@ -15,9 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from checks import CHECKS
-from faults import FAULTS
-from promise import Promise
+from promise import CHECKS, FAULTS, Promise
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -36,9 +35,17 @@ KINDS = {
 """The trials by what was done to the run, with their files."""
 OPENING = """# When things go wrong
 
-What rlhf promises when a run is killed, a disk is full, a row is bad or somebody attacks; which tests hold each promise;
-and what came of them. `make reliability` runs these tests and writes this page.
+What rlhf promises when a run is killed, a disk is full, a row is bad or somebody attacks; which tests hold each
+promise; and what came of them. `make reliability` runs these tests and writes this page.
 """
+TRIALS = """## Trials
+
+Each trial disturbs the real command line in a process of its own, starts the same command again, and compares what is
+left with what an undisturbed run leaves: every file byte for byte (but for times), the metrics but for times, the list
+of files.
+
+| what was done | trials | of these killed or stopped | refused rightly | ended in the same bytes |
+|---|---|---|---|---|"""
 
 
 class Counts:
@@ -59,25 +66,28 @@ class Counts:
                     self.figures[name].update(figures)
 
 
-def run(trials: int, stride: int, workers: int) -> dict[str, Any]:
-    """Run all named tests; return what the page is written from."""
+def run(options: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
+    """Run the named tests; return what the page is written from."""
     import pytest
 
     counts = Counts()
-    tests = sorted({f"tests/{test}" for promise in (*FAULTS, *CHECKS) for test in promise.tests})
+    chosen = {test for promise in (*FAULTS, *CHECKS) for test in promise.tests if options.only in test}
+    kept = {key: {test: each for test, each in before.get(key, {}).items() if test not in chosen}
+            for key in ("cases", "figures")}  # fmt: skip
     os.chdir(ROOT)
-    options = ["-q", "-m", "", "-n", str(workers), f"--trials={trials}", f"--stride={stride}"]
-    pytest.main([*options, *tests], plugins=[counts])
+    given = ["-q", "-m", "", "-n", str(options.workers), f"--trials={options.trials}", f"--stride={options.stride}"]
+    pytest.main([*given, *sorted(f"tests/{test}" for test in chosen)], plugins=[counts])
     used = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
     return {
         "processor": processor(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in LIBRARIES},
-        "seconds": round(sum(each.ru_utime + each.ru_stime for each in used)),
-        "trials": trials,
-        "stride": stride,
-        "cases": {name: dict(sorted(found.items())) for name, found in sorted(counts.cases.items())},
-        "figures": {name: dict(sorted(found.items())) for name, found in sorted(counts.figures.items())},
+        "seconds": round(sum(each.ru_utime + each.ru_stime for each in used))
+        + (before["seconds"] if options.only else 0),
+        "trials": options.trials,
+        "stride": options.stride,
+        "cases": _sorted(kept["cases"] | counts.cases),
+        "figures": _sorted(kept["figures"] | counts.figures),
     }
 
 
@@ -103,29 +113,18 @@ def summary(found: dict[str, Any]) -> str:
     held = {kind: sum(_holds(promise, found) for promise in promises) for kind, promises in
             (("faults", FAULTS), ("checks", CHECKS))}  # fmt: skip
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    every = "every operation" if found["stride"] == 1 else f"every {found['stride']}th operation"
+    each = "each operation" if found["stride"] == 1 else f"one operation in {found['stride']}"
     return (
         f"**{held['faults']} of {len(FAULTS)} faults and {held['checks']} of {len(CHECKS)} security checks hold**: all "
-        f"cases of their tests passed.\n\nMeasured with {found['trials']} random kills of each kind of run, and a kill at "
-        f"{every} on a file (all kinds of trials use that stride), on {found['processor']}; Python {found['python']}, "
-        f"{versions}. All tests of this page took {found['seconds']} seconds of processor time.\n"
+        f"cases of their tests passed.\n\nMeasured with {found['trials']} random kills of each kind of run, and kills "
+        f"at {each} on a file, on {found['processor']}; Python {found['python']}, {versions}. All tests of this page "
+        f"took {found['seconds']} seconds of processor time.\n"
     )
 
 
 def trials(found: dict[str, Any]) -> list[str]:
     """Return the table of trials."""
-    lines = [
-        "## Trials\n",
-        "Each trial disturbs the real command line in a process of its own, starts the same command again,",
-    ]
-    lines += [
-        "and compares with a run that nothing disturbed: every file but times, byte for byte; metrics but for times; the"
-    ]
-    lines += [
-        "list of files.\n",
-        "| what was done | trials | of these killed or stopped | refused rightly | ended in the same bytes |",
-    ]
-    lines += ["|---|---|---|---|---|"]
+    lines = [TRIALS]
     for kind, files in KINDS.items():
         totals: Counter[str] = Counter()
         for name, figures in found["figures"].items():
@@ -151,11 +150,14 @@ def listing(kind: str, promises: Sequence[Promise], found: dict[str, Any]) -> li
         lines.append(f"{kind} {promise.number}:\n")
         for test in promise.tests:
             file, _, name = test.partition("::")
-            lines.append(
-                f"- {name.removeprefix('test_').replace('_', ' ')} (`{file}`, {_cases(test, found)}{_more(test, found)})"
-            )
+            told = name.removeprefix("test_").replace("_", " ")
+            lines.append(f"- {told} (`{file}`: {_cases(test, found)}{_more(test, found)})")
         lines.append("")
     return lines
+
+
+def _sorted(found: dict[str, Any]) -> dict[str, dict[str, int]]:
+    return {name: dict(sorted(numbers.items())) for name, numbers in sorted(found.items())}
 
 
 def _holds(promise: Promise, found: dict[str, Any]) -> bool:
@@ -190,10 +192,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--stride", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", default="", metavar="TEXT")
     parser.add_argument("--words", action="store_true", help="run nothing; take the figures of the last run")
     options = parser.parse_args(arguments)
     if not options.words:
-        FIGURES.write_text(json.dumps(run(options.trials, options.stride, options.workers), indent=1) + "\n")
+        before = json.loads(FIGURES.read_text()) if options.only else {}
+        FIGURES.write_text(json.dumps(run(options, before), indent=1) + "\n")
     found = json.loads(FIGURES.read_text())
     PAGE.write_text(page(found))
     return 0 if all(_holds(promise, found) for promise in (*FAULTS, *CHECKS)) else 1

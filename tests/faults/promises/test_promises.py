@@ -13,9 +13,8 @@ TESTS = HERE.parents[1]
 
 @pytest.fixture(scope="module")
 def told(module: Callable[[Path], ModuleType]) -> ModuleType:
-    """The module `reliability.py`; those that it imports are loaded before."""
-    for name in ("promise", "faults", "checks"):
-        module(HERE / f"{name}.py")
+    """The module `reliability.py`; what it imports is loaded before."""
+    module(HERE / "promise.py")
     return module(HERE / "reliability.py")
 
 
