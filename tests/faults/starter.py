@@ -17,7 +17,6 @@ from injection import Injection, inject
 
 from rlhf import ppo, reward_model, sft  # noqa: F401
 from rlhf.cli import main
-from rlhf.training.storage import manifest
 
 
 def answer(request: dict[str, Any]) -> int:
@@ -57,6 +56,5 @@ def become(arguments: list[str], out: str, err: str, injection: dict[str, Any] |
 
 
 if __name__ == "__main__":
-    manifest._versions()  # looks through all that is installed, once for all children
     for line in sys.stdin:
         print(answer(json.loads(line)), flush=True)

@@ -128,7 +128,7 @@ def test_two_processes_go_back_together_after_a_nan_on_one_and_end_together_at_t
     save_config(config, tmp_path / "ppo.yaml")
     port = free_port()
     arguments = [str(tmp_path / "broken.py"), str(tmp_path / "ppo.yaml")]
-    settings = [{**member(rank, port), "RLHF_JOIN_SECONDS": str(WAIT)} for rank in range(2)]
+    settings = [children.member(rank, port, children.WAIT) for rank in range(2)]
     started = [start(arguments, **variables) for variables in settings]
     assert [process.ended() for process in started] == [(0, []), (0, [])]
     rows = on_disk.metrics(tmp_path / "run")

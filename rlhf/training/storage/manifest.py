@@ -4,6 +4,7 @@ import hashlib
 import json
 import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +16,8 @@ from rlhf.training.storage.listing import Damaged, Entry, check_file, entry_of
 JSON: TypeAlias = Union[bool, int, float, str, Sequence["JSON"], Mapping[str, "JSON"], None]  # noqa: UP007 - names itself
 
 MANIFEST = "manifest.json"
+DISTRIBUTION = "rlhf-ppo"
+"""The name under which this package is installed; to find it out would mean to read all that is installed."""
 FORMAT_VERSION = 2
 KEYS = frozenset({"format_version", "step", "rows", "files", "fingerprint", "versions"})
 """Of a manifest, besides its own sha256."""
@@ -145,7 +148,6 @@ def _content_sha256(content: Mapping[str, Any]) -> str:
 @cache
 def _versions() -> dict[str, str]:
     versions = {name: metadata.version(name) for name in ("torch", "transformers")}
-    # The distribution's name differs from the package's, and it is absent when run from an unpacked source tree.
-    for distribution in metadata.packages_distributions().get("rlhf", [])[:1]:
-        versions["rlhf"] = metadata.version(distribution)
+    with suppress(metadata.PackageNotFoundError):  # absent when run from an unpacked source tree
+        versions["rlhf"] = metadata.version(DISTRIBUTION)
     return versions
