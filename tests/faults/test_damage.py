@@ -31,8 +31,9 @@ def _manifest(**changes: Any) -> Callable[[Path], object]:
 
 
 def _linked(path: Path) -> None:
-    path.rename(path.parents[2] / f"elsewhere-{path.name}")
-    path.symlink_to(path.parents[2] / f"elsewhere-{path.name}")
+    outside = path.parents[4] / f"elsewhere-{path.name}"
+    path.rename(outside)
+    path.symlink_to(outside)
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
