@@ -86,10 +86,8 @@ def test_a_damaged_checkpoint_is_never_loaded_and_the_one_before_it_gives_the_sa
         damage(place / newest)
         named = trial.begin(name, place, KEEP, f"checkpoints.resume={newest}").end()
         is_right = named.status == 4 and len(named.errors) == 1 and str(newest) in named.errors[0]
-        trial.figures["refused rightly"] += is_right
-        if not is_right:
-            trial.note(f"{told}, named: status {named.status}: {named.err[-400:]}")
+        trial.check(is_right, f"{told}, named: status {named.status}: {named.err[-400:]}")
         ended = trial.again(told, name, place, whole, KEEP)
-        if f"checkpoint {newest} skipped: " not in ended.out:
-            trial.note(f"{told}: not said to be skipped: {ended.out[-400:]}")
+        skipped = f"checkpoint {newest} skipped: "
+        trial.check(skipped in ended.out, f"{told}: not said to be skipped: {ended.out[-400:]}")
     trial.end()

@@ -23,9 +23,7 @@ def refused(trial: Any, ended: Any, place: Path, told: str) -> None:
     """Note unless a run ended with status 4, one clear line, and nothing half written."""
     left = [str(path.relative_to(place)) for path in place.rglob("*tmp-*")]
     is_right = ended.status == 4 and len(ended.errors) == 1 and "Traceback" not in ended.err and not left
-    trial.figures["refused rightly"] += is_right
-    if not is_right:
-        trial.note(f"{told}: status {ended.status}, left {left}: {ended.err[-400:]}")
+    trial.check(is_right, f"{told}: status {ended.status}, left {left}: {ended.err[-400:]}")
 
 
 @pytest.mark.parametrize("disk", [*LASTING, *ONCE])

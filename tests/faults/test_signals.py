@@ -33,8 +33,8 @@ def test_a_signal_at_any_operation_on_a_file_loses_nothing(
         place = trial.place()
         ended = trial.begin(name, place, injection=trial.injection(place, "signal", at, number=int(number))).end()
         trial.figures["stopped"] += ended.status != 0
-        if ended.status not in ENDS[number] or "Traceback" in ended.err:
-            trial.note(f"{number.name} at operation {at}: status {ended.status}: {ended.err[-400:]}")
+        is_right = ended.status in ENDS[number] and "Traceback" not in ended.err
+        trial.check(is_right, f"{number.name} at operation {at}: status {ended.status}: {ended.err[-400:]}")
         trial.again(f"{number.name} at operation {at}", name, place, whole)
     trial.end()
 
@@ -52,8 +52,8 @@ def test_one_signal_or_two_at_random_moments_lose_nothing(trial: Any, trials: in
             process.signal(number)
         ended = process.end()
         trial.figures["stopped"] += ended.status != 0
-        if ended.status not in ENDS[sequence[0]] or "Traceback" in ended.err:
-            trial.note(f"{sequence} after {moment:.3f} s: status {ended.status}: {ended.err[-400:]}")
+        is_right = ended.status in ENDS[sequence[0]] and "Traceback" not in ended.err
+        trial.check(is_right, f"{sequence} after {moment:.3f} s: status {ended.status}: {ended.err[-400:]}")
         trial.again(f"{sequence} after {moment:.3f} s", name, place, whole)
     trial.end()
 

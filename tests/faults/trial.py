@@ -85,16 +85,16 @@ class Trials:
         self.failures.append(failure)
 
     def check(self, holds: bool, told: str) -> None:
-        """Count one thing that must be so."""
-        self.figures["tried"] += 1
-        self.figures["right"] += holds
+        """Count one thing that must be so besides."""
+        self.figures["checks"] += 1
+        self.figures["checks right"] += holds
         if not holds:
             self.note(told)
 
     def end(self) -> None:
         """Fail if a trial failed."""
         shown = "\n".join(self.failures[:LINES])
-        assert not self.failures, f"{len(self.failures)} of {self.figures['tried']} trials failed:\n{shown}"
+        assert not self.failures, f"{len(self.failures)} failures in {self.figures['tried']} trials:\n{shown}"
 
     def copy(self, whole: Any, *without: str) -> Callable[[Path], None]:
         """Return what prepares a directory as an undisturbed run left it, but for some files."""
