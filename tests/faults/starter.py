@@ -4,6 +4,7 @@ Reads one JSON request a line and answers each with one number: `start` with the
 It forks before torch has started any thread.
 """
 
+import gc
 import json
 import os
 import runpy
@@ -56,5 +57,7 @@ def become(arguments: list[str], out: str, err: str, injection: dict[str, Any] |
 
 
 if __name__ == "__main__":
+    gc.collect()
+    gc.freeze()  # children then neither look at nor copy what was imported
     for line in sys.stdin:
         print(answer(json.loads(line)), flush=True)
