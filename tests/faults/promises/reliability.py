@@ -127,6 +127,11 @@ def summary(found: dict[str, Any]) -> str:
         f"{found['processor']}; Python {found['python']}, {versions}. All tests of this page took {found['seconds']} "
         "seconds of processor time.",
     ]
+    named = {test for promise in (*FAULTS, *CHECKS) for test in promise.tests}
+    if missing := len(named - found["cases"].keys()):
+        told.append(
+            f"{missing} of the {len(named)} tests have not run on this machine; what rests on them does not count."
+        )
     return "\n\n".join(textwrap.fill(paragraph, 120) for paragraph in told) + "\n"
 
 
