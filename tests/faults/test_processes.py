@@ -114,7 +114,13 @@ def test_logits_that_are_not_finite_on_one_process_end_both_with_status_6_and_na
 
 
 def test_two_processes_go_back_together_after_a_nan_on_one_and_end_together_at_the_best_step(
-    tmp_path: Path, start: Start, tiny: ModuleType, workshop: Path, free_port: Callable[[], int], on_disk: ModuleType
+    tmp_path: Path,
+    start: Start,
+    tiny: ModuleType,
+    workshop: Path,
+    free_port: Callable[[], int],
+    on_disk: ModuleType,
+    children: ModuleType,
 ) -> None:
     once = NAN.replace("if self.num_steps == 1", "if self.optimizer.scale == 1.0 and self.num_steps == 1")
     assert once != NAN
