@@ -123,8 +123,8 @@ def summary(found: dict[str, Any]) -> str:
     told = [
         f"**{held['faults']} of {len(FAULTS)} faults and {held['checks']} of {len(CHECKS)} security checks hold**: "
         "each of their tests ran, and no case failed.",
-        f"Measured on {found['processor']}; Python {found['python']}, {versions}. All tests of this page took {found['seconds']} "
-        "seconds of processor time.",
+        f"Measured on {found['processor']}; Python {found['python']}, {versions}. "
+        f"All tests of this page took {found['seconds']} seconds of processor time.",
     ]
     if any(name.startswith("faults/test_moments") for name in found["figures"]):
         told.append(f"Trials: {found['trials']} random kills of each kind of run, and kills at {each} on a file.")
