@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhf.evaluation.bootstrap import Interval, mean_difference_interval, mean_interval, win_rate_interval
 from rlhf.evaluation.readers import PolicyGenerations
+from rlhf.evaluation.statistics.bootstrap import Interval, mean_difference_interval, mean_interval, win_rate_interval
 from rlhf.evaluation.table import Cell, markdown_table, text_table
 from rlhf.evaluation.text_metrics import distinct_n, repeated_bigram_share
 from rlhf.printable import one_line

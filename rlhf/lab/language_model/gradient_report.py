@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from rlhf.evaluation.bootstrap import mean_interval
+from rlhf.evaluation.statistics.bootstrap import mean_interval
 from rlhf.lab.estimate import Estimate
 from rlhf.lab.language_model.gradient_batch import Batch
 from rlhf.lab.language_model.gradient_statistics import (

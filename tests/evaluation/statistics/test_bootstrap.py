@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from rlhf.evaluation.bootstrap import mean_difference_interval, mean_interval, win_rate_interval
+from rlhf.evaluation.statistics.bootstrap import mean_difference_interval, mean_interval, win_rate_interval
 
 
 def generator(seed=0):
@@ -83,7 +83,7 @@ def test_one_seed_gives_one_interval():
 def test_blocks_of_resamples_change_nothing(monkeypatch):
     values = generator(9).normal(size=30)
     whole = mean_interval(values, generator=generator(), num_resamples=100)
-    monkeypatch.setattr("rlhf.evaluation.bootstrap._INDICES_AT_ONCE", 7 * 30)
+    monkeypatch.setattr("rlhf.evaluation.statistics.bootstrap._INDICES_AT_ONCE", 7 * 30)
     assert mean_interval(values, generator=generator(), num_resamples=100) == whole
 
 
