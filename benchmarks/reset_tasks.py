@@ -10,7 +10,7 @@ from rlhf.config import SftConfig
 from rlhf.config.evaluate import GoldSection
 from rlhf.data.reading.text_files import read_jsonl, write_jsonl
 from rlhf.data.records import Prompt
-from rlhf.evaluation.judges import train_gold_judge
+from rlhf.evaluation.judges.human_labels import train_gold_judge
 from rlhf.evaluation.readers import judged_text
 from rlhf.evaluation.respond import Response
 from rlhf.fetch import resolve

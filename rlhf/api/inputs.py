@@ -20,10 +20,10 @@ from rlhf.api.rewards import GivenRewards, OneReward, given_rewards
 from rlhf.config import PPOSettings
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language
-from rlhf.ppo.scoring.assembly import components
 from rlhf.ppo.starts.assembly import reset_inputs
 from rlhf.rewards.component import Component
 from rlhf.stage import Frame
+from rlhf.stage_rewards import components
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

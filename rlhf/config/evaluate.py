@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from rlhf.config.judges import BestOfSection, Judges, OpenAIJudgeSection, check_judges
+from rlhf.config.rewards import RewardSection
 from rlhf.config.section import Section
 from rlhf.config.shared import (
     ChatSection,
@@ -102,6 +104,12 @@ class EvaluateSettings(ChatSection, Seeded):
 
     prompts: FittingSection = Field(FittingSection(), description="what happens to prompts that do not fit")
     gold: GoldSection | None = Field(None, description="the gold judge; null leaves it out")
+    judges: Judges = Field(
+        {},
+        description="more judges by name: a reward as in `rlhf ppo`, or `kind: openai`, which compares two responses",
+    )
+    samples_per_prompt: Count = Field(1, description="responses of each policy to each prompt")
+    best_of: BestOfSection | None = Field(None, description="one more column: the best of n answers of a policy")
     decoding: Decoding = DecodingSection()
     precision: Precision = Field("auto", description="compute type")
     microbatch_tokens: Count = Field(2048, description="tokens in one forward pass")
@@ -115,9 +123,19 @@ class EvaluateSettings(ChatSection, Seeded):
     )
     num_side_by_side: Count = Field(6, description="samples printed side by side, drawn by the seed")
 
+    @model_validator(mode="after")
+    def _judges(self) -> Self:
+        check_judges(self.judges)
+        return self
+
+    @property
+    def rewards(self) -> dict[str, RewardSection]:
+        """The judges that score single responses, by name."""
+        return {name: each for name, each in self.judges.items() if not isinstance(each, OpenAIJudgeSection)}
+
     @property
     def judge_inputs(self) -> list[str]:
-        """The files and models that determine the judges' verdicts, the reward model aside."""
+        """The files and models that determine the verdicts of the judges with a section of their own."""
         return [*(self.gold.inputs if self.gold else []), *([self.fluency_model] if self.fluency_model else [])]
 
 
@@ -125,7 +143,8 @@ class EvaluateSources(Seeded, InRunDirectory):
     """What is compared, by name. In a file its keys come before those of `EvaluateSettings`."""
 
     policies: Annotated[dict[str, str], Field(min_length=1)] = Field(
-        description="name: model directory; win rates are against the first, and responses go to NAME.jsonl"
+        description="name: directory of a model or of a checkpoint of PPO, `fetch:NAME` or hub name; win rates are "
+        "against the first, and responses go to NAME.jsonl"
     )
     reference: str | None = Field(None, description="model to which the KL is measured; null takes the first policy")
     prompts: DataSection = Field(description="held-out prompts")

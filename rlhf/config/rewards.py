@@ -94,19 +94,17 @@ class EnsembleRewardSection(RewardOptions):
     k: NonNegative = Field(1.0, description="standard deviations that mean_minus_std subtracts")
 
 
-class HttpRewardSection(RewardOptions):
-    """A server that takes OpenRLHF's requests, such as `rlhf serve-reward`."""
+class ServerKeys(Section):
+    """How a server is asked."""
 
     instead_of_secrets = (
         "put it into an environment variable and name that in token_env: it is sent as Authorization: Bearer"
     )
-    kind: Literal["http"] = Field(description="http: a server that answers OpenRLHF's requests")
     url: str = Field(description="http or https address to post requests to")
     timeout: Positive = Field(20.0, description="seconds for one attempt, from the connection to the last byte")
     deadline: Positive | None = Field(60.0, description=DEADLINE)
     retries: int = Field(3, ge=0, description="attempts after the first, on connection errors, 429 and 5xx")
     max_response_bytes: Count = Field(10_000_000, description="size of the largest answer to read, in bytes")
-    label_column: str | None = Field(None, description="column of the data to send as labels; null sends empty ones")
     token_env: str | None = Field(None, description="environment variable with a token, sent as Authorization: Bearer")
 
     @model_validator(mode="after")
@@ -114,6 +112,13 @@ class HttpRewardSection(RewardOptions):
         if self.deadline is None:
             raise ValueError("deadline must be a number for a server: a connection may stay silent for ever")
         return self
+
+
+class HttpRewardSection(ServerKeys, RewardOptions):
+    """A server that takes OpenRLHF's requests, such as `rlhf serve-reward`."""
+
+    kind: Literal["http"] = Field(description="http: a server that answers OpenRLHF's requests")
+    label_column: str | None = Field(None, description="column of the data to send as labels; null sends empty ones")
 
 
 class LengthRewardSection(RuleSection):

@@ -14,7 +14,7 @@ from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
 from rlhf.evaluation.compare import Comparison, side_by_side, summarise
 from rlhf.evaluation.human import human_texts
-from rlhf.evaluation.judges import labelled_texts, reward_scores, train_embedding_judge, train_gold_judge
+from rlhf.evaluation.judges.human_labels import labelled_texts, reward_scores, train_embedding_judge, train_gold_judge
 from rlhf.evaluation.output import json_lines, judged_rows, response_rows
 from rlhf.evaluation.readers import PolicyGenerations, Readers
 from rlhf.evaluation.respond import Policy, Response, fix_factors, load_policy, respond, sequence_kl, temperature_of

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from rlhf.data.records import Prompt, Row
 from rlhf.data.tokenization import prepare_prompts
-from rlhf.evaluation.embeddings import EmbeddingJudge
-from rlhf.evaluation.gold import GoldJudge, Judgement
+from rlhf.evaluation.judges.embeddings import EmbeddingJudge
+from rlhf.evaluation.judges.gold import GoldJudge, Judgement
 from rlhf.evaluation.respond import Policy, Response, response_logprobs
 from rlhf.models.passes.rotary import choose_factors
 from rlhf.models.pretrained.loading import check_positions

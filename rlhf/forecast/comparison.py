@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from rlhf.config import EvaluateConfig, RunConfig
 from rlhf.config.evaluate import EmbeddingsSection, GoldSection
 from rlhf.data.tokenization import prepare_prompts
-from rlhf.evaluation.judges import embedded_texts, is_kept, labelled_texts
+from rlhf.evaluation.judges.human_labels import embedded_texts, is_kept, labelled_texts
 from rlhf.forecast.load import Load, decoding, read_once
 from rlhf.forecast.origin import classifier_sizes, encoder_sizes, language_sizes, origin_of
 from rlhf.forecast.records import LOOKED_AT, looked_at, spread

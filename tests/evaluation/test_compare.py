@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rlhf.evaluation.compare import _FIRST, _ROWS, HUMAN, PolicySummary, side_by_side, summarise
-from rlhf.evaluation.gold import Judgement
+from rlhf.evaluation.judges.gold import Judgement
 from rlhf.evaluation.readers import PolicyGenerations
 
 PROMPTS = ["one", "two", "three", "four"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from rlhf.evaluation.embeddings import Encoder
+from rlhf.evaluation.judges.embeddings import Encoder
 from rlhf.fetch.minilm import FOLDER, MEMBERS, build
 
 

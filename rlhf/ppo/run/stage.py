@@ -21,10 +21,10 @@ from rlhf.ppo.run.assembly import PPORun, check_context, check_shares, compile_p
 from rlhf.ppo.run.held_out import held_out_metrics
 from rlhf.ppo.run.prompt_source import ListedPrompts
 from rlhf.ppo.run.steps import SHOWN, PPOSteps
-from rlhf.ppo.scoring.assembly import components, reward_inputs
 from rlhf.ppo.starts.assembly import make_resets, reset_inputs
 from rlhf.stage import Frame, completed, fingerprint, frame, load_rows
 from rlhf.stage_model import push_result, trainable
+from rlhf.stage_rewards import components, reward_inputs
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
 from rlhf.training.randomness import seed_everything

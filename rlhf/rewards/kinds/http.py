@@ -54,7 +54,7 @@ class HttpReward:
         Raises:
             ConfigError: an argument is out of range, or the token is missing.
         """
-        self._url = _checked_url(url)
+        self._url = checked_url(url)
         self._where = f"reward server {shown_url(url)}"
         if not (timeout > 0 and deadline > 0 and retries >= 0 and max_response_bytes > 0):
             raise ConfigError(
@@ -80,8 +80,8 @@ class HttpReward:
         try:
             answer = post_json(self._url, self._body(episodes), self._token, self._limits, self._trust)
         except ExchangeFailed as failure:
-            raise RewardError(f"{self._where} ({_times(failure.attempts)}): {failure}") from None
-        where = f"{self._where} ({_times(answer.attempts)})"
+            raise RewardError(f"{self._where} ({times(failure.attempts)}): {failure}") from None
+        where = f"{self._where} ({times(answer.attempts)})"
         return checked_scores(_rewards(answer, where), len(episodes), where, [episode.prompt for episode in episodes])
 
     def close(self) -> None:
@@ -136,18 +136,21 @@ def token_of_environment(name: str) -> str:
     return token
 
 
-def _checked_url(url: str) -> str:
+def checked_url(url: str, whose: str = "reward server") -> str:
+    """Return an http or https address without user and password.
+
+    Raises:
+        ConfigError: it is none; the message begins with `whose`.
+    """
     try:
         parts = httpx2.URL(url)
     except httpx2.InvalidURL:
-        raise ConfigError(
-            "reward server: url is not a URL - expected for example http://host:8000/get_reward"
-        ) from None
+        raise ConfigError(f"{whose}: url is not a URL - expected for example http://host:8000/get_reward") from None
     if parts.scheme not in ("http", "https") or not parts.host:
-        raise ConfigError(f"reward server {shown_url(url)}: expected an http or https address with a host")
+        raise ConfigError(f"{whose} {shown_url(url)}: expected an http or https address with a host")
     if parts.userinfo:
         raise ConfigError(
-            f"reward server {shown_url(url)}: the url holds a user or a password - put a token into an environment "
+            f"{whose} {shown_url(url)}: the url holds a user or a password - put a token into an environment "
             "variable and name it in token_env"
         )
     return str(parts)
@@ -159,5 +162,6 @@ def _rewards(answer: Answer, where: str) -> object:
     return answer.content["rewards"]
 
 
-def _times(attempts: int) -> str:
+def times(attempts: int) -> str:
+    """Return a number of attempts in words."""
     return "1 attempt" if attempts == 1 else f"{attempts} attempts"

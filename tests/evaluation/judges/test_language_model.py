@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rlhf.errors import DataError
-from rlhf.evaluation.language_model import TrigramModel
+from rlhf.evaluation.judges.language_model import TrigramModel
 
 TEXTS = ["the film is good", "the film is bad", "a film is good", "the story is good", "the film is long"]
 NOVEL = ["the story is bad", "bad film a", "the zebra is good", "good"]

@@ -11,8 +11,8 @@ from rlhf.config.evaluate import EmbeddingsSection, GoldSection
 from rlhf.config.shared import DataSection
 from rlhf.data.records import Prompt
 from rlhf.errors import CheckpointError, DataError
-from rlhf.evaluation.embeddings import EmbeddingJudge, Encoder, Fitted
-from rlhf.evaluation.gold import INVERSE_REGULARISATION, GoldJudge
+from rlhf.evaluation.judges.embeddings import EmbeddingJudge, Encoder, Fitted
+from rlhf.evaluation.judges.gold import INVERSE_REGULARISATION, GoldJudge
 from rlhf.evaluation.respond import Policy, Response
 from rlhf.fetch import cache_home, resolve
 from rlhf.rewards.kinds.model import Loaded, ModelReward

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from rlhf.disk import readable_as_its_folder
 from rlhf.errors import ConfigError, DataError
-from rlhf.evaluation.language_model import TrigramModel
+from rlhf.evaluation.judges.language_model import TrigramModel
 from rlhf.evaluation.text_metrics import num_words, repeated_bigram_share
 
 Floats = NDArray[np.float64]

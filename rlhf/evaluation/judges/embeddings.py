@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.data.batching import padded
 from rlhf.errors import ConfigError
-from rlhf.evaluation.gold import INVERSE_REGULARISATION, check_training_set, sklearn
+from rlhf.evaluation.judges.gold import INVERSE_REGULARISATION, check_training_set, sklearn
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.pretrained.loading import context_length, frozen_in, load_encoder
 from rlhf.models.pretrained.tokenizer import read_tokenizer

@@ -1,4 +1,4 @@
-"""Tests of rlhf.evaluation.embeddings."""
+"""Tests of rlhf.evaluation.judges.embeddings."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from rlhf.errors import ConfigError
-from rlhf.evaluation.embeddings import EmbeddingJudge, Encoder, Fitted
+from rlhf.evaluation.judges.embeddings import EmbeddingJudge, Encoder, Fitted
 
 CPU = torch.device("cpu")
 TEXTS = ["the film was warm", "the cast was flat and thin and dull", "", "the plot was bold and the music was rich"]
@@ -89,7 +89,7 @@ def test_training_sets_without_meaning_are_refused(encoder, pieces, heldout, mes
 
 
 def test_a_regression_that_did_not_converge_is_refused(monkeypatch):
-    monkeypatch.setattr("rlhf.evaluation.embeddings.MAX_ITERATIONS", 1)
+    monkeypatch.setattr("rlhf.evaluation.judges.embeddings.MAX_ITERATIONS", 1)
     train = np.random.default_rng(0).normal(size=(40, 3))
     with pytest.warns(match="failed to converge"), pytest.raises(ValueError, match="did not converge in 1 iterations"):
         Fitted.fit(train, [0, 1] * 20, train, [0, 1] * 20)

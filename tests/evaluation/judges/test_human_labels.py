@@ -1,4 +1,4 @@
-"""Tests of rlhf.evaluation.judges."""
+"""Tests of rlhf.evaluation.judges.human_labels."""
 
 import json
 import random
@@ -11,8 +11,8 @@ from rlhf.config.evaluate import EmbeddingsSection, GoldSection
 from rlhf.data.records import Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError, DataError
-from rlhf.evaluation.embeddings import Encoder
-from rlhf.evaluation.judges import reward_scores, train_embedding_judge, train_gold_judge
+from rlhf.evaluation.judges.embeddings import Encoder
+from rlhf.evaluation.judges.human_labels import reward_scores, train_embedding_judge, train_gold_judge
 from rlhf.evaluation.respond import Response, load_policy
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rlhf.errors import ConfigError, DataError
-from rlhf.evaluation.gold import LENGTH_EDGES, GoldJudge
+from rlhf.evaluation.judges.gold import LENGTH_EDGES, GoldJudge
 from rlhf.fetch import fetch
 
 NOUNS = ["film", "plot", "actor", "story", "scene", "camera", "director", "music", "ending", "script"]
