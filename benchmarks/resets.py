@@ -19,7 +19,7 @@ from rlhf.config import PPOConfig
 from rlhf.config.evaluate import DecodingSection
 from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts
-from rlhf.evaluation.respond import Policy, load_policy, respond, sequence_kl
+from rlhf.evaluation.respond import Policy, load_policy, logprobs_of_both, respond
 from rlhf.ppo.run.assembly import PPORun
 from rlhf.ppo.run.prompt_source import ListedPrompts
 from rlhf.ppo.run.stage import assemble
@@ -101,12 +101,14 @@ class _Heldout:
     def measure(self) -> Row:
         """Return the mean score with its standard error, the KL in nats per sequence, and the length."""
         responses = respond(self._policy, self._prompts, self._decoding, generator(self._options.seed, "heldout"))
-        kl = sequence_kl(self._policy, self._reference, self._prompts, responses, temperature=1.0, max_tokens=2048)
+        ours, theirs = logprobs_of_both(
+            self._policy, self._reference, self._prompts, responses, temperature=1.0, max_tokens=2048
+        )
         scores = np.array(self._task.judge(self._prompts, responses))
         return {
             "score": float(scores.mean()),
             "standard_error": float(scores.std(ddof=1) / len(scores) ** 0.5),
-            "kl": float(np.mean(kl)),
+            "kl": float(np.mean(ours - theirs)),
             "length": float(np.mean([len(response.ids) for response in responses])),
             "ended": float(np.mean([response.ended for response in responses])),
             "example": responses[0].text,

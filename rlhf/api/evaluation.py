@@ -168,5 +168,5 @@ def _compared_in(
     with RunDirectory(directory, fingerprint=fingerprint_with(settings, digests)) as run:
         save_config(settings, directory / "config.yaml")
         comparison = compare_policies(inputs, settings, device, directory)
-        run.mark_complete(written_files(directory, inputs.policies))
+        run.mark_complete(written_files(directory, comparison.policies))
     return comparison

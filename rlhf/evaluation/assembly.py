@@ -1,31 +1,35 @@
 """Stage: several policies answer the same held-out prompts, and every judge scores the answers."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from rlhf.config import EvaluateConfig, EvaluateSettings
+from rlhf.config.judges import EMBEDDING, GOLD, PROXY, OpenAIJudgeSection
 from rlhf.config.reading.loader import save_config
 from rlhf.data.records import Prompt, Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
 from rlhf.evaluation.compare import Comparison, side_by_side, summarise
-from rlhf.evaluation.human import human_texts
-from rlhf.evaluation.judges.human_labels import labelled_texts, reward_scores, train_embedding_judge, train_gold_judge
+from rlhf.evaluation.human import HumanTexts, human_texts
+from rlhf.evaluation.judges.human_labels import labelled_texts, train_embedding_judge, train_gold_judge
+from rlhf.evaluation.judges.pairwise import ChatJudge, Compared
+from rlhf.evaluation.judges.scorers import make_scorers
+from rlhf.evaluation.judges.verdicts import Pair, pairs_of
+from rlhf.evaluation.measuring import Answered, Measuring
 from rlhf.evaluation.output import json_lines, judged_rows, response_rows
 from rlhf.evaluation.readers import PolicyGenerations, Readers
-from rlhf.evaluation.respond import Policy, Response, fix_factors, load_policy, respond, sequence_kl, temperature_of
+from rlhf.evaluation.respond import Policy, fix_factors, load_policy
 from rlhf.fetch import resolve
 from rlhf.models.pretrained.tokenizer import tokenizer_fingerprint
 from rlhf.printable import printable
 from rlhf.rewards.kinds.model import Loaded
 from rlhf.stage import completed, fingerprint, load_rows
+from rlhf.stage_rewards import Given, reward_inputs
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
-from rlhf.training.randomness import generator
 from rlhf.training.storage.atomic import write_output
 from rlhf.training.storage.run_directory import RunDirectory
 from rlhf.training.telemetry.circumstances import write_circumstances
@@ -42,6 +46,8 @@ class ComparisonInputs:
     prompts_name: str
     """Where the prompts come from, for messages."""
     reward_model: Loaded | str | None
+    judges: Mapping[str, Given] = field(default_factory=dict)
+    """Functions and classifiers in memory, by the name of their section in the settings."""
 
 
 def evaluate(config: EvaluateConfig) -> Path:
@@ -64,7 +70,7 @@ def evaluate(config: EvaluateConfig) -> Path:
             write_circumstances(output_dir, {"device": str(processes.device)}, 0)
             comparison = compare_policies(_comparison_inputs(config), config, processes.device, output_dir)
             print(f"{printable(comparison.to_table())}\n\n{comparison.samples_text()}", flush=True)
-            directory.mark_complete(written_files(output_dir, config.policies))
+            directory.mark_complete(written_files(output_dir, comparison.policies))
     processes.wait()
     return output_dir / "summary.md"
 
@@ -77,14 +83,22 @@ def compare_policies(
     Raises:
         RlhfError: bad data or model, or policies that cannot be compared.
     """
-    readers = _readers(settings, device)
-    reference = _loaded(inputs.reference, settings, device)
-    generations = _generations(inputs, settings, device, output_dir, reference, readers)
-    prompts = prepare_prompts(inputs.prompts, reference.tokenizer, **settings.prompts.fitting).items
-    human = _human(prompts, settings, reference, readers)
+    _check_best_of(inputs, settings)
+    pairwise = {
+        name: ChatJudge(name, section)
+        for name, section in settings.judges.items()
+        if isinstance(section, OpenAIJudgeSection)
+    }
+    measuring = _measuring(inputs, settings, device)
+    try:
+        generations = _generations(inputs, measuring, device, output_dir)
+        human = measuring.human_read()
+    finally:
+        measuring.scorers.close()
+    compared = {name: _compared(judge, generations) for name, judge in pairwise.items()}
     samples = side_by_side(generations, human, settings.num_side_by_side, settings.seed)
     try:
-        comparison = summarise(generations, human=human, samples=samples, seed=settings.seed)
+        comparison = summarise(generations, human=human, compared=compared, samples=samples, seed=settings.seed)
     except ValueError as problem:
         raise ConfigError(f"policies cannot be compared: {problem}") from problem
     if output_dir is not None:
@@ -95,19 +109,30 @@ def compare_policies(
 
 
 def written_files(output_dir: Path, policies: Iterable[str]) -> list[Path]:
-    """Return what `compare_policies` writes."""
+    """Return what `compare_policies` writes; `policies` are all that the comparison holds."""
     return [output_dir / name for name in ("comparison.json", "summary.md", *(f"{each}.jsonl" for each in policies))]
 
 
+def _measuring(inputs: ComparisonInputs, settings: EvaluateSettings, device: torch.device) -> Measuring:
+    readers = _readers(settings, device)
+    reference = _loaded(inputs.reference, settings, device)
+    prompts = prepare_prompts(inputs.prompts, reference.tokenizer, **settings.prompts.fitting).items
+    scorers = make_scorers(
+        settings.rewards,
+        inputs.reward_model,
+        reference.tokenizer,
+        dtype=compute_dtype(settings.precision, device),
+        device=device,
+        given=inputs.judges,
+    )
+    human = _human(prompts, settings, reference)
+    return Measuring(settings=settings, reference=reference, readers=readers, scorers=scorers, human=human)
+
+
 def _generations(
-    inputs: ComparisonInputs,
-    settings: EvaluateSettings,
-    device: torch.device,
-    output_dir: Path | None,
-    reference: Policy,
-    readers: Readers,
+    inputs: ComparisonInputs, measuring: Measuring, device: torch.device, output_dir: Path | None
 ) -> dict[str, PolicyGenerations]:
-    dtype = compute_dtype(settings.precision, device)
+    settings, reference = measuring.settings, measuring.reference
     generations = {}
     for name, given in inputs.policies.items():
         print(f"{name}: answering", flush=True)
@@ -115,22 +140,62 @@ def _generations(
         _check_tokenizers(name, policy, reference)
         prompts = _prompts(inputs, settings, policy)
         fix_factors(reference, prompts, settings.decoding)
-        # Every policy draws the same uniform numbers: a policy compared with itself gives the same responses.
-        responses = respond(policy, prompts, settings.decoding, generator(settings.seed, "evaluate"))
+        answered = measuring.answered(policy, prompts)
         if settings.decoding.filters == "model":
             print(f"{name}: answers with its own settings; the KL is measured on these answers", flush=True)
-        rows = response_rows(prompts, responses)
-        if output_dir is not None:
-            write_output(output_dir / f"{name}.jsonl", json_lines(rows))
-        kl = _kl(settings, policy, reference, prompts, responses)
-        scores = None
-        if inputs.reward_model is not None:
-            scores = reward_scores(inputs.reward_model, policy, prompts, responses, dtype)
-        generations[name] = made = readers.read(prompts, responses, np.array(kl), scores)
-        if output_dir is not None:
-            judged = judged_rows(rows, np.array(kl), made.scores)
-            write_output(output_dir / f"{name}.jsonl", json_lines(judged))
+        generations[name] = _written(name, measuring, policy, answered, output_dir)
+        section = settings.best_of
+        if section is not None and section.policy == name:
+            best = f"{name}.best_of_{section.n}"
+            print(f"{best}: {section.judge} chooses among {section.n} answers to each prompt", flush=True)
+            answered = measuring.best(policy, prompts, section)
+            generations[best] = _written(best, measuring, policy, answered, output_dir, section.n)
     return generations
+
+
+def _written(
+    name: str,
+    measuring: Measuring,
+    policy: Policy,
+    answered: Answered,
+    output_dir: Path | None,
+    best_of: int | None = None,
+) -> PolicyGenerations:
+    """Measure answers, and write them: before the judges read them, and again with what the judges said."""
+    rows = response_rows(answered.prompts, answered.responses)
+    if output_dir is not None:
+        write_output(output_dir / f"{name}.jsonl", json_lines(rows))
+    measured = measuring.measured(policy, answered, best_of)
+    if output_dir is not None and measured.kl is not None:
+        write_output(output_dir / f"{name}.jsonl", json_lines(judged_rows(rows, measured.kl, measured.scores)))
+    return measured
+
+
+def _compared(judge: ChatJudge, generations: Mapping[str, PolicyGenerations]) -> dict[Pair, Compared]:
+    """Let a judge of pairs compare the policies."""
+    compared = {}
+    for ours, theirs in pairs_of(list(generations), judge.pairs):
+        print(f"{judge.name}: comparing {ours} and {theirs}", flush=True)
+        first, second = generations[ours], generations[theirs]
+        compared[ours, theirs] = judge.compare(first.requests, first.answers, second.answers)
+    return compared
+
+
+def _check_best_of(inputs: ComparisonInputs, settings: EvaluateSettings) -> None:
+    section = settings.best_of
+    if section is None:
+        return
+    if section.policy not in inputs.policies:
+        raise ConfigError(f"best_of.policy: {section.policy!r} is none of the policies: {', '.join(inputs.policies)}")
+    gold = settings.gold
+    known = {GOLD: gold is not None, EMBEDDING: gold is not None and gold.embeddings is not None}
+    known |= {PROXY: inputs.reward_model is not None, **dict.fromkeys(settings.rewards, True)}
+    if not known.get(section.chooser, False):
+        there = [name for name, is_there in known.items() if is_there]
+        raise ConfigError(
+            f"best_of.judge: {section.judge!r} is no judge of this comparison that scores single responses; there are "
+            f"{', '.join(there) or 'none'} - name one of them, or set reward_model"
+        )
 
 
 def _readers(settings: EvaluateSettings, device: torch.device) -> Readers:
@@ -145,39 +210,21 @@ def _readers(settings: EvaluateSettings, device: torch.device) -> Readers:
     )
 
 
-def _human(
-    prompts: Sequence[Prompt], settings: EvaluateSettings, reference: Policy, readers: Readers
-) -> PolicyGenerations | None:
-    """Return what people wrote, read by the same judges; None where there is no human text."""
+def _human(prompts: Sequence[Prompt], settings: EvaluateSettings, reference: Policy) -> HumanTexts | None:
+    """Return what people wrote; None where there is no human text."""
     others = labelled_texts(settings.gold.heldout, settings.gold.limit)[0] if settings.gold else []
     most = settings.decoding.max_new_tokens
     found = human_texts(prompts, settings.human_column, others, reference, max_new_tokens=most, seed=settings.seed)
-    if found is None:
-        return None
-    source = f"column {settings.human_column}" if found.same_prompts else "gold.heldout"
-    print(f"human text: {len(found.responses)} texts of {source}, at most {most} tokens", flush=True)
-    return readers.read(found.prompts, found.responses, None, None)
+    if found is not None:
+        source = f"column {settings.human_column}" if found.same_prompts else "gold.heldout"
+        print(f"human text: {len(found.responses)} texts of {source}, at most {most} tokens", flush=True)
+    return found
 
 
 def _loaded(given: Policy | str, settings: EvaluateSettings, device: torch.device) -> Policy:
     if isinstance(given, Policy):
         return given
     return load_policy(given, compute_dtype(settings.precision, device), device, settings.chat)
-
-
-def _kl(
-    settings: EvaluateSettings,
-    policy: Policy,
-    reference: Policy,
-    prompts: Sequence[Prompt],
-    responses: Sequence[Response],
-) -> list[float]:
-    if policy is reference:
-        return [0.0] * len(prompts)
-    temperature = temperature_of(policy, settings.decoding) or 1.0
-    return sequence_kl(
-        policy, reference, prompts, responses, temperature=temperature, max_tokens=settings.microbatch_tokens
-    )
 
 
 def _check_tokenizers(name: str, policy: Policy, reference: Policy) -> None:
@@ -209,4 +256,9 @@ def _comparison_inputs(config: EvaluateConfig) -> ComparisonInputs:
 
 def _inputs(config: EvaluateConfig) -> list[str]:
     optional = [config.reference, config.reward_model]
-    return [*config.policies.values(), config.prompts.path, *(path for path in optional if path), *config.judge_inputs]
+    return [*config.policies.values(), config.prompts.path, *(path for path in optional if path), *judge_inputs(config)]
+
+
+def judge_inputs(settings: EvaluateSettings) -> list[str]:
+    """Return the files and models that determine the verdicts of the judges, the reward model aside."""
+    return [*settings.judge_inputs, *reward_inputs(list(settings.rewards.values()))]

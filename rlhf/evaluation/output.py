@@ -21,15 +21,13 @@ def response_rows(prompts: Sequence[Prompt], responses: Sequence[Response]) -> l
     ]
 
 
-def judged_rows(
-    rows: Sequence[Mapping[str, Any]], kl: Floats, scores: Mapping[str, Floats | None]
-) -> list[dict[str, Any]]:
-    """Return the rows with the KL of each response, and its score by every judge (by name; None: no such judge)."""
-    known = {judge: given for judge, given in scores.items() if given is not None}
-    return [
-        {**row, "kl": float(kl[place]), "scores": {judge: float(given[place]) for judge, given in known.items()}}
-        for place, row in enumerate(rows)
-    ]
+def judged_rows(rows: Sequence[Mapping[str, Any]], kl: Floats, scores: Mapping[str, Floats]) -> list[dict[str, Any]]:
+    """Return the rows with the KL of each response, and its score by every judge that gave one (NaN: none)."""
+    judged = []
+    for place, row in enumerate(rows):
+        given = {judge: float(numbers[place]) for judge, numbers in scores.items() if not np.isnan(numbers[place])}
+        judged.append({**row, "kl": float(kl[place]), "scores": given})
+    return judged
 
 
 def json_lines(rows: Sequence[Mapping[str, Any]], *, ensure_ascii: bool = False) -> str:

@@ -1,12 +1,14 @@
 """The judges that read text: all of them read the responses of a policy, or what people wrote."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlhf.config.judges import EMBEDDING, GOLD
 from rlhf.data.records import Prompt, Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.evaluation.judges.embeddings import EmbeddingJudge
@@ -23,47 +25,63 @@ NO_LIMIT = 10**9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyGenerations:
-    """One response of a policy to each of N prompts, with its measurements."""
+    """The responses of a policy with their measurements, in R rows: `samples_per_prompt` for each prompt in turn."""
 
     prompts: Sequence[str]
-    """[N], the same for every policy of a comparison."""
+    """[R], the same for every policy of a comparison; each prompt as often as it was answered."""
     texts: Sequence[str]
-    """[N] what the judges read: prompt and response together, or the response alone, the same for every policy."""
+    """[R] what the judges read: prompt and response together, or the response alone, the same for every policy."""
+    requests: Sequence[str]
+    """[R] the prompts as a reader sees them; of a conversation each message with its role."""
+    answers: Sequence[str]
+    """[R] the responses alone."""
     kl: Floats | None
-    """[N] KL to the reference in nats, summed over the response; None for human text."""
+    """[R] KL to the reference in nats, summed over the response; None for human text."""
     lengths: NDArray[np.int64]
-    """[N] response length in tokens, EOS included."""
+    """[R] response length in tokens, EOS included."""
     ended: NDArray[np.bool_]
-    """[N] True where the policy emitted EOS."""
-    reward_scores: Floats | None
-    """[N] scores of the reward model that training used (the proxy); None if the comparison has none."""
-    gold: Judgement | None
-    """Of the gold judge on `texts`; None if the comparison has none."""
-    embedding: Floats | None = None
-    """[N] scores of the judge on embeddings of `texts`; None if the comparison has none."""
+    """[R] True where the policy emitted EOS."""
+    scores: Mapping[str, Floats]
+    """[R] by judge, those that training never saw first; NaN where a judge gives no score."""
+    gold: Judgement | None = None
+    """More of the gold judge on `texts`; None if the comparison has none."""
     fluency: Floats | None = None
-    """[N] perplexity of the responses under the fluency model, NaN for an empty one; None without such a model."""
+    """[R] perplexity of the responses under the fluency model, NaN for an empty one; None without such a model."""
+    surprise: Floats | None = None
+    """[R] minus the log probability of the response under its own policy, in nats; None where it was not drawn."""
+    human_perplexity: Floats | None = None
+    """[H] perplexity of human texts under the policy; None without human texts."""
+    kl_bound: float | None = None
+    """The most that a best of n is from its policy, in nats; None for a policy."""
+    samples_per_prompt: int = 1
 
     def __post_init__(self) -> None:
         if not self.prompts:
             raise ValueError("a comparison needs at least one prompt")
-        scores = {"reward_scores": self.reward_scores, "gold.scores": self.gold.scores if self.gold else None}
-        columns = {"texts": self.texts, "kl": self.kl, "lengths": self.lengths, "ended": self.ended, **scores}
-        columns |= {"embedding": self.embedding, "fluency": self.fluency}
+        columns: dict[str, Sized | None] = {
+            "texts": self.texts,
+            "answers": self.answers,
+            "requests": self.requests,
+            "kl": self.kl,
+            "lengths": self.lengths,
+        }
+        columns |= {"ended": self.ended, "fluency": self.fluency, "surprise": self.surprise}
+        columns |= {f"scores.{judge}": given for judge, given in self.scores.items()}
         for name, column in columns.items():
             if column is not None and len(column) != len(self.prompts):
-                raise ValueError(f"{name} must hold one entry per prompt ({len(self.prompts)}), found {len(column)}")
+                raise ValueError(f"{name} must hold one entry per response ({len(self.prompts)}), found {len(column)}")
+        if len(self.prompts) % self.samples_per_prompt:
+            raise ValueError(f"{len(self.prompts)} responses are not {self.samples_per_prompt} for each prompt")
 
     @property
-    def scores(self) -> dict[str, Floats | None]:
-        """[N] scores of every judge, by the name that its win rate has; None for a judge that there is not."""
-        gold = None if self.gold is None else self.gold.scores
-        return {"gold": gold, "embedding": self.embedding, "reward": self.reward_scores}
+    def num_prompts(self) -> int:
+        """Prompts that were answered."""
+        return len(self.prompts) // self.samples_per_prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readers:
-    """The judges of a comparison besides the reward model; None for one that it does not have."""
+    """The judges of a comparison that read text; None for one that it does not have."""
 
     gold: GoldJudge | None
     embeddings: EmbeddingJudge | None
@@ -77,31 +95,60 @@ class Readers:
         prompts: Sequence[Prompt],
         responses: Sequence[Response],
         kl: Floats | None,
-        reward_scores: Floats | None,
+        scores: Mapping[str, Floats],
+        **others: Any,
     ) -> PolicyGenerations:
-        """Return responses with every judgement of them; `kl` and `reward_scores` [N] are known already."""
+        """Return responses with every judgement of them.
+
+        Args:
+            prompts: one per response.
+            responses: what was written.
+            kl: [R] of each response.
+            scores: [R] of other judges, by name.
+            others: what else `PolicyGenerations` holds.
+        """
         texts = [judged_text(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+        whole = [whole_words(response) for response in responses]
         fluency = None
         if self.fluency is not None:
-            whole = [whole_words(response) for response in responses]
             fluency = response_perplexity(self.fluency, prompts, whole, self.max_tokens)
+        gold = None if self.gold is None else self.gold.judge(texts)
+        own = {} if gold is None else {GOLD: gold.scores}
+        own |= {} if self.embeddings is None else {EMBEDDING: self.embeddings.score(texts)}
         return PolicyGenerations(
             prompts=[prompt.text for prompt in prompts],
             texts=texts,
+            requests=[request(prompt) for prompt in prompts],
+            answers=whole,
             kl=kl,
             lengths=np.array([len(response.ids) for response in responses]),
             ended=np.array([response.ended for response in responses]),
-            reward_scores=reward_scores,
-            gold=None if self.gold is None else self.gold.judge(texts),
-            embedding=None if self.embeddings is None else self.embeddings.score(texts),
+            scores={**own, **scores},
+            gold=gold,
             fluency=fluency,
+            **others,
         )
+
+    def score(self, name: str, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Floats | None:
+        """Return the scores [R] of one of these judges alone; None if it is not one of them."""
+        judge = {GOLD: self.gold, EMBEDDING: self.embeddings}.get(name)
+        if judge is None:
+            return None
+        texts = [judged_text(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+        return judge.judge(texts).scores if isinstance(judge, GoldJudge) else judge.score(texts)
 
 
 def judged_text(prompt: Prompt, response: Response) -> str:
     """Return what a reader sees: a plain prompt and its response, without the last word of a response that was cut."""
     text = whole_words(response)
     return prompt.raw + text if isinstance(prompt.raw, str) else text
+
+
+def request(prompt: Prompt) -> str:
+    """Return a prompt as a reader sees it, without a chat template."""
+    if isinstance(prompt.raw, str):
+        return prompt.raw
+    return "\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in prompt.raw)
 
 
 def whole_words(response: Response) -> str:

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.batches import join
@@ -25,6 +27,8 @@ from rlhf.models.reference import made_frozen
 from rlhf.sampling.batched import Decoding, sample_in_batches
 from rlhf.sampling.filters import Filters
 from rlhf.training.precision import compute_dtype
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +139,7 @@ def _drawing(policy: Policy, decoding: DecodingSection) -> dict[str, Any]:
     return {**given, "temperature": temperature, "filters": Filters(**settings)}  # type: ignore[arg-type]
 
 
-def sequence_kl(
+def logprobs_of_both(
     policy: Policy,
     reference: Policy,
     prompts: Sequence[Prompt],
@@ -143,8 +147,8 @@ def sequence_kl(
     *,
     temperature: float,
     max_tokens: int,
-) -> list[float]:
-    """Return log p(response) - log p_reference(response) in nats for each response: its mean estimates the KL (k1).
+) -> tuple[Floats, Floats]:
+    """Return log p(response) and log p_reference(response) in nats [R]; the mean difference estimates the KL (k1).
 
     Args:
         policy: the policy that gave the responses.
@@ -155,9 +159,10 @@ def sequence_kl(
         max_tokens: tokens of one forward pass.
     """
     ids = [response.ids for response in responses]
-    ours = response_logprobs(policy.model, prompts, ids, temperature, max_tokens)
-    theirs = response_logprobs(reference.model, prompts, ids, temperature, max_tokens)
-    return [our - their for our, their in zip(ours, theirs, strict=True)]
+    ours = np.array(response_logprobs(policy.model, prompts, ids, temperature, max_tokens))
+    if policy is reference:
+        return ours, ours
+    return ours, np.array(response_logprobs(reference.model, prompts, ids, temperature, max_tokens))
 
 
 @torch.no_grad()

@@ -15,17 +15,8 @@ from rlhf.evaluation.readers import judged_text
 from rlhf.evaluation.respond import Response
 
 DATA = Path(__file__).parents[2] / "data"
-MEASURED = (
-    "reward",
-    "gold",
-    "gold_positive",
-    "perplexity_median",
-    "embedding",
-    "embedding_positive",
-    "fluency_median",
-    "fluency_ratio",
-)
-WIN_RATES = ("gold_win_rate", "embedding_win_rate", "reward_win_rate")
+JUDGES = ("gold", "embedding", "reward")
+MEASURED = ("perplexity_median", "fluency_median", "fluency_ratio", "human_perplexity", "entropy", "kl")
 
 
 def config(output_dir, policies, **changes):
@@ -73,17 +64,19 @@ def test_every_policy_and_every_judge_is_in_the_comparison(compared):
     assert list(comparison["policies"]) == ["sft", "twin", "ppo"]
     for numbers in comparison["policies"].values():
         assert all(numbers[key] is not None for key in MEASURED)
+        assert list(numbers["judges"]) == list(JUDGES)
+        assert all(said["score"] is not None for said in numbers["judges"].values())
         assert 1 <= numbers["length"]["mean"] <= 8
     text = summary.read_text()
     (start,) = json.loads(summary.with_name("circumstances.json").read_text())["starts"]
     assert start["from_step"] == 0
-    assert "| win rate against sft, gold judge |" in text and "| reward-model score |" in text and "## Samples" in text
+    assert "| win rate against sft, gold judge |" in text and "| score, reward model |" in text and "## Samples" in text
 
 
 def test_human_text_is_measured_beside_the_policies(compared):
     comparison = json.loads(compared[1].with_name("comparison.json").read_text())
     human = comparison["human"]
-    assert human["fluency_median"] > 1 and human["gold"] and human["embedding"] and human["kl"] is None
+    assert human["fluency_median"] > 1 and human["judges"].keys() == {"gold", "embedding"} and human["kl"] is None
     ratio = comparison["policies"]["ppo"]["fluency_ratio"]
     assert ratio == pytest.approx(comparison["policies"]["ppo"]["fluency_median"] / human["fluency_median"])
     rows = [json.loads(line) for line in (DATA / "heldout_prompts.jsonl").read_text().splitlines()]
@@ -105,12 +98,14 @@ def test_table_and_samples_are_printed(policy_directory, tmp_path, capsys):
 
 def test_a_policy_against_itself_wins_half_and_has_kl_0(compared):
     policies = json.loads(compared[1].with_name("comparison.json").read_text())["policies"]
-    for judge in WIN_RATES:
-        assert policies["sft"][judge] is None
-        assert policies["twin"][judge] == {"mean": 0.5, "low": 0.5, "high": 0.5}
+    for judge in JUDGES:
+        ours, theirs = policies["twin"]["judges"][judge], policies["sft"]["judges"][judge]
+        assert theirs["win_rate"] is None
+        assert ours["win_rate"] == {"mean": 0.5, "low": 0.5, "high": 0.5}
+        assert {**ours, **dict.fromkeys(("win_rate", "length_controlled", "gain"))} == theirs
     assert policies["sft"]["kl"]["mean"] == policies["twin"]["kl"]["mean"] == 0.0
     assert policies["ppo"]["kl"]["mean"] > 1.0  # another random model
-    assert {**policies["twin"], **dict.fromkeys([*WIN_RATES, "gold_gain"])} == policies["sft"]
+    assert {**policies["twin"], "judges": policies["sft"]["judges"]} == policies["sft"]
 
 
 def test_the_responses_of_each_policy_are_written(compared):
@@ -124,7 +119,7 @@ def test_the_responses_of_each_policy_are_written(compared):
         numbers = json.loads(compared[1].with_name("comparison.json").read_text())["policies"][name]
         for judge in ("gold", "embedding", "reward"):
             mean = sum(row["scores"][judge] for row in parts[name]) / len(parts[name])
-            assert mean == pytest.approx(numbers[judge]["mean"])
+            assert mean == pytest.approx(numbers["judges"][judge]["score"]["mean"])
         assert sum(row["kl"] for row in parts[name]) / len(parts[name]) == pytest.approx(numbers["kl"]["mean"])
     assert parts["sft"] == parts["twin"] != parts["ppo"]
 
@@ -148,7 +143,7 @@ def test_another_config_in_the_same_directory_is_refused_and_leaves_every_file(c
 def test_one_policy_without_judges_is_summarised_too(policy_directory, tmp_path):
     summary = evaluate(config(tmp_path / "evaluate", {"only": policy_directory(0)}))
     numbers = json.loads(summary.with_name("comparison.json").read_text())["policies"]["only"]
-    assert numbers["gold"] is None and numbers["reward"] is None and numbers["kl"]["mean"] == 0.0
+    assert numbers["judges"] == {} and numbers["kl"]["mean"] == 0.0
 
 
 def test_prompts_that_are_too_long_are_dropped_and_counted(policy_directory, tmp_path, capsys):

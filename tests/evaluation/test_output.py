@@ -24,10 +24,10 @@ def test_lines_for_a_terminal_are_ascii_and_mean_the_same():
     assert json.loads(line)["response"] == RESPONSE.text
 
 
-def test_a_judged_response_has_the_scores_of_every_judge_there_is():
-    judges = {"gold": np.array([1.0, 2.0]), "reward": None}
+def test_a_judged_response_has_the_scores_of_every_judge_that_gave_one():
+    judges = {"gold": np.array([1.0, 2.0]), "reward": np.array([np.nan, 3.0])}
     rows = judged_rows([{"response": "a"}, {"response": "b"}], np.array([0.5, 1.5]), judges)
     assert rows == [
         {"response": "a", "kl": 0.5, "scores": {"gold": 1.0}},
-        {"response": "b", "kl": 1.5, "scores": {"gold": 2.0}},
+        {"response": "b", "kl": 1.5, "scores": {"gold": 2.0, "reward": 3.0}},
     ]

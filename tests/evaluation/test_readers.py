@@ -52,9 +52,9 @@ def test_a_fluency_model_with_too_few_positions_is_refused(judge, prompts):
 def test_fluency_is_read_without_an_unfinished_last_word(judge, prompts):
     readers = Readers(gold=None, embeddings=None, fluency=judge, max_tokens=256)
     responses = [Response(" was warm and ri", (5, 6), False)] * 3
-    found = readers.read(prompts, responses, None, None)
+    found = readers.read(prompts, responses, None, {})
     np.testing.assert_array_equal(found.fluency, response_perplexity(judge, prompts, [" was warm and"] * 3, 256))
-    assert found.texts[0] == "To me the music was warm and" and found.gold is None and found.embedding is None
+    assert found.texts[0] == "To me the music was warm and" and found.gold is None and found.scores == {}
 
 
 def test_a_conversation_is_read_with_the_template_of_the_fluency_model(judge):

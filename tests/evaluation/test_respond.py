@@ -9,10 +9,17 @@ from rlhf.config.evaluate import DecodingSection
 from rlhf.data.records import Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
-from rlhf.evaluation.respond import load_policy, respond, sequence_kl
+from rlhf.evaluation.respond import load_policy, logprobs_of_both, respond
 from rlhf.training.randomness import generator
 
 CPU = torch.device("cpu")
+
+
+def sequence_kl(*given, **options):
+    ours, theirs = logprobs_of_both(*given, **options)
+    return (ours - theirs).tolist()
+
+
 TEXTS = ["At heart", "From the start the ending", "In the end the camera work was", "To me", "All in all the hero"]
 
 

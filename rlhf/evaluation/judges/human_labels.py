@@ -1,22 +1,16 @@
-"""The judges of a comparison: two gold judges, and the reward model."""
+"""The gold judges: fitted on human labels that no training stage has seen."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from rlhf.config.evaluate import EmbeddingsSection, GoldSection
 from rlhf.config.shared import DataSection
-from rlhf.data.records import Prompt
 from rlhf.errors import CheckpointError, DataError
 from rlhf.evaluation.judges.embeddings import EmbeddingJudge, Encoder, Fitted
 from rlhf.evaluation.judges.gold import INVERSE_REGULARISATION, GoldJudge
-from rlhf.evaluation.respond import Policy, Response
 from rlhf.fetch import cache_home, resolve
-from rlhf.rewards.kinds.model import Loaded, ModelReward
-from rlhf.rewards.protocol import Episode
 from rlhf.stage import load_rows
 from rlhf.training.storage.atomic import write_output
 from rlhf.training.storage.fingerprint import content_digest, json_digest
@@ -100,26 +94,6 @@ def is_kept(embeddings: EmbeddingsSection, train: Labelled, heldout: Labelled) -
     return Fitted.read(_place(resolve(embeddings.model), train, heldout)) is not None
 
 
-def reward_scores(
-    reward_model: str | Loaded,
-    policy: Policy,
-    prompts: Sequence[Prompt],
-    responses: Sequence[Response],
-    dtype: torch.dtype,
-) -> NDArray[np.float64]:
-    """Return the reward model's score of each response [N].
-
-    Raises:
-        ConfigError: no reward model can be loaded from the path.
-        RewardError: a score is not finite, or a sequence is longer than the model has positions for.
-    """
-    loaded = None if isinstance(reward_model, str) else reward_model
-    path = resolve(reward_model) if isinstance(reward_model, str) else "reward_model"
-    judge = ModelReward(path, policy.tokenizer, dtype=dtype, device=policy.model.device, loaded=loaded)
-    episodes = [_episode(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-    return np.array(judge.score(episodes))
-
-
 def _place(encoder: str, train: Labelled, heldout: Labelled) -> Path:
     """Return where a judge on embeddings is kept; `encoder` is a directory or a hub name."""
     mark = json_digest([VERSION, content_digest(encoder), train, heldout, INVERSE_REGULARISATION])
@@ -144,13 +118,3 @@ def labelled_texts(path: str, limit: int | None) -> Labelled:
         if not isinstance(row.values.get("text"), str) or row.values.get("label") not in (0, 1):
             raise DataError(f"{row.location}: a row of the gold judge needs text (a string) and label (0 or 1)")
     return [str(row.values["text"]) for row in rows], [int(row.values["label"]) for row in rows]
-
-
-def _episode(prompt: Prompt, response: Response) -> Episode:
-    return Episode(
-        prompt=prompt.raw,
-        completion=response.text,
-        columns=prompt.columns,
-        prompt_ids=prompt.ids,
-        response_ids=response.ids,
-    )

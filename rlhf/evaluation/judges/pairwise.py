@@ -49,6 +49,7 @@ class ChatJudge:
             ConfigError: the address is none, or the environment variable with the token is not set.
         """
         assert section.deadline is not None
+        self.name, self.pairs = name, section.pairs
         self._section = section
         self._url = checked_url(section.url, f"judges.{name}")
         self._where = f"judge {name!r} at {shown_url(section.url)}"

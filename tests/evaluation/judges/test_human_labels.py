@@ -8,12 +8,9 @@ import pytest
 import torch
 
 from rlhf.config.evaluate import EmbeddingsSection, GoldSection
-from rlhf.data.records import Row
-from rlhf.data.tokenization import prepare_prompts
-from rlhf.errors import ConfigError, DataError
+from rlhf.errors import DataError
 from rlhf.evaluation.judges.embeddings import Encoder
-from rlhf.evaluation.judges.human_labels import reward_scores, train_embedding_judge, train_gold_judge
-from rlhf.evaluation.respond import Response, load_policy
+from rlhf.evaluation.judges.human_labels import train_embedding_judge, train_gold_judge
 
 
 @pytest.fixture(autouse=True)
@@ -148,24 +145,3 @@ def test_embeddings_of_labels_of_one_kind_are_refused(tmp_path, encoder_director
     section = GoldSection(train=good, heldout=heldout, embeddings=str(encoder_directory))
     with pytest.raises(DataError, match="labels must be 0 and 1, both present"):
         train_embedding_judge(section, section.embeddings, torch.device("cpu"), 256)
-
-
-def test_the_reward_model_scores_each_response_apart(policy_directory, reward_model_directory):
-    policy = load_policy(str(policy_directory(0)), torch.float32, torch.device("cpu"))
-    rows = [Row({"prompt": text}, "p.jsonl:1") for text in ("To me", "At heart the villain")]
-    prompts = prepare_prompts(rows, policy.tokenizer, max_length=32).items
-    responses = [Response("x", (9, 11, 2), True), Response("y", (30,), False)]
-    path = str(reward_model_directory)
-    together = reward_scores(path, policy, prompts, responses, torch.float32)
-    apart = [
-        reward_scores(path, policy, [prompt], [response], torch.float32)[0]
-        for prompt, response in zip(prompts, responses, strict=True)
-    ]
-    assert together.tolist() == pytest.approx(apart, abs=1e-5)
-    assert together[0] != together[1]
-
-
-def test_a_language_model_is_no_reward_model(policy_directory):
-    policy = load_policy(str(policy_directory(0)), torch.float32, torch.device("cpu"))
-    with pytest.raises(ConfigError, match="a reward model needs 1 label"):
-        reward_scores(str(policy_directory(0)), policy, [], [], torch.float32)

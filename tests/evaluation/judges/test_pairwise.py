@@ -17,7 +17,9 @@ class Endpoint:
 
     def __init__(self):
         self.bodies, self.headers, self.statuses = [], [], []
-        self.reply = lambda first, second: "A" if len(first) > len(second) else "B" if len(second) > len(first) else "tie"
+        self.reply = lambda first, second: (
+            "A" if len(first) > len(second) else "B" if len(second) > len(first) else "tie"
+        )
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
