@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlhf.config import RunConfig
+from rlhf.config.judges import PROXY
 from rlhf.config.run import STAGES
 from rlhf.data.overlap import check_overlap
 from rlhf.data.tokenization import prepare_prompts
@@ -105,9 +106,9 @@ def _show_summary(config: RunConfig) -> None:
     comparison = Path(config.evaluate.output_dir) / "comparison.json"
     policies = json.loads(comparison.read_text(encoding="utf-8"))["policies"]
     for name, numbers in policies.items():
-        for judge in ("gold", "embedding"):
-            rate = numbers[f"{judge}_win_rate"]
-            if rate is not None:
+        for judge, said in numbers.get("judges", {}).items():
+            rate = said["win_rate"]
+            if rate is not None and judge != PROXY:
                 interval = f"[{rate['low']:.1%}, {rate['high']:.1%}]"
                 _say(f"{name}: win rate on the {judge} judge {rate['mean']:.1%} {interval}")
 

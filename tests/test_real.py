@@ -81,4 +81,4 @@ def test_the_comparison_holds_both_policies(recipe: Path) -> None:
     comparison = json.loads((recipe / "evaluate" / "comparison.json").read_text())
     assert (comparison["num_prompts"], list(comparison["policies"])) == (8, ["sft", "ppo"])
     assert comparison["policies"]["sft"]["kl"]["mean"] == 0
-    assert 0 <= comparison["policies"]["ppo"]["gold_win_rate"]["mean"] <= 1
+    assert 0 <= comparison["policies"]["ppo"]["judges"]["gold"]["win_rate"]["mean"] <= 1

@@ -11,7 +11,7 @@ from rlhf.errors import ConfigError
 from rlhf.report.charts.curves import HEIGHT, WIDTH, Chart
 from rlhf.report.charts.line import Line, line_of
 from rlhf.report.charts.svg import element
-from rlhf.report.reading.run import Run, judge_name, win_rates_of
+from rlhf.report.reading.run import Run, judge_name, trained_policies, win_rates_of
 
 PANELS = (("objective/scores", "Score"), ("objective/kl", "KL to the reference, nats per sequence"))
 TITLE_HEIGHT, GAP = 28.0, 16.0
@@ -63,7 +63,7 @@ def win_rate_chart(run: Run) -> Chart | None:
     if run.evaluation is None or run.ppo is None:
         return None
     last = run.ppo.metrics.steps[-1]
-    policies = run.evaluation.comparison["policies"]
+    policies = trained_policies(run.evaluation.comparison)
     paths = run.evaluation.config.get("policies", {})
     steps = {name: _step_of(f"{paths.get(name, '')} {name}", last) for name in policies}
     judges = dict.fromkeys(judge for numbers in policies.values() for judge in win_rates_of(numbers))

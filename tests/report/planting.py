@@ -105,8 +105,10 @@ def comparison(gold: float | None = 0.88, reward: float | None = 0.9) -> dict[st
     def rate(mean: float | None) -> dict[str, float] | None:
         return None if mean is None else interval(mean, 0.05)
 
-    sft = {"reward_win_rate": None, "gold_win_rate": None, "kl": interval(0.0, 0.0), "length": interval(26.0, 1.0)}
-    ppo = {"reward_win_rate": rate(reward), "gold_win_rate": rate(gold), "kl": interval(11.0, 1.0)}
+    nothing = {"gold": {"win_rate": None}, "reward": {"win_rate": None}}
+    sft = {"judges": nothing, "kl": interval(0.0, 0.0), "length": interval(26.0, 1.0)}
+    judges = {"gold": {"win_rate": rate(gold)}, "reward": {"win_rate": rate(reward)}}
+    ppo = {"judges": judges, "kl": interval(11.0, 1.0)}
     shared = {"ended": 0.9, "distinct_2": 0.7}
     return {
         "num_prompts": 256,

@@ -4,7 +4,7 @@ import numpy as np
 
 from rlhf.report.findings.finding import Fine, Lacking, Result, Warned
 from rlhf.report.findings.signs import Course, course, from_to, ppo_series, watched
-from rlhf.report.reading.run import PROXY, Run, judge_name, shown_rate, win_rates_of
+from rlhf.report.reading.run import PROXY, Run, judge_name, shown_rate, trained_policies, win_rates_of
 
 LENGTH_CHANGE = 1.3
 """Responses that are this many times as long, or as short, as at the start have changed their length."""
@@ -23,7 +23,7 @@ def judges_part(run: Run) -> Result:
     stage = run.evaluation
     if stage is None:
         return Lacking("needs comparison.json of `rlhf evaluate` with an independent (gold) judge")
-    policies = list(stage.comparison["policies"].items())
+    policies = list(trained_policies(stage.comparison).items())
     (first, _), (name, last) = policies[0], policies[-1]
     rates = win_rates_of(last)
     proxy = rates.pop(PROXY, None)

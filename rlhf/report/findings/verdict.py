@@ -6,7 +6,7 @@ from typing import Literal
 
 from rlhf.report.findings.finding import Finding
 from rlhf.report.findings.signs import MIN_STEPS, course, from_to, ppo_series, score_gain
-from rlhf.report.reading.run import PROXY, Run, judge_name, shown_rate, win_rates_of
+from rlhf.report.reading.run import PROXY, Run, judge_name, shown_rate, trained_policies, win_rates_of
 
 Tone = Literal["good", "bad", "unclear"]
 
@@ -40,7 +40,7 @@ def _of_evaluation(run: Run) -> Verdict | None:
     if run.evaluation is None:
         return None
     comparison = run.evaluation.comparison
-    policies = list(comparison["policies"].items())
+    policies = list(trained_policies(comparison).items())
     (first, _), (name, last) = policies[0], policies[-1]
     rates = win_rates_of(last)
     if len(policies) < 2 or not rates:

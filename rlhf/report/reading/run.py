@@ -1,7 +1,7 @@
 """A run: the directory of a recipe with one for each stage, or of one stage."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,11 +79,27 @@ class Run:
         return stage if stage is not None and stage.comparison.get("policies") else None
 
 
+def trained_policies(comparison: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the numbers of the policies by name, without a best of n, which is a baseline and no policy."""
+    return {name: numbers for name, numbers in comparison["policies"].items() if numbers.get("kl_bound") is None}
+
+
 def win_rates_of(numbers: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
     """Return a policy's win rates by judge, independent judges first, the reward model that training used last."""
-    ending = "_win_rate"
-    found = {name.removesuffix(ending): rate for name, rate in numbers.items() if name.endswith(ending) and rate}
-    return dict(sorted(found.items(), key=lambda each: (each[0] == PROXY, each[0] != "gold")))
+    found = {judge: said["win_rate"] for judge, said in judges_of(numbers).items() if said.get("win_rate")}
+    return {judge: found[judge] for judge in independent_first(found)}
+
+
+def judges_of(numbers: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Return what each judge says of a policy; nothing where the file has another form."""
+    judges = numbers.get("judges")
+    found = judges if isinstance(judges, Mapping) else {}
+    return {str(judge): said for judge, said in found.items() if isinstance(said, Mapping)}
+
+
+def independent_first(judges: Iterable[str]) -> list[str]:
+    """Return the gold judge first, the reward model that training used last, the others in their order between them."""
+    return sorted(judges, key=lambda judge: (judge == PROXY, judge != "gold"))
 
 
 def shown_rate(rate: Mapping[str, float]) -> str:

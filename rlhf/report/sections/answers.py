@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rlhf.report.reading.run import Run
+from rlhf.report.reading.run import Run, independent_first, trained_policies
 from rlhf.report.reading.samples import Answer
 
 EACH = 12
@@ -66,7 +66,7 @@ class Followed:
 def cards_of(run: Run) -> Cards | None:
     """Return the most telling answers: of the evaluation where there are any, else of PPO's samples."""
     stage = run.evaluation
-    policies = [] if stage is None else [name for name in stage.answers if stage.answers[name]]
+    policies = [] if stage is None else [name for name in trained_policies(stage.comparison) if stage.answers.get(name)]
     if stage is not None and len(policies) >= 2:
         first, last = policies[0], policies[-1]
         pairs = list(zip(stage.answers[first], stage.answers[last], strict=False))
@@ -102,16 +102,15 @@ def clipped(text: str) -> str:
 def _pair(before: Answer, after: Answer, labels: tuple[str, str]) -> Card:
     shared = [judge for judge in after.scores if judge in before.scores]
     gains = {judge: after.scores[judge] - before.scores[judge] for judge in shared}
-    gain = gains.get("gold", next(iter(gains.values()), None))
+    judges = independent_first(gains)
     card = Card(
         prompt=clipped(after.prompt),
         versions=[_version(label, answer) for label, answer in zip(labels, (before, after), strict=True)],
-        gain=gain,
+        gain=gains[judges[0]] if judges else None,
         kl=after.kl,
         length=after.length,
     )
-    others = [value for judge, value in gains.items() if judge != "gold"]
-    card.dispute = gains["gold"] - others[0] if "gold" in gains and others else None
+    card.dispute = gains[judges[0]] - gains[judges[-1]] if len(judges) > 1 else None
     return card
 
 

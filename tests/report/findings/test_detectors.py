@@ -56,7 +56,7 @@ def test_without_a_proxy_in_the_evaluation_the_training_score_counts(planting, t
 
 def test_any_independent_judge_may_fall(planting, tmp_path):
     content = planting.comparison(gold=0.8, reward=0.9)
-    content["policies"]["ppo"]["embedding_win_rate"] = planting.interval(0.3, 0.05)
+    content["policies"]["ppo"]["judges"]["embedding"] = {"win_rate": planting.interval(0.3, 0.05)}
     found = warned(planting.plant(tmp_path, evaluation=content))
     assert list(found) == ["judges-part"] and "30.0% [25.0%, 35.0%] by the embedding judge" in found["judges-part"].text
 
