@@ -2,16 +2,17 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.api.data import GivenPrompts, digest_of_items, given_prompts
 from rlhf.api.generation import answering
+from rlhf.api.judges import OneJudge, given_judges
 from rlhf.api.models import GivenTokenizer, Model, check_kind, check_tokenizer, digest_of, name_or_model
 from rlhf.api.rewards import classifier_tokenizer
 from rlhf.api.trainer import checked_config
@@ -34,7 +35,7 @@ from rlhf.training.storage.fingerprint import content_digest
 from rlhf.training.storage.run_directory import RunDirectory
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - one argument per part of a comparison
     policies: Mapping[str, Model | Path],
     prompts: GivenPrompts,
     tokenizer: GivenTokenizer = None,
@@ -42,6 +43,7 @@ def evaluate(
     *,
     reference: Model | Path | None = None,
     reward_model: PreTrainedModel | str | Path | None = None,
+    judges: Mapping[str, OneJudge] | None = None,
     output_dir: str | Path | None = None,
 ) -> Comparison:
     """Let policies answer the same held-out prompts, and let every judge score the answers.
@@ -56,10 +58,12 @@ def evaluate(
         config: decoding, the gold judge and more; None takes the defaults.
         reference: the model to which the KL is measured; None takes the first policy.
         reward_model: a sequence classifier with one label, or the name of one; None leaves this judge out.
+        judges: more judges by name: functions, classifiers, sections or mappings as PPO takes them for rewards, or
+            `{"kind": "openai", ...}` for a model that compares two responses.
         output_dir: where comparison.json, summary.md and the responses go; None writes nothing.
 
     Returns:
-        The metrics of each policy, such as `.policies["ppo"].gold_win_rate`, and tables: `.to_table()`.
+        The metrics of each policy, such as `.policies["ppo"].judges["gold"].win_rate`, and tables: `.to_table()`.
 
     Raises:
         RlhfError: something cannot be loaded or written, or the parts do not fit together.
@@ -72,9 +76,11 @@ def evaluate(
         shared: list[Comparison] = processes.gathered([])
         return shared[0]
     directory = None if output_dir is None else Path(output_dir)
-    digests = [] if directory is None else given.digests(source, settings)
     inputs = given.inputs(source, tokenizer, settings, processes.device)
-    comparison = _compared_in(directory, digests, inputs, settings, processes.device)
+    named = given_judges(judges, settings, _tokenizer_of(inputs.reference))
+    digests = [] if directory is None else [*given.digests(source, settings), *named.digests()]
+    inputs = replace(inputs, judges=named.copies)
+    comparison = _compared_in(directory, digests, inputs, named.settings, processes.device)
     return processes.gathered([comparison])[0]  # type: ignore[no-any-return]  # of the first process
 
 
@@ -151,9 +157,12 @@ def _checked_judge(model: Any) -> PreTrainedModel | str | None:
 def _judge(model: PreTrainedModel | str | None, reference: Policy | str) -> Loaded | str | None:
     if model is None or isinstance(model, str):
         return model
-    policy_tokenizer = reference.tokenizer if isinstance(reference, Policy) else load_tokenizer(reference)
-    tokenizer = classifier_tokenizer(model, None, policy_tokenizer, "reward_model")
+    tokenizer = classifier_tokenizer(model, None, _tokenizer_of(reference), "reward_model")
     return Loaded(copy.deepcopy(model), tokenizer)
+
+
+def _tokenizer_of(policy: Policy | str) -> PreTrainedTokenizerBase:
+    return policy.tokenizer if isinstance(policy, Policy) else load_tokenizer(policy)
 
 
 def _compared_in(

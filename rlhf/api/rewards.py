@@ -62,7 +62,7 @@ def given_rewards(reward: OneReward | Sequence[OneReward], config: PPOSettings, 
     sections: list[RewardSection] = []
     objects: dict[int, Given] = {}
     for place, one in enumerate(several):
-        section, given = _parsed(one, place, language)
+        section, given = parsed(one, f"reward {place}", language.tokenizer)
         sections.append(section)
         if given is not None:
             objects[place] = given
@@ -99,47 +99,54 @@ def classifier_tokenizer(
     )
 
 
-def _parsed(one: OneReward, place: int, language: Language) -> tuple[RewardSection, Given | None]:
+def parsed(one: OneReward, where: str, policy_tokenizer: PreTrainedTokenizerBase) -> tuple[RewardSection, Given | None]:
+    """Return a reward as a section of a config, and the object that it stands for.
+
+    Raises:
+        ConfigError: it is no reward; the message begins with `where`.
+    """
     if isinstance(one, RewardOptions):
-        return _section(one.model_dump(), place), None
+        return _section(one.model_dump(), where), None
     if isinstance(one, str | Path):
-        return _section({"kind": "model", "path": str(one)}, place), None
+        return _section({"kind": "model", "path": str(one)}, where), None
     if isinstance(one, PreTrainedModel | PeftModel):
         one = {"model": one}
     options: dict[str, Any] = dict(one) if isinstance(one, Mapping) else {"function": one}
     if "function" in options:
         function = options.pop("function")
         if not callable(function):
-            raise ConfigError(f"reward {place}: expected a function, found {type(function).__name__}")
+            raise ConfigError(f"{where}: expected a function, found {type(function).__name__}")
         path = f"{getattr(function, '__module__', '')}:{name_of(function).strip('<>')}"
-        return _section({"kind": "function", "path": path, **options}, place), function
+        return _section({"kind": "function", "path": path, **options}, where), function
     if "model" in options:
-        return _model(options.pop("model"), options.pop("tokenizer", None), options, place, language)
-    return _section(options, place), None
+        return _model(options, where, policy_tokenizer)
+    return _section(options, where), None
 
 
 def _model(
-    model: object, tokenizer: Any, options: Mapping[str, Any], place: int, language: Language
+    given: Mapping[str, Any], where: str, policy_tokenizer: PreTrainedTokenizerBase
 ) -> tuple[RewardSection, Given | None]:
+    options = dict(given)
+    model, tokenizer = options.pop("model"), options.pop("tokenizer", None)
     if isinstance(model, str | Path):
-        return _section({"kind": "model", "path": str(model), **options}, place), None
+        return _section({"kind": "model", "path": str(model), **options}, where), None
     if not isinstance(model, PreTrainedModel):
         raise ConfigError(
-            f"reward {place}: expected a sequence classifier of transformers, found {type(model).__name__} - merge "
+            f"{where}: expected a sequence classifier of transformers, found {type(model).__name__} - merge "
             "an adapter first (merge_and_unload)"
         )
     tokenizer = read_tokenizer(resolve(str(tokenizer))) if isinstance(tokenizer, str | Path) else tokenizer
     path = name_of_model(model) or type(model).__name__
-    loaded = Loaded(model, classifier_tokenizer(model, tokenizer, language.tokenizer, f"reward {place}"))
-    return _section({"kind": "model", "path": path, **options}, place), loaded
+    loaded = Loaded(model, classifier_tokenizer(model, tokenizer, policy_tokenizer, where))
+    return _section({"kind": "model", "path": path, **options}, where), loaded
 
 
-def _section(given: Mapping[str, Any], place: int) -> RewardSection:
+def _section(given: Mapping[str, Any], where: str) -> RewardSection:
     try:
         section: RewardSection = _SECTION.validate_python(given)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        raise ConfigError("\n".join(f"reward {place}: {problem}" for problem in problems)) from None
+        raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems)) from None
     return section
 
 

@@ -75,7 +75,8 @@ def test_stage_and_function_leave_the_same_bytes_of_names_and_of_objects(
     assert files(tmp_path / "names") == expected == files(tmp_path / "objects")
     assert found == again and found.to_json().encode() == expected["comparison.json"]
     assert found.policies["ppo"].kl.mean > 0.0 == found.policies["sft"].kl.mean
-    assert found.policies["ppo"].gold_win_rate is not None and found.policies["ppo"].reward is not None
+    judges = found.policies["ppo"].judges
+    assert judges["gold"].win_rate is not None and judges["reward"].score is not None
 
 
 def test_models_that_were_given_stay_as_they_are_and_nothing_is_written(
@@ -84,10 +85,34 @@ def test_models_that_were_given_stay_as_they_are_and_nothing_is_written(
     monkeypatch.chdir(tmp_path)
     model = AutoModelForCausalLM.from_pretrained(workshop / "policy", dtype=torch.float32).train()
     found = evaluate({"a": model, "b": other, "c": model}, ["The film", "At last"], config=EvaluateSettings(**SETTINGS))
-    assert found.num_prompts == 2 and found.policies["a"].reward is None
+    assert found.num_prompts == 2 and found.policies["a"].judges == {}
     assert found.policies["a"].kl == found.policies["c"].kl and found.policies["c"].kl.mean == 0.0
     assert model.training and all(parameter.requires_grad for parameter in model.parameters())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_judges_are_functions_classifiers_and_sections_by_name(workshop: Path, other: Path, tmp_path: Path) -> None:
+    def vowels(completions: list[str], **columns: Any) -> list[float]:
+        return [float(sum(letter in "aeiou" for letter in text)) for text in completions]
+
+    classifier = AutoModelForSequenceClassification.from_pretrained(workshop / "reward_model", dtype=torch.float32)
+    judges = {"vowels": vowels, "brief": {"kind": "length", "at_most": 2}, "model": classifier.train()}
+    settings = EvaluateSettings(**SETTINGS)
+    given = {"reward_model": workshop / "reward_model", "output_dir": tmp_path / "run"}
+    found = evaluate({"a": workshop / "policy", "b": other}, PROMPTS, config=settings, judges=judges, **given)
+    said = found.policies["b"].judges
+    assert list(said) == ["vowels", "brief", "model", "reward"] and classifier.training
+    assert said["model"].score == said["reward"].score and said["vowels"].win_rate is not None
+    rows = [json.loads(line) for line in (tmp_path / "run" / "b.jsonl").read_text().splitlines()]
+    assert all(row["scores"]["vowels"] == vowels([row["response"]])[0] for row in rows)
+    assert all(row["scores"]["brief"] == -max(row["tokens"] - 2, 0) for row in rows)
+    one = evaluate({"a": workshop / "policy"}, PROMPTS, config=EvaluateSettings(
+        **SETTINGS, judges={"brief": {"kind": "length", "at_most": 2}}))  # fmt: skip
+    assert list(one.policies["a"].judges) == ["brief"]
+    with pytest.raises(CheckpointError, match="another config"):  # another function under the same name
+        evaluate(
+            {"a": workshop / "policy", "b": other}, PROMPTS, config=settings, judges={**judges, "vowels": len}, **given
+        )
 
 
 def test_an_adapter_answers_as_its_merged_model_does(workshop: Path, tmp_path: Path) -> None:
@@ -133,6 +158,10 @@ def test_what_cannot_be_compared_is_one_clear_line(workshop: Path, tmp_path: Pat
         (policy, {"reference": 3}, "reference: expected a causal language model"),
         (policy, {"reward_model": 3}, "reward_model: expected a sequence classifier .* found int"),
         (policy, {"reward_model": two}, "a reward model needs 1 label, found 2"),
+        (policy, {"judges": [len]}, "judges: expected a mapping .* found list"),
+        (policy, {"judges": {"a": 3}}, "judges.a: expected a function, found int"),
+        (policy, {"judges": {"gold": len}}, "judges: the name gold is taken"),
+        (policy, {"judges": {"a": {"kind": "openai", "url": "http://h"}}}, "judges.a: model: Field required"),
         (policy, {"config": {"seed": 1}}, "config: expected EvaluateSettings, found dict"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
@@ -11,6 +12,7 @@ from rlhf.config import EvaluateConfig
 from rlhf.data.records import Prompt
 from rlhf.errors import CheckpointError, ConfigError, DataError
 from rlhf.evaluation import evaluate
+from rlhf.evaluation.judges.pairwise import Compared
 from rlhf.evaluation.readers import judged_text
 from rlhf.evaluation.respond import Response
 
@@ -144,6 +146,73 @@ def test_one_policy_without_judges_is_summarised_too(policy_directory, tmp_path)
     summary = evaluate(config(tmp_path / "evaluate", {"only": policy_directory(0)}))
     numbers = json.loads(summary.with_name("comparison.json").read_text())["policies"]["only"]
     assert numbers["judges"] == {} and numbers["kl"]["mean"] == 0.0
+
+
+VOWELS = """
+def vowels(completions):
+    return [None if not text else float(sum(letter in "aeiou" for letter in text)) for text in completions]
+"""
+
+
+def test_named_judges_several_answers_and_a_best_of_n_in_one_comparison(policy_directory, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(VOWELS)
+    function = {"kind": "function", "path": f"{tmp_path}/mine.py:vowels"}
+    policies = {"sft": policy_directory(0), "ppo": policy_directory(1)}
+    changes = {"judges": {"vowels": function, "brief": {"kind": "length", "at_most": 4}}, "samples_per_prompt": 2}
+    best_of = {"n": 4, "judge": "vowels", "policy": "sft"}
+    summary = evaluate(config(tmp_path / "evaluate", policies, **changes, best_of=best_of))
+    comparison = json.loads(summary.with_name("comparison.json").read_text())
+    assert list(comparison["policies"]) == ["sft", "sft.best_of_4", "ppo"]
+    assert (comparison["num_prompts"], comparison["samples_per_prompt"]) == (16, 2)
+    best, sft = comparison["policies"]["sft.best_of_4"], comparison["policies"]["sft"]
+    assert best["judges"]["vowels"]["win_rate"]["low"] > 0.5 and sft["judges"]["vowels"]["win_rate"] is None
+    assert best["kl_bound"] == pytest.approx(1.3862944 - 0.75)
+    assert 0.3 < best["kl"]["mean"] <= best["kl_bound"] and sft["kl"]["mean"] == 0.0
+    assert list(comparison["human"]["judges"]) == ["vowels", "brief"]  # the prompts have a column `human`
+    rows = [json.loads(line) for line in summary.with_name("sft.best_of_4.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows[::2]] == [row["prompt"] for row in rows[1::2]] and len(rows) == 32
+    assert comparison["rankings"].keys() == comparison["win_rates"].keys() == {"vowels", "brief"}
+    before = summary.stat().st_mtime_ns
+    assert evaluate(config(tmp_path / "evaluate", policies, **changes, best_of=best_of)).stat().st_mtime_ns == before
+    (tmp_path / "mine.py").write_text(VOWELS.replace("aeiou", "xyz"))
+    with pytest.raises(CheckpointError, match="holds the result of a run with another config"):
+        evaluate(config(tmp_path / "evaluate", policies, **changes, best_of=best_of))
+
+
+def test_a_judge_of_pairs_compares_what_the_policies_wrote(policy_directory, tmp_path, monkeypatch):
+    asked = []
+
+    def longer(self, prompts, ours, theirs):
+        asked.append((prompts, ours, theirs))
+        won = np.array([float(len(one) > len(two)) for one, two in zip(ours, theirs, strict=True)])
+        return Compared(preferences=won, ours_first=won, theirs_first=won, num_unreadable=0)
+
+    monkeypatch.setattr("rlhf.evaluation.assembly.ChatJudge.compare", longer)
+    policies = {"sft": policy_directory(0), "ppo": policy_directory(1), "third": policy_directory(2)}
+    section = {"kind": "openai", "url": "http://127.0.0.1:9/v1/chat/completions", "model": "m", "pairs": "first"}
+    summary = evaluate(config(tmp_path / "evaluate", policies, judges={"panel": section}))
+    comparison = json.loads(summary.with_name("comparison.json").read_text())
+    written = {
+        name: [json.loads(line) for line in summary.with_name(f"{name}.jsonl").read_text().splitlines()]
+        for name in policies
+    }
+    assert [row["prompt"] for row in written["ppo"]] == asked[0][0]
+    assert all(row["response"].startswith(text) for row, text in zip(written["ppo"], asked[0][1], strict=True))
+    assert list(comparison["win_rates"]["panel"]["ppo"]) == ["sft"]  # third and ppo were not compared
+    assert comparison["policies"]["third"]["judges"]["panel"]["win_rate"] is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"best_of": {"policy": "b"}}, "best_of.policy: 'b' is none of the policies: a"),
+        ({"best_of": {"policy": "a"}}, "best_of.judge: 'reward_model' is no judge .* there are none"),
+        ({"judges": {"x": {"kind": "length", "at_most": 1}}, "best_of": {"policy": "a"}}, "there are x - name one"),
+    ],
+)
+def test_a_best_of_n_that_cannot_be_made_is_refused_before_anything_is_loaded(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        evaluate(config(tmp_path / "evaluate", {"a": "no/such/policy"}, **changes))
 
 
 def test_prompts_that_are_too_long_are_dropped_and_counted(policy_directory, tmp_path, capsys):
