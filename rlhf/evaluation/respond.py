@@ -15,6 +15,7 @@ from rlhf.config.evaluate import DecodingSection
 from rlhf.data.batching import collate_prompts, padded
 from rlhf.data.records import Prompt
 from rlhf.errors import ConfigError
+from rlhf.evaluation.checkpoints import load_checkpoint, step_of
 from rlhf.fetch import resolve
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.passes.packing import packs
@@ -57,14 +58,16 @@ class Response:
 def load_policy(path: str, dtype: torch.dtype, device: torch.device, chat: Mapping[str, Any] | None = None) -> Policy:
     """Load a policy, frozen, with its tokenizer; an adapter is merged into its base.
 
-    `chat` holds its chat template and variables of it, as `load_tokenizer` takes them.
+    `path` may be a checkpoint of a PPO run, `runs/x/ppo/checkpoints/step-000020`, where it lies in its run. `chat`
+    holds its chat template and variables of it, as `load_tokenizer` takes them.
 
     Raises:
         ConfigError: there is no model or no tokenizer, or they do not fit together.
     """
-    tokenizer = load_tokenizer(path, **(chat or {}))
-    model = made_frozen(load_causal_lm(path), path, tokenizer, dtype, device)
-    return Policy(path=path, model=model, tokenizer=tokenizer, eos_ids=eos_ids(path, tokenizer))
+    lm, source = (load_causal_lm(path), path) if step_of(path) is None else load_checkpoint(path)
+    tokenizer = load_tokenizer(source, **(chat or {}))
+    model = made_frozen(lm, path, tokenizer, dtype, device)
+    return Policy(path=path, model=model, tokenizer=tokenizer, eos_ids=eos_ids(source, tokenizer))
 
 
 def load_policy_here(
