@@ -1,7 +1,7 @@
 """The work of the evaluation: every policy answers, and every judge reads the answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
 
@@ -58,10 +58,14 @@ def evaluation_load(config: EvaluateConfig, recipe: RunConfig) -> tuple[Load, Pr
     prompts, most = [len(prompt.ids) for prompt in known.items], config.decoding.max_new_tokens
     lm = language_sizes(origin)
     load = Load(seconds=known.seconds) + read_once(lm)
-    for path in config.policies.values():
+    for name, path in config.policies.items():
         responses = response_lengths(path, prompts, most, recipe, "evaluate")
-        asked = Asked(prompts=prompts, responses=responses, num=known.num)
+        asked = Asked(prompts=prompts, responses=responses, num=known.num * config.samples_per_prompt)
         load += _policy_load(config, path, asked, recipe, _read_by(lm))
+        if config.best_of is not None and config.best_of.policy == name:
+            more = replace(asked, num=asked.num * (config.best_of.n - 1))  # and the winners' passes: one more policy
+            load += _policy_load(config, path, asked, recipe, _read_by(lm))
+            load += more.answered(_read_by(lm), config.decoding.batch_rows)
     if config.gold is not None:  # people's texts are judged too
         load += _gold_load(config.gold, recipe) + _judged(config, asked, recipe)
     return load, lm
@@ -71,8 +75,11 @@ def _policy_load(config: EvaluateConfig, path: str, asked: Asked, recipe: RunCon
     """Return the work of one policy's answers, and of all judges that read them."""
     lm = language_sizes(origin_of(path, recipe, "evaluate"))
     load = asked.answered(_read_by(lm), config.decoding.batch_rows) + read_once(lm)
+    load += asked.read(_read_by(lm), predicts=True)
     if path != (config.reference or next(iter(config.policies.values()))):
-        load += asked.read(_read_by(lm), predicts=True) + asked.read(reference, predicts=True)
+        load += asked.read(reference, predicts=True)
+    if config.gold is not None:  # people's texts are read by the policy too
+        load += replace(asked, num=asked.num // config.samples_per_prompt).read(_read_by(lm), predicts=True)
     if config.reward_model is not None:
         model, heads = classifier_sizes(origin_of(config.reward_model, recipe, "evaluate"))
         load += asked.read(frozen_matrices(model, heads), predicts=False) + read_once(model)

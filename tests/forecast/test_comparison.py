@@ -13,16 +13,19 @@ def test_answers_are_read_as_often_as_there_are_prompts():
     assert asked.read(MODEL, predicts=False).inference == 10 * forward_flops(MODEL, causal_work([5, 9], 2))
 
 
-def test_only_a_policy_other_than_the_reference_is_read_for_the_kl(recipe):
+def test_every_policy_reads_its_answers_and_the_reference_those_of_the_others(recipe):
     def inference(*overrides):
         run = recipe("evaluate.reward_model=null", "evaluate.gold=null", *overrides)
         return evaluation_load(run.evaluate, run)[0].inference
 
     alone = "evaluate.policies={sft: '{run_dir}/sft/policy'}"
-    assert inference(alone) == 0.0
+    once = inference(alone)
+    assert once > 0
     both = inference("evaluate.policies={sft: '{run_dir}/sft/policy', ppo: '{run_dir}/ppo/policy'}")
-    assert both > 0
-    assert inference(alone, "evaluate.fluency_model=data/tiny_model") == both / 2  # one pass, not two
+    assert both == 3 * once
+    assert inference(alone, "evaluate.fluency_model=data/tiny_model") == 2 * once
+    assert inference(alone, "evaluate.samples_per_prompt=3") == 3 * once
+    assert inference(alone, "evaluate.best_of={n: 4, policy: sft, judge: x}") == 2 * once  # the winners are read again
 
 
 def test_the_gold_judge_takes_time_for_each_row(recipe, tmp_path):
