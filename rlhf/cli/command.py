@@ -96,6 +96,10 @@ def _run(command: str, parser: Parser, options: argparse.Namespace, overrides: l
         stage = STAGES[options.verb or verb_of(options.config)]
         print(config_yaml(load_config(stage.model, options.config, overrides)), end="")
         return
+    if getattr(options, "frontier", None) is not None:
+        config = load_config(STAGES[command].model, options.config, ["policies={all: of-the-run}", *overrides])
+        _print_path(importlib.import_module("rlhf.frontier").trace(config, options.frontier))
+        return
     chosen = {"profile": True} if getattr(options, "profile", False) else {}
     _print_path(STAGES[command].run(options.config, overrides, **chosen))
 

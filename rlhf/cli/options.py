@@ -19,7 +19,7 @@ from rlhf.serving import options as serving_options
 
 DISTRIBUTION = "rlhf-ppo"
 """The name under which the package is installed."""
-_WITH_VALUE = ("--config", "--verb", "--recipe", "--hardware", "--shape")
+_WITH_VALUE = ("--config", "--verb", "--recipe", "--hardware", "--shape", "--frontier")
 """Options that take a value, which is never an override."""
 
 
@@ -95,6 +95,13 @@ def _add_options_of_stages(verbs: dict[str, Parser]) -> None:
     verbs["validate"].usage = f"{verbs['validate'].prog} --config FILE [--verb VERB] [path.to.key=value ...] [--debug]"
     verbs["validate"].add_argument(
         "--verb", choices=STAGES, help="whose configuration it is (default: the file's name)"
+    )
+    verbs["evaluate"].usage = str(verbs["evaluate"].usage).replace("[--debug]", "[--frontier RUN] [--debug]")
+    verbs["evaluate"].add_argument(
+        "--frontier",
+        type=Path,
+        metavar="RUN",
+        help="score every checkpoint of a PPO run, and best-of-n, by proxy and gold against the KL",
     )
     for name in (name for name, stage in STAGES.items() if stage.is_profiled):
         verbs[name].usage = str(verbs[name].usage).replace("[--debug]", "[--profile] [--debug]")

@@ -89,9 +89,9 @@ def compare_policies(
         for name, section in settings.judges.items()
         if isinstance(section, OpenAIJudgeSection)
     }
-    measuring = _measuring(inputs, settings, device)
+    measuring = make_measuring(inputs, settings, device)
     try:
-        generations = _generations(inputs, measuring, device, output_dir)
+        generations = measured_policies(inputs, measuring, device, output_dir)
         human = measuring.human_read()
     finally:
         measuring.scorers.close()
@@ -113,7 +113,12 @@ def written_files(output_dir: Path, policies: Iterable[str]) -> list[Path]:
     return [output_dir / name for name in ("comparison.json", "summary.md", *(f"{each}.jsonl" for each in policies))]
 
 
-def _measuring(inputs: ComparisonInputs, settings: EvaluateSettings, device: torch.device) -> Measuring:
+def make_measuring(inputs: ComparisonInputs, settings: EvaluateSettings, device: torch.device) -> Measuring:
+    """Load the reference and make the judges; the caller closes its scorers at the end.
+
+    Raises:
+        RlhfError: one of them cannot be loaded.
+    """
     readers = _readers(settings, device)
     reference = _loaded(inputs.reference, settings, device)
     prompts = prepare_prompts(inputs.prompts, reference.tokenizer, **settings.prompts.fitting).items
@@ -129,9 +134,14 @@ def _measuring(inputs: ComparisonInputs, settings: EvaluateSettings, device: tor
     return Measuring(settings=settings, reference=reference, readers=readers, scorers=scorers, human=human)
 
 
-def _generations(
+def measured_policies(
     inputs: ComparisonInputs, measuring: Measuring, device: torch.device, output_dir: Path | None
 ) -> dict[str, PolicyGenerations]:
+    """Let every policy answer, and measure its answers; write them to `output_dir` if given.
+
+    Raises:
+        RlhfError: a policy cannot be loaded, or cannot be compared with the reference.
+    """
     settings, reference = measuring.settings, measuring.reference
     generations = {}
     for name, given in inputs.policies.items():

@@ -43,17 +43,26 @@ def config_of(checkpoint: Path) -> PPOConfig:
     Raises:
         ConfigError: there is none, or it is not one of `rlhf ppo`.
     """
-    path = checkpoint.resolve().parent.parent / "config.yaml"
+    return config_of_run(checkpoint.resolve().parent.parent, checkpoint)
+
+
+def config_of_run(run: Path, asked: Path) -> PPOConfig:
+    """Return the configuration of a PPO run; `asked` begins the error message.
+
+    Raises:
+        ConfigError: there is none, or it is not one of `rlhf ppo`.
+    """
+    path = run / "config.yaml"
     if not path.is_file():
         raise ConfigError(
-            f"{checkpoint}: a checkpoint holds only what was trained; the rest is named by {path}, and there is no "
+            f"{asked}: a checkpoint holds only what was trained; the rest is named by {path}, and there is no "
             "such file - leave the checkpoint in its run"
         )
     try:
         return load_config(PPOConfig, path)
     except ConfigError as problem:
         raise ConfigError(
-            f"{checkpoint}: only checkpoints of `rlhf ppo` can answer, and {path} is not its configuration: {problem}"
+            f"{asked}: only checkpoints of `rlhf ppo` can answer, and {path} is not its configuration: {problem}"
         ) from None
 
 

@@ -52,14 +52,21 @@ class Measuring:
 
     def best(self, policy: Policy, prompts: Sequence[Prompt], section: BestOfSection) -> Answered:
         """Return, for every prompt and sample, the best of n answers by a judge; among equals the first."""
-        asked = [prompt for prompt in prompts for _ in range(self.settings.samples_per_prompt * section.n)]
-        drawn = respond(policy, asked, self.settings.decoding, generator(self.settings.seed, "best_of"))
-        scores = self.readers.score(section.chooser, asked, drawn)
-        if scores is None:
-            scores = self.scorers.score(section.chooser, asked, drawn)
+        asked, drawn = self.drawn(policy, prompts, self.settings.samples_per_prompt * section.n)
+        scores = self.score(section.chooser, asked, drawn)
         groups = np.where(np.isnan(scores), -np.inf, scores).reshape(-1, section.n)
         chosen = np.arange(len(groups)) * section.n + groups.argmax(axis=1)
         return self._with_logprobs(policy, [asked[row] for row in chosen], [drawn[row] for row in chosen])
+
+    def drawn(self, policy: Policy, prompts: Sequence[Prompt], number: int) -> tuple[list[Prompt], list[Response]]:
+        """Return `number` answers to each prompt, other ones than those that are compared."""
+        asked = [prompt for prompt in prompts for _ in range(number)]
+        return asked, respond(policy, asked, self.settings.decoding, generator(self.settings.seed, "best_of"))
+
+    def score(self, judge: str, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Floats:
+        """Return one judge's scores [R] of responses; NaN where it gives none."""
+        scores = self.readers.score(judge, prompts, responses)
+        return self.scorers.score(judge, prompts, responses) if scores is None else scores
 
     def measured(self, policy: Policy, answered: Answered, best_of: int | None = None) -> PolicyGenerations:
         """Return a policy's answers with what every judge says; `best_of` tells how many each was chosen from.

@@ -34,13 +34,18 @@ def figure_svg(run: Run) -> str:
     ]
     rates = win_rate_chart(run)
     charts += [] if rates is None else [rates]
+    return drawn_beside(f"{run.name}: what became of the policy", charts)
+
+
+def drawn_beside(title: str, charts: Sequence[Chart]) -> str:
+    """Return charts beside each other as one SVG file with its own colours, readable on light and on dark."""
     style = _panel_style()
     panels = [_panel(chart, place) for place, chart in enumerate(charts)]
     width = len(charts) * (WIDTH + GAP) - GAP
     told = " ".join(f"{chart.title}. {chart.description}" for chart in charts)
     whole = element(
         "svg",
-        element("title", f"{run.name}: what became of the policy", id="t"),
+        element("title", title, id="t"),
         element("desc", told, id="d"),
         Markup(f"<style>{style}</style>"),  # noqa: S704 - our own file
         *panels,
@@ -94,12 +99,16 @@ def _panel(chart: Chart, place: int) -> Markup:
 
 def _legend(chart: Chart) -> list[Markup]:
     """Return a dot and a name for each of several lines, in the middle of the chart, where rates leave room."""
-    if len(chart.lines) < 2:
+    named = [line for line in chart.lines if line.colour is None or line.points_only]  # not a curve through its points
+    if len(named) < 2:
         return []
-    heights = [TITLE_HEIGHT + HEIGHT / 2 - 30.0 + 20.0 * place for place in range(len(chart.lines))]
-    dots = [element("circle", cx=150.0, cy=y - 4.0, r=4.0, class_=f"d{place}") for place, y in enumerate(heights)]
-    names = [element("text", line.label, x=160.0, y=y) for line, y in zip(chart.lines, heights, strict=True)]
-    return [*dots, *names]
+    parts = []
+    for place, line in enumerate(named):
+        y = TITLE_HEIGHT + HEIGHT / 2 - 30.0 + 20.0 * place
+        colour = place if line.colour is None else line.colour
+        parts.append(element("circle", cx=150.0, cy=y - 4.0, r=4.0, class_=f"d{colour}"))
+        parts.append(element("text", line.label, x=160.0, y=y))
+    return parts
 
 
 def _panel_style() -> str:

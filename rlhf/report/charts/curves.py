@@ -95,7 +95,7 @@ class Chart:
             mark = element("path", element("title", event.label), d=path([(place, y.start), (place, y.end)]))
             parts.append(element("g", mark, class_="event"))
         for number, line in enumerate(self.lines):
-            parts += _drawn(line, number % COLOURS, x, y)
+            parts += _drawn(line, (number if line.colour is None else line.colour) % COLOURS, x, y)
         return parts
 
 

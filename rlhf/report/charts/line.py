@@ -23,6 +23,8 @@ class Line:
     high: Floats | None = None
     points_only: bool = False
     """Draw each point with its interval, and no line through them."""
+    colour: int | None = None
+    """Of the palette; None takes the place of the line in its chart."""
 
     def at(self, x: float) -> float | None:
         """Return the value at the last point up to `x`; None before the first."""
