@@ -3,6 +3,7 @@
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -66,8 +67,20 @@ def config_of_run(run: Path, asked: Path) -> PPOConfig:
         ) from None
 
 
-def load_checkpoint(path: str) -> tuple[PreTrainedModel, str]:
-    """Return the float32 language model of a checkpoint, an adapter merged, and where its tokenizer is.
+def start_of(path: str) -> tuple[str, dict[str, Any]]:
+    """Return where the tokenizer of a policy is, and how its run renders chats: for a checkpoint, those of the start.
+
+    Raises:
+        ConfigError: a checkpoint's run has no configuration.
+    """
+    if step_of(path) is None:
+        return path, {}
+    section = config_of(Path(path)).model
+    return resolve(section.path), section.chat
+
+
+def load_checkpoint(path: str) -> PreTrainedModel:
+    """Return the float32 language model of a checkpoint, an adapter merged.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or holds other weights than its run trains.
@@ -96,6 +109,6 @@ def load_checkpoint(path: str) -> tuple[PreTrainedModel, str]:
         for name, parameter in parameters.items():
             parameter.copy_(saved[name])
     if trained.adapter is None:
-        return trained.model, source
+        return trained.model
     merged: PreTrainedModel = trained.adapter.merge_and_unload()
-    return merged, source
+    return merged

@@ -26,7 +26,7 @@ from rlhf.stage import load_rows
 
 Floats = NDArray[np.float64]
 
-START, FINAL = "start", "final"
+START, SAVED = "start", "policy"
 MOST_ANSWERS = 16
 """Answers of the start to each prompt, among which the best of n is chosen; `best_of.n` replaces it."""
 NUM_DISPUTED = 6
@@ -38,8 +38,8 @@ class Point:
 
     kind: Kind
     name: str
-    number: int
-    """PPO steps, or n."""
+    number: int | None
+    """PPO steps, or n; None for the policy that the run saved, whose step may be its best or its last."""
     kl: float
     """Nats per sequence; of a best of n the bound log n - (n - 1) / n."""
     proxy: Interval
@@ -83,7 +83,7 @@ class Curve:
 
     kind: Kind
     names: list[str]
-    numbers: list[int]
+    numbers: Sequence[int | None]
     kl: Floats
     """[P, N] nats."""
     gains: Mapping[str, Floats]
@@ -141,8 +141,7 @@ def frontier(config: EvaluateConfig, run: Path, device: torch.device, output_dir
     judges = {"proxy": PROXY, "gold": gold}
     start, policies = generations[START], {name: each for name, each in generations.items() if name != START}
     _check_scores(generations, judges, chosen)
-    last = config_of_run(run, run).steps
-    steps = [last if name == FINAL else int(name.removeprefix("step-")) for name in policies]
+    steps = [None if name == SAVED else int(name.removeprefix("step-")) for name in policies]
     return traced(start, policies, chosen, judges, steps=steps, seed=config.seed)
 
 
@@ -155,7 +154,7 @@ def frontier_inputs(config: EvaluateConfig, run: Path) -> ComparisonInputs:
     start = resolve(config_of_run(run, run).model.path)
     policies = {f"step-{step_of(path):06d}": str(path) for path in checkpoints_of(run)}
     if (run / "policy").is_dir():
-        policies[FINAL] = str(run / "policy")
+        policies[SAVED] = str(run / "policy")
     if not policies:
         raise ConfigError(f"{run}: no checkpoints and no policy - set checkpoints.every and checkpoints.keep for PPO")
     if config.reward_model is None:
@@ -175,7 +174,7 @@ def traced(
     best_of: Mapping[str, Floats],
     judges: Mapping[str, str],
     *,
-    steps: Sequence[int],
+    steps: Sequence[int | None],
     seed: int,
 ) -> Frontier:
     """Return the frontier of answers that are judged already.
@@ -185,7 +184,7 @@ def traced(
         policies: of the run, in its order.
         best_of: `proxy` and `gold` scores [N, M] of M answers of the start to each prompt.
         judges: the names of the judges `proxy` and `gold`.
-        steps: PPO steps of each policy.
+        steps: PPO steps of each policy, as in `Point`.
         seed: of the resamples.
     """
     units = {judge: _unit(start.scores[name]) for judge, name in judges.items()}
@@ -199,7 +198,7 @@ def traced(
     ppo = Curve(
         kind="ppo",
         names=names,
-        numbers=list(steps),
+        numbers=steps,
         kl=np.stack([by_prompt(each.kl, samples) for each in policies.values() if each.kl is not None]),
         gains={judge: np.stack([gain(each, judge) for each in policies.values()]) for judge in judges},
     )

@@ -15,7 +15,7 @@ from rlhf.config.evaluate import DecodingSection
 from rlhf.data.batching import collate_prompts, padded
 from rlhf.data.records import Prompt
 from rlhf.errors import ConfigError
-from rlhf.evaluation.checkpoints import load_checkpoint, step_of
+from rlhf.evaluation.checkpoints import load_checkpoint, start_of, step_of
 from rlhf.fetch import resolve
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.passes.packing import packs
@@ -64,8 +64,9 @@ def load_policy(path: str, dtype: torch.dtype, device: torch.device, chat: Mappi
     Raises:
         ConfigError: there is no model or no tokenizer, or they do not fit together.
     """
-    lm, source = (load_causal_lm(path), path) if step_of(path) is None else load_checkpoint(path)
-    tokenizer = load_tokenizer(source, **(chat or {}))
+    source, own = start_of(path)
+    tokenizer = load_tokenizer(source, **{**own, **{key: value for key, value in (chat or {}).items() if value}})
+    lm = load_causal_lm(path) if step_of(path) is None else load_checkpoint(path)
     model = made_frozen(lm, path, tokenizer, dtype, device)
     return Policy(path=path, model=model, tokenizer=tokenizer, eos_ids=eos_ids(source, tokenizer))
 

@@ -36,7 +36,14 @@ def whole(trained: Any) -> Path:
     return trained()
 
 
-@pytest.mark.parametrize("changes", [{}, {"model__lora": {"r": 2}}, {"model__trainable_layers": 1}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        pytest.param({"model__lora": {"r": 2}}, marks=pytest.mark.slow),
+        pytest.param({"model__trainable_layers": 1}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_checkpoint_is_the_policy_that_a_run_of_so_many_steps_saves(trained: Any, changes: dict[str, Any]) -> None:
     run = trained(**changes)
     (checkpoint,) = checkpoints_of(run)

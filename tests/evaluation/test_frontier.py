@@ -8,7 +8,7 @@ from rlhf.evaluation.readers import PolicyGenerations
 
 NUM = 100
 PROMPTS = [f"p{number}" for number in range(NUM)]
-KL = {"step-000010": 0.5, "step-000020": 2.0, "step-000030": 6.0, "step-000040": 14.0, "final": 25.0}
+KL = {"step-000010": 0.5, "step-000020": 2.0, "step-000030": 6.0, "step-000040": 14.0, "policy": 25.0}
 JUDGES = {"proxy": "reward", "gold": "gold"}
 
 
@@ -38,7 +38,7 @@ def found():
     generator = np.random.default_rng(1)
     quality, cheat = generator.normal(size=(2, NUM, 16))
     chosen = {"proxy": quality + cheat, "gold": quality - 0.5 * np.maximum(cheat - 1, 0) ** 2}
-    return traced(start, policies, chosen, JUDGES, steps=[10, 20, 30, 40, 50], seed=0)
+    return traced(start, policies, chosen, JUDGES, steps=[10, 20, 30, 40, None], seed=0)
 
 
 def test_a_corrupted_proxy_shows_its_turnover_and_rises_itself(found):
@@ -68,6 +68,6 @@ def test_the_best_of_n_has_its_points_at_the_bound(found):
 
 def test_the_answers_that_only_the_proxy_likes_are_shown_once_a_prompt(found):
     assert len(found.disputed) == 6 and len({each.prompt for each in found.disputed}) == 6
-    assert {each.policy for each in found.disputed} == {"final"}  # where proxy and gold are farthest apart
+    assert {each.policy for each in found.disputed} == {"policy"}  # where proxy and gold are farthest apart
     assert all(each.proxy > each.gold for each in found.disputed)
-    assert found.disputed[0].response.startswith("final p")
+    assert found.disputed[0].response.startswith("policy p")

@@ -37,6 +37,8 @@ def test_a_policy_that_never_won_has_no_finite_strength_without_a_prior():
 def test_pairs_that_were_not_compared_get_no_prior():
     wins = np.array([[0, 3, 0], [1, 0, 3], [0, 1, 0]], dtype=float)  # a beats b, b beats c, 3 to 1
     assert strengths(wins) == pytest.approx([0.0, -np.log(3), -np.log(9)], abs=1e-6)
+    odds = 3.5 / 1.5
+    assert strengths(wins, prior=0.5) == pytest.approx([0.0, -np.log(odds), -2 * np.log(odds)], abs=1e-6)
 
 
 def test_a_ranking_has_intervals_over_prompts_and_the_first_policy_at_zero():
