@@ -26,13 +26,13 @@ def test_a_file_is_private_until_it_has_its_name_and_then_follows_the_umask(
     tmp_path: Path, umask: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     while_written = []
-    write = Path.write_text
+    write = Path.write_bytes
 
     def watched(path: Path, *arguments: object, **options: object) -> int:
         while_written.append(mode(path))
         return write(path, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Path, "write_text", watched)
+    monkeypatch.setattr(Path, "write_bytes", watched)
     write_atomic(tmp_path / "file.json", "text")
     assert while_written == [0o600]
     assert mode(tmp_path / "file.json") == 0o666 & ~umask

@@ -48,10 +48,11 @@ def test_fraction_zero_is_plain_ppo_byte_for_byte(
         for row in on_disk.timeless(tmp_path / "never")
     ]
     assert without == on_disk.timeless(tmp_path / "plain")
-    assert (
-        on_disk.digests(tmp_path / "zero") == on_disk.digests(tmp_path / "never") == on_disk.digests(tmp_path / "plain")
-    )
-    assert "policy/model.safetensors" in on_disk.digests(tmp_path / "zero")
+    saved = [on_disk.digests(tmp_path / name) for name in sections]
+    for files in saved:  # the card tells of the configuration, and the list has its hash
+        del files["policy/README.md"], files["policy/rlhf_files.json"]
+    assert saved[0] == saved[1] == saved[2]
+    assert "policy/model.safetensors" in saved[0]
 
 
 @pytest.mark.parametrize("kind", ["own_best", "guide", "data"])
