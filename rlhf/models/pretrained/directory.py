@@ -15,6 +15,21 @@ _PARTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_experts
 """Keys of config.json for how often a part of a model is built, before any weight is read."""
 MOST_PARTS = 10_000
 """Far more than any model has; more would keep the loading busy without end."""
+LARGEST = 1e30
+"""Beyond any setting, and still a float."""
+NEUTRAL: dict[str, float] = {
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "num_beams": 1,
+}
+"""Settings of generation_config.json that change which tokens are drawn, with the values that change nothing."""
 
 
 def check_directory(path: str) -> None:
@@ -41,10 +56,33 @@ def check_directory(path: str) -> None:
                 "run - remove the key"
             )
     _check_parts(directory / "config.json", config)
-    read_object(directory / "generation_config.json")
+    check_settings(directory / "generation_config.json")
     for index in sorted(directory.glob("*.index.json")):
         _check_index(index)
     _check_adapter(directory)
+
+
+def check_settings(file: Path) -> None:
+    """Refuse a generation_config.json whose values are of other types than ours, where we read them.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    settings = read_object(file)
+    for key in NEUTRAL:
+        if not (settings.get(key) is None or _is_number(settings[key])):
+            raise ConfigError(f"{file}: {key} must be a number, found {str(settings[key])[:80]!r}")
+    ends = settings.get("eos_token_id")
+    if ends is not None and not all(map(_is_id, ends if isinstance(ends, list) else [ends])):
+        raise ConfigError(f"{file}: eos_token_id must be a token id or a list of them, found {str(ends)[:80]!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def read_object(file: Path) -> dict[str, Any]:

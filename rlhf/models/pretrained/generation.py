@@ -2,19 +2,7 @@
 
 from transformers import PreTrainedModel
 
-NEUTRAL: dict[str, float] = {
-    "temperature": 1.0,
-    "top_k": 0,
-    "top_p": 1.0,
-    "min_p": 0.0,
-    "typical_p": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "num_beams": 1,
-}
-"""Settings that change which tokens are drawn, with the values that change nothing."""
+from rlhf.models.pretrained.directory import NEUTRAL
 
 
 def sampling_settings(model: PreTrainedModel) -> dict[str, float]:

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rlhf.errors import ConfigError
 from rlhf.models.pretrained.chat_template import use_chat_template
-from rlhf.models.pretrained.directory import check_directory, read_object
+from rlhf.models.pretrained.directory import check_directory, check_settings, read_object
 from rlhf.models.pretrained.refusals import LOADING_ERRORS, offline
 
 
@@ -105,7 +105,9 @@ def all_eos_ids(tokenizer: PreTrainedTokenizerBase, listed: int | list[int] | No
 
 
 def _listed_eos(path: str) -> int | list[int] | None:
-    listed: int | list[int] | None = read_object(Path(path) / "generation_config.json").get("eos_token_id")
+    file = Path(path) / "generation_config.json"
+    check_settings(file)
+    listed: int | list[int] | None = read_object(file).get("eos_token_id")
     return listed
 
 

@@ -38,6 +38,28 @@ def test_a_sharded_model_loads(directory) -> None:
     assert load_causal_lm(str(directory)).can_generate()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("temperature", "", "must be a number, found ''"),
+        ("top_k", [], r"must be a number, found '\[\]'"),
+        ("top_p", True, "must be a number, found 'True'"),
+        ("min_p", float("inf"), "must be a number, found 'inf'"),
+        ("min_p", float("nan"), "must be a number, found 'nan'"),
+        ("top_k", 10**400, "must be a number, found '1000"),
+        ("eos_token_id", {}, "must be a token id or a list of them, found '{}'"),
+        ("eos_token_id", [2, None], r"must be a token id or a list of them, found '\[2, None\]'"),
+        ("eos_token_id", "2", "must be a token id or a list of them, found '2'"),
+    ],
+)
+def test_a_generation_setting_of_another_type_is_refused_with_its_key(directory, key, value, expected) -> None:
+    (directory / "generation_config.json").write_text(json.dumps({key: value}))
+    with pytest.raises(ConfigError, match=rf"generation_config.json: {key} {expected}"):
+        load_causal_lm(str(directory))
+    with pytest.raises(ConfigError, match=key):
+        eos_ids(str(directory), None)
+
+
 BROKEN = {
     "no json": ("{", "is no JSON"),
     "a list": ("[1, 2]", "expected a JSON object, found list"),
