@@ -18,16 +18,31 @@ def _check(record: object, name: str, tensor: Tensor, shape: tuple[int, ...], dt
         )
 
 
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a tensor on `device`.
+
+    The host does not wait for a copy to CUDA: what is computed there comes after it anyway. A copy to the host is
+    complete when this returns.
+    """
+    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """What every record can do: move to a device and pick rows."""
+class Record:
+    """What every record can do: move to a device."""
 
     def to(self, device: torch.device | str) -> Self:
         """Return the record with every tensor on `device`."""
-        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return replace(self, **{f.name: sent(getattr(self, f.name), device) for f in fields(self)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch(Record):
+    """A record of rows, which can be picked."""
 
     def rows(self, index: Tensor) -> Self:
-        """Return the record with the sequences named by `index` [N] (int64 or bool)."""
+        """Return the record with the sequences named by `index` [N] (int64 or bool), on any device."""
+        index = sent(index, getattr(self, fields(self)[0].name).device)
         return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
@@ -89,8 +104,12 @@ class PromptBatch(Batch):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sequences:
-    """[B, S] sequences, and where in them each response token is."""
+class Sequences(Record):
+    """[B, S] sequences, and where in them each response token is.
+
+    To join them takes the host several looks at the masks: join where these are, on the host if possible, and then
+    move the result.
+    """
 
     input_ids: Tensor
     """[B, S] int64, prompt then response, 0 after the end; S is the longest real length."""
@@ -248,7 +267,8 @@ class Experience(Batch):
             _check(self, name, getattr(self, name), shape, torch.float32)
 
     def rows(self, index: Tensor) -> Self:
-        """Return the record with the sequences named by `index` [N]."""
+        """Return the record with the sequences named by `index` [N], on any device."""
+        index = sent(index, self.kl.device)
         return replace(
             self,
             rollout=self.rollout.rows(index),

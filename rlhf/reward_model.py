@@ -83,12 +83,12 @@ class PreferenceObjective:
         chosen, rejected = self.model(ids, mask).chunk(2)
         return chosen, rejected, batch.margins
 
-    def loss(self, items: Sequence[int], total_weight: float) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, items: Sequence[int], total_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return these pairs' share of the mean loss over `total_weight` pairs, in nats per pair."""
         chosen, rejected, margins = self.scores(items)
         loss = preference_loss(chosen, rejected, margins) + self.centring_coef * (chosen + rejected).square().mean()
         lead = (chosen - rejected).detach()
-        statistics = {"accuracy": float((lead > 0).sum()), "margin": float(lead.sum())}
+        statistics = {"accuracy": (lead > 0).sum(), "margin": lead.sum()}
         return loss * (len(items) / total_weight), statistics
 
     def cost(self, items: Sequence[int]) -> tuple[int, dict[str, float]]:

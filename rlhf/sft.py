@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlhf.batches import sent
 from rlhf.config import SftConfig, SFTSettings
 from rlhf.data.batching import collate_examples
 from rlhf.data.records import Example, Prepared
@@ -61,11 +62,12 @@ class NextTokenObjective:
         """Return how many tokens of these examples are in the loss."""
         return float(sum(sum(self.examples[item].loss_mask) for item in items))
 
-    def loss(self, items: Sequence[int], total_weight: float) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, items: Sequence[int], total_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return these examples' share of the mean loss over `total_weight` tokens, in nats per token."""
-        batch = collate_examples([self.examples[item] for item in items], self.pad_id).to(self.lm.device)
+        on_host = collate_examples([self.examples[item] for item in items], self.pad_id)
+        rows, columns = (sent(places, self.lm.device) for places in on_host.loss_mask.nonzero(as_tuple=True))
+        batch = on_host.to(self.lm.device)
         hidden = hidden_states(self.lm, batch.input_ids, batch.attention_mask.sum(1))
-        rows, columns = batch.loss_mask.nonzero(as_tuple=True)
         logprobs, _ = head_logprobs(self.lm, hidden[rows, columns - 1], batch.input_ids[rows, columns], 1.0)
         return next_token_loss(logprobs, torch.ones_like(logprobs, dtype=torch.bool), num_tokens=total_weight), {}
 

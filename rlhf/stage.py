@@ -22,11 +22,13 @@ from rlhf.data.reading.rows import stream_rows
 from rlhf.data.records import Prepared, Row
 from rlhf.errors import GuardStop
 from rlhf.fetch import resolve
+from rlhf.models.passes.checkpointing import is_checkpointed
 from rlhf.models.passes.compiled import compile_blocks, compiles
 from rlhf.models.passes.matrices import largest_matrix
 from rlhf.models.passes.packing import choose_packing, is_packable
 from rlhf.models.passes.rotary import choose_factors
 from rlhf.models.pretrained.hub import check_hub
+from rlhf.training.determinism import use_determinism
 from rlhf.training.ending.best import BestRule
 from rlhf.training.ending.ceiling import CeilingRule
 from rlhf.training.ending.course import Rules
@@ -159,7 +161,12 @@ class Frame:
                     self.processes.say(f"{name}: {said}")
 
     def compile_for(self, num_tokens: int, *models: nn.Module) -> None:
-        """Compile the models' blocks as the config says, for a run of `num_tokens` over all processes; say so."""
+        """Compile the models' blocks as the config says, for a run of `num_tokens` over all processes; say so.
+
+        Blocks that run again in the backward pass stay as they are: the config refuses `on` for them.
+        """
+        if any(is_checkpointed(model) for model in models):
+            return
         if compiles(self.config.compile, num_tokens // self.processes.num, self.device):
             compile_blocks(*models)
             self.processes.say("transformer blocks are compiled at their first pass; the first step takes longer")
@@ -183,6 +190,7 @@ class Frame:
 
 def joined(config: StageSettings, path: Path, fingerprint: str, *, profile: bool = False) -> Frame:
     """Join the processes and seed; the run directory at `path` is not entered yet."""
+    use_determinism(wanted=config.deterministic)
     if config.push_to_hub is not None:
         check_hub()
     processes = Processes(

@@ -1,6 +1,7 @@
 """The model of a stage: loaded, tuned as its section says, and saved."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rlhf.config.stage import StageSettings
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.passes.attention import use_short_row_attention
+from rlhf.models.passes.checkpointing import use_checkpointing
 from rlhf.models.pretrained.adapters import base_of, is_adapter, load_merged
 from rlhf.models.pretrained.depth import keep_first_blocks
 from rlhf.models.pretrained.hub import base_elsewhere, upload
@@ -38,9 +40,13 @@ def trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTra
     """
     if section.random_init and section.lora is not None:
         raise ConfigError("model: lora on random_init would save an adapter without its base - train the model in full")
+    return replace(_trainable(section, load, tokenizer), again=lambda: _trainable(section, load, tokenizer).model)
+
+
+def _trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTrainedTokenizerBase) -> Trainable:
     source = resolve(section.path)
     if section.lora == "continue":
-        return going_on(source, tokenizer, trust_remote_code=section.trust_remote_code)
+        return going_on(source, section, tokenizer, trust_remote_code=section.trust_remote_code)
     model = load(source, random_init=section.random_init, trust_remote_code=section.trust_remote_code)
     return tuned(model, section, tokenizer, source)
 
@@ -60,11 +66,15 @@ def tuned(model: PreTrainedModel, section: TuningSection, tokenizer: PreTrainedT
     if is_adapter(source) and is_main_by_launch():
         print(_what_was_merged(model, section, source), flush=True)
     lora = None if section.lora is None else section.lora.model_dump()
+    if section.gradient_checkpointing:
+        use_checkpointing(model)
     return make_trainable(model, source, lora=lora, trainable_layers=section.trainable_layers)
 
 
-def going_on(source: str, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code: bool = False) -> Trainable:
-    """Load an adapter of a language model, which is trained further.
+def going_on(
+    source: str, section: TuningSection, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code: bool = False
+) -> Trainable:
+    """Load an adapter of a language model, which is trained further as its section says.
 
     Raises:
         ConfigError: the directory holds none, or it does not fit the tokenizer.
@@ -80,6 +90,8 @@ def going_on(source: str, tokenizer: PreTrainedTokenizerBase, *, trust_remote_co
     )
     fit_vocabulary(trained.model, tokenizer, source)
     use_short_row_attention(trained.model)
+    if section.gradient_checkpointing:
+        use_checkpointing(trained.model)
     return trained
 
 
@@ -158,7 +170,7 @@ def take_up(trained: Trainable, weights: MasterWeights, directory: Path) -> None
     Raises:
         ConfigError: the directory cannot be read, or holds another model.
     """
-    with weights.in_full_precision():
+    with weights.in_full_precision(takes_changes=True):
         if trained.saves_adapter:
             set_peft_model_state_dict(trained.adapter, load_peft_weights(str(directory)))
         elif trained.model.can_generate():
@@ -167,7 +179,6 @@ def take_up(trained: Trainable, weights: MasterWeights, directory: Path) -> None
             saved = load_scalar_lm(str(directory), new_head=False)
             trained.model.config.score_mean = getattr(saved.config, "score_mean", 0.0)
             load_merged(trained.model, saved.state_dict())
-    weights.publish_all()
 
 
 def parameters_of(module: nn.Module, prefix: str = "") -> dict[str, nn.Parameter]:

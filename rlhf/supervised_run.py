@@ -231,7 +231,8 @@ def make_learner(task: Task[Any], run: Frame, trained: Trainable, tokenizer: Pre
     if not trained.model.can_generate():  # whoever asks a reward model later must read with the same factors
         record_factors(trained.model)
     run.choose_packing(**{task.result: trained.model})
-    weights = MasterWeights(trained.model, run.dtype, keep_float32=task.kept_in_float32(trained.model))
+    kept, sources = task.kept_in_float32(trained.model), {} if trained.again is None else {"": trained.again}
+    weights = MasterWeights(trained.model, run.dtype, keep_float32=kept, sources=sources)
     return Learner(trained=trained, weights=weights, tokenizer=tokenizer)
 
 

@@ -102,7 +102,7 @@ def given_policy(policy: Model, section: TuningSection, tokenizer: PreTrainedTok
     if isinstance(policy, str):
         source = resolve(policy)
         if section.lora == "continue":
-            return going_on(source, tokenizer)
+            return going_on(source, section, tokenizer)
         return tuned(load_causal_lm(source), section, tokenizer, source)
     name = name_of_model(policy)
     _check_trainable("policy", policy)

@@ -120,6 +120,12 @@ class PPOSettings(StageSettings):
     target_kl: Positive | None = Field(
         None, description="end the epochs early when KL(old || new) per token exceeds this"
     )
+    release_gradients: bool = Field(
+        False, description="free the memory of gradients while responses are drawn, and take it again for the update"
+    )
+    reference_on_host: bool = Field(
+        False, description="keep the reference in the host's memory, and move it to the GPU for its passes"
+    )
     num_samples: Count = Field(8, description="responses written to samples/ each time")
     samples_every: Count = Field(5, description="PPO steps between writing samples")
 

@@ -80,6 +80,10 @@ class TuningSection(ChatSection):
         None, description="train only this many of the last blocks and the final norm; embeddings stay frozen"
     )
 
+    gradient_checkpointing: bool = Field(
+        False, description="compute each block again in the backward pass: less memory, about a third more time"
+    )
+
     @model_validator(mode="after")
     def _one_way_to_train(self) -> Self:
         if self.lora is not None and self.trainable_layers is not None:

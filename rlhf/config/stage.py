@@ -38,6 +38,7 @@ class StageSettings(Section):
         "auto",
         description="compute nothing for the padding of unequal rows; auto: on a CPU, with models that allow it",
     )
+    deterministic: bool = Field(False, description="on a GPU, the same bytes from the same run; slower. A CPU does so")
     optimizer: OptimizerSection = OptimizerSection()
     logging: LoggingSection = LoggingSection()
     checkpoints: CheckpointSection = CheckpointSection()
@@ -64,6 +65,14 @@ class StageSettings(Section):
     def ceiling(self) -> dict[str, Any] | None:
         """The metric whose mean over a window ends the run well at a limit, as `CeilingRule` takes it; None: none."""
         return None
+
+    @model_validator(mode="after")
+    def _checkpointed_or_compiled(self) -> Self:
+        sections = {"model": self.model, "critic_model": getattr(self, "critic_model", None)}
+        for name, section in sections.items():
+            if self.compile == "on" and section is not None and section.gradient_checkpointing:
+                raise ValueError(f"compile: on and {name}.gradient_checkpointing exclude each other: leave one out")
+        return self
 
     @model_validator(mode="after")
     def _something_to_push(self) -> Self:

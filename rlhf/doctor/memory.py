@@ -74,7 +74,7 @@ def already_loaded(parts: PPORun) -> Loaded:
     rewards = [item[0] for item in trainer.collector.scorer.rewards]
     return Loaded(
         policy=_bytes(own),
-        masters=_bytes([*weights.masters.values(), *weights.frozen.values()], known),
+        masters=_bytes([*weights.masters.values(), *weights.frozen.kept.values()], known),
         reference=_bytes(trainer.collector.reference.model.parameters(), known),
         rewards=_bytes(p for reward in rewards for model in _models(reward) for p in model.parameters()),
     )

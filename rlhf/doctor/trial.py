@@ -15,6 +15,7 @@ from rlhf.ppo.run.assembly import PPORun
 from rlhf.ppo.run.prompt_source import PromptOrder
 from rlhf.ppo.starts.resets import Resets
 from rlhf.ppo.starts.start_states import StartStates, draw_start_states
+from rlhf.ppo.tally import NAMES
 from rlhf.ppo.trainer import PPO
 from rlhf.training.randomness import generator
 
@@ -58,9 +59,11 @@ def run_trial(parts: PPORun) -> Trial:
     for rows in collected.microbatches.all():
         batch = experience.rows(rows)
         with saved_for_backward() as saved:
-            _, sums, ratio = trainer.loss(batch, tokens, collected.frozen_states.get(int(rows[0])))
+            first = int(rows[0])
+            known, own = collected.frozen_states.get(first), collected.sequences[first]
+            _, numbers, ratio = trainer.loss(batch, tokens, known, own)
         ratios.append(ratio)
-        value_loss += sums["value_loss"]
+        value_loss += float(numbers[NAMES.index("value_loss")])
         most_saved = max(most_saved, saved() / padded_tokens(batch))
     deviation = float((torch.cat(ratios) - 1).abs().max())
     return Trial(

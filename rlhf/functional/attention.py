@@ -5,6 +5,8 @@ from torch import Tensor
 
 LONGEST = 512
 """Most keys for which the products pay off: they are faster at 33 to 640 keys, but their memory grows quadratically."""
+SHORT_ROWS = "rlhf_short_rows"
+"""The name under which transformers knows the attention of short rows (`models/passes/attention.py`)."""
 
 
 def grouped_attention(

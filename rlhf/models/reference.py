@@ -1,12 +1,14 @@
 """The frozen reference: a copy of the policy, or the same model with its adapter switched off."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.batches import Sequences
+from rlhf.batches import Sequences, sent
 from rlhf.errors import ConfigError
 from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.passes.frozen import last_hidden_states, num_frozen_blocks, split_trunk
@@ -20,19 +22,42 @@ from rlhf.models.pretrained.vocabulary import fit_vocabulary
 class Reference:
     """The policy as it was before PPO, or another model."""
 
-    def __init__(self, policy: Trainable, other: PreTrainedModel | None = None) -> None:
+    def __init__(self, policy: Trainable, other: PreTrainedModel | None = None, *, on_host: bool = False) -> None:
         """Take the reference from a policy that has not been trained yet; frozen weights are shared with it.
 
         `other` is a frozen model to use instead, which shares nothing with the policy. `model` is the model that the
         reference runs: the policy's own if a new adapter is trained. Of an adapter that was trained before, a frozen
-        copy runs on the same base.
+        copy runs on the same base. With `on_host` its own weights stay in the host's memory between `at_hand` blocks.
+
+        Raises:
+            ConfigError: `on_host`, and the reference has no weights of its own.
         """
         self._adapter = None if other is not None or policy.continues else policy.adapter
         if other is not None:
             self.model, self._split = other, None
-            return
-        self.model = _frozen_copy(policy.model) if self._adapter is None else policy.model
-        self._split = split_trunk(self.model, num_frozen_blocks(policy.model))
+        else:
+            self.model = _frozen_copy(policy.model) if self._adapter is None else policy.model
+            self._split = split_trunk(self.model, num_frozen_blocks(policy.model))
+        shared, self._device = {id(parameter) for parameter in policy.model.parameters()}, policy.model.device
+        own = [parameter for parameter in self.model.parameters() if id(parameter) not in shared]
+        self._absent = {parameter: parameter.data for parameter in own} if on_host else {}
+        if on_host and not own:
+            raise ConfigError(
+                "reference_on_host has no effect: the reference is the policy with its adapter off - leave it out"
+            )
+        for parameter in self._absent:
+            self._absent[parameter] = parameter.data = _on_host(parameter.data)
+
+    @contextmanager
+    def at_hand(self) -> Iterator[None]:
+        """Have the weights on the policy's device, for any number of passes."""
+        for parameter, weight in self._absent.items():
+            parameter.data = sent(weight, self._device)
+        try:
+            yield
+        finally:
+            for parameter, weight in self._absent.items():
+                parameter.data = weight
 
     @torch.no_grad()
     def logprobs(
@@ -84,6 +109,12 @@ def made_frozen(
     fit_vocabulary(model, tokenizer, name)
     use_short_row_attention(model)
     return frozen_in(model, dtype).to(device)  # type: ignore[arg-type,no-any-return]  # decorated without types
+
+
+def _on_host(weight: Tensor) -> Tensor:
+    """Return a copy in the host's memory, from which a GPU copies at full speed."""
+    copied = weight.to("cpu", copy=True)
+    return copied.pin_memory() if torch.cuda.is_available() else copied
 
 
 def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:

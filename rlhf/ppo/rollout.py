@@ -1,12 +1,12 @@
 """Runs every model once, without gradients: responses, logprobs, reference logprobs, values, scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rlhf.batches import Rollout, Samples, Sequences, join
+from rlhf.batches import Rollout, Samples, Sequences, join, sent
 from rlhf.config import PPOSettings
 from rlhf.data.records import Prompt
 from rlhf.models.passes.packing import packs
@@ -46,6 +46,8 @@ class Collected:
     microbatches: Microbatches
     frozen_states: dict[int, Tensor]
     """Inputs [N, S, H] of the policy's first trained block, by a microbatch's first row; empty if all are trained."""
+    sequences: dict[int, Sequences]
+    """Prompts and responses of each microbatch joined, as models read them, by its first row."""
     prompts: Sequence[Prompt]
     """[B] where the episodes began."""
     episodes: list[Episode]
@@ -121,7 +123,8 @@ class Collector:
         scores = self.scorer.shaped(scored.scores, responses.ended.tolist(), scored.kept)
         lengths = (starts.batch.prompt_mask.sum(1) + responses.lengths).tolist()
         microbatches = self.cut(lengths, generator).only(torch.tensor(scored.kept))
-        logprobs, ref_logprobs, values, frozen_states = self.forward(starts, responses, microbatches)
+        sequences = joined_rows(starts, responses, microbatches)
+        logprobs, ref_logprobs, values, frozen_states = self.forward(sequences, responses, microbatches)
         rollout = Rollout(
             prompt_ids=starts.batch.prompt_ids,
             prompt_mask=starts.batch.prompt_mask,
@@ -139,6 +142,7 @@ class Collector:
             rollout=rollout,
             microbatches=microbatches,
             frozen_states=frozen_states,
+            sequences=sequences,
             prompts=starts.prompts,
             episodes=sampled.episodes,
             raw_scores=scored.raw,
@@ -171,7 +175,7 @@ class Collector:
         return cut_microbatches(lengths, config.minibatches, num_strata, generator)
 
     def forward(
-        self, starts: StartStates, responses: Responses, microbatches: Microbatches
+        self, joined: Mapping[int, Sequences], responses: Responses, microbatches: Microbatches
     ) -> tuple[Tensor, Tensor, Tensor, dict[int, Tensor]]:
         """Return [B, T] logprobs, reference logprobs and values, and the states that every later pass starts from.
 
@@ -181,23 +185,32 @@ class Collector:
         ref_logprobs, values = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
         num_steps, temperature = logprobs.shape[1], self.config.sampling.temperature
         kept: dict[int, Tensor] = {}
-        for rows in microbatches.all():
-            sequences = _sequences(starts, responses, rows)
+        for group in microbatches.all():
+            first, rows = int(group[0]), sent(group, logprobs.device)
+            sequences = joined[first]
             with self.phases("forward"):
                 frozen = self.policy.frozen_states(sequences)
                 with torch.set_grad_enabled(self.policy.keeps_gradients):
                     output = self.policy(sequences, num_steps, temperature, frozen_states=frozen)
             logprobs[rows], values[rows] = output.logprobs.detach(), output.values.detach()
-            with self.phases("reference"):
-                ref_logprobs[rows] = self.reference.logprobs(sequences, num_steps, temperature, frozen)
             if frozen is not None:
-                kept[int(rows[0])] = frozen
+                kept[first] = frozen
+        with self.phases("reference"), self.reference.at_hand():
+            for group in microbatches.all():
+                first, rows = int(group[0]), sent(group, logprobs.device)
+                ref_logprobs[rows] = self.reference.logprobs(joined[first], num_steps, temperature, kept.get(first))
         return logprobs, ref_logprobs, values, kept
 
 
-def _sequences(starts: StartStates, responses: Responses, rows: Tensor) -> Sequences:
-    prompts, chosen = starts.batch.rows(rows), responses.rows(rows)
-    return join(prompts.prompt_ids, prompts.prompt_mask, chosen.response_ids, chosen.response_mask, chosen.forced)
+def joined_rows(starts: StartStates, responses: Responses, microbatches: Microbatches) -> dict[int, Sequences]:
+    """Join the prompts and responses of each microbatch once, on the host, for all passes; by its first row."""
+    device, prompts, whole = responses.ended.device, starts.batch.to("cpu"), responses.to("cpu")
+    joined = {}
+    for rows in microbatches.all():
+        own, said = prompts.rows(rows), whole.rows(rows)
+        sequences = join(own.prompt_ids, own.prompt_mask, said.response_ids, said.response_mask, said.forced)
+        joined[int(rows[0])] = sequences.to(device)
+    return joined
 
 
 def _placed(token_scores: Sequence[list[float] | None], mask: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlhf.batches import Experience
+from rlhf.batches import Experience, Sequences
 from rlhf.config import PPOSettings
 from rlhf.data.records import Prompt
 from rlhf.errors import GuardStop
@@ -19,11 +19,9 @@ from rlhf.ppo.rollout import Collected, Collector, Sampled
 from rlhf.ppo.scoring.scorer import Scored
 from rlhf.ppo.starts.resets import Resets
 from rlhf.ppo.starts.start_states import draw_start_states
+from rlhf.ppo.tally import means_of, stacked, tally
 from rlhf.training.optimizer import Optimizer
 from rlhf.training.processes import Processes
-
-SUMS = ("policy_loss", "value_loss", "entropy", "clipped", "value_clipped", "approx_kl", "ratio", "ratio_square")
-"""An update sums these over real tokens; all but the two losses are then divided by the number of tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +29,7 @@ class Update:
     """One optimizer step, over all processes."""
 
     means: dict[str, float]
-    """The losses of the minibatch, and means over its real tokens, by the names in `SUMS`."""
+    """The losses of the minibatch, and means over its real tokens, by the names in `SUMS` of `tally.py`."""
     ratio_max: float
     """Largest ratio on this process."""
     ratio_deviation: float
@@ -118,6 +116,8 @@ class PPO:
 
     def rollout(self, prompts: Sequence[Prompt]) -> Sampled:
         """Sample responses to the prompts, or from the states in which `resets` starts their episodes."""
+        if self.config.release_gradients:
+            self.optimizer.weights.release()
         pad_id, samples = int(self.collector.tokenizer.pad_token_id), self.config.num_samples_per_prompt
         starts = draw_start_states(prompts, pad_id, self.processes.device, self.resets, samples)
         return self.collector.sample(starts, self.generators.rollout)
@@ -154,63 +154,69 @@ class PPO:
         updates: list[Update] = []
         for _ in range(self.config.epochs):
             for minibatch in collected.microbatches.shuffled(self.generators.epochs):
-                update = self.update(experience, minibatch, collected.frozen_states)
+                update = self.update(experience, minibatch, collected.frozen_states, collected.sequences)
                 updates += [] if update is None else [update]
                 if update is not None and not update.stepped:
                     return updates
         return updates
 
     def update(
-        self, experience: Experience, minibatch: Sequence[Tensor], frozen_states: Mapping[int, Tensor] | None = None
+        self,
+        experience: Experience,
+        minibatch: Sequence[Tensor],
+        frozen_states: Mapping[int, Tensor] | None = None,
+        sequences: Mapping[int, Sequences] | None = None,
     ) -> Update | None:
         """Step once on the clipped surrogate, the value loss and the entropy bonus of a minibatch.
 
         Each loss is a mean over the response tokens of the global minibatch, however it is split over microbatches and
-        processes. Returns None, and takes no step, if rewards dropped every episode of the minibatch.
+        processes. Returns None, and takes no step, if rewards dropped every episode of the minibatch. The host reads
+        all numbers of a minibatch at once, after the last backward pass: until then a GPU never waits for it.
 
         Args:
             experience: all episodes of this process.
             minibatch: the microbatches of this step, [N] row indices each.
             frozen_states: from `Collected`; without them the frozen blocks run again.
+            sequences: from `Collected`; without them the rows are joined again.
         """
-        tokens = float(sum(int(experience.rollout.response_mask[rows].sum()) for rows in minibatch))
-        num_tokens = self.processes.sums([tokens])[0]
+        joined = [_joined(experience, rows, sequences) for rows in minibatch]
+        num_tokens = self.processes.sums([float(sum(len(each.steps) for each in joined))])[0]
         if not num_tokens:
             return None
-        totals, largest, deviation = dict.fromkeys(SUMS, 0.0), 0.0, 0.0
-        ratios = []
-        for rows in minibatch:
+        ratios, numbers = [], []
+        for rows, own in zip(minibatch, joined, strict=True):
             known = (frozen_states or {}).get(int(rows[0]))
             with self.phases("forward"):
-                loss, sums, ratio = self.loss(experience.rows(rows), num_tokens, known)
+                loss, statistics, ratio = self.loss(experience.rows(rows), num_tokens, known, own)
             with self.phases("backward"):
                 loss.backward()
             ratios.append((rows, ratio))
-            totals = {name: totals[name] + sums[name] for name in SUMS}
-            largest, deviation = max(largest, float(ratio.max())), max(deviation, float((ratio - 1).abs().max()))
-        totals = dict(zip(SUMS, self.processes.sums([totals[name] for name in SUMS]), strict=True))
-        means = {name: total if name.endswith("_loss") else total / num_tokens for name, total in totals.items()}
-        self._check_finite(means)
-        stepped = self.config.target_kl is None or means["approx_kl"] <= self.config.target_kl
+            numbers.append(statistics)
         with self.phases("optimizer"):
-            report = self.optimizer.step() if stepped else self.optimizer.discard()
-        return Update(
-            means=means,
-            ratio_max=largest,
-            ratio_deviation=deviation,
-            stepped=stepped,
-            optimizer=report,
-            ratios=ratios,
-        )
+            norms = self.optimizer.gradient_norms()
+            read = torch.cat([*numbers, norms]).tolist()
+            totals, largest = tally([len(ratio) for _, ratio in ratios], read)
+            means = means_of(self.processes.sums(totals), num_tokens)
+            self._check_finite(means)
+            stepped = self.config.target_kl is None or means["approx_kl"] <= self.config.target_kl
+            report = self.optimizer.step(norms, read[-len(norms) :]) if stepped else self.optimizer.discard()
+        return Update(means=means, **largest, stepped=stepped, optimizer=report, ratios=ratios)
 
     def loss(
-        self, experience: Experience, num_tokens: float, frozen_states: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, float], Tensor]:
-        """Return a microbatch's share of the loss, its sums over real tokens, and its ratios [N]."""
+        self,
+        experience: Experience,
+        num_tokens: float,
+        frozen_states: Tensor | None = None,
+        sequences: Sequences | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a microbatch's share of the loss, its numbers as `tally` reads them, its ratios [N].
+
+        The numbers are float32 on the device, where the host does not wait for them.
+        """
         config, rollout = self.config, experience.rollout
-        mask = rollout.response_mask
+        mask, sequences = rollout.response_mask, sequences or rollout.sequences()
         output = self.policy(
-            rollout.sequences(),
+            sequences,
             mask.shape[1],
             config.sampling.temperature,
             frozen_states=frozen_states,
@@ -223,19 +229,20 @@ class PPO:
         entropy = masked_sum(output.entropy, mask)
         value_coef = config.value_coef if config.has_critic else 0.0
         loss = policy.loss + value_coef * value.loss - config.entropy_coef * entropy / num_tokens
-        ratio = (output.logprobs.detach() - rollout.logprobs)[mask].exp()
-        count = len(ratio)
-        sums = {
-            "policy_loss": float(policy.loss.detach()),
-            "value_loss": float(value.loss.detach()),
-            "entropy": float(entropy.detach()),
-            "clipped": float(policy.clip_fraction) * count,
-            "value_clipped": float(value.clip_fraction) * count,
-            "approx_kl": float(policy.approx_kl) * count,
-            "ratio": float(ratio.sum()),
-            "ratio_square": float(ratio.square().sum()),
+        ratio = (output.logprobs.detach() - rollout.logprobs)[sequences.rows, sequences.steps].exp()
+        numbers = {
+            "policy_loss": policy.loss,
+            "value_loss": value.loss,
+            "entropy": entropy,
+            "clipped": policy.clip_fraction,
+            "value_clipped": value.clip_fraction,
+            "approx_kl": policy.approx_kl,
+            "ratio": ratio.sum(),
+            "ratio_square": ratio.square().sum(),
+            "ratio_max": ratio.max(),
+            "ratio_deviation": (ratio - 1).abs().max(),
         }
-        return loss, sums, ratio
+        return loss, stacked(numbers), ratio
 
     def sequence_kl(self, experience: Experience) -> float:
         """Return the KL to the reference in nats per sequence: sum over tokens, mean over episodes of all processes."""
@@ -262,6 +269,12 @@ class PPO:
         bad = [name for name, mean in means.items() if not abs(mean) < float("inf")]
         if bad:
             raise GuardStop(f"not finite in an update: {', '.join(bad)} - no step was taken; lower the learning rate")
+
+
+def _joined(experience: Experience, rows: Tensor, known: Mapping[int, Sequences] | None) -> Sequences:
+    """Return the sequences of a microbatch; known ones are by its first row."""
+    first = int(rows[0])
+    return known[first] if known is not None and first in known else experience.rows(rows).rollout.sequences()
 
 
 def policy_objective(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.batches import PromptBatch, Samples
+from rlhf.batches import PromptBatch, Samples, sent
 from rlhf.sampling.filters import Filters
 from rlhf.sampling.sampler import sample
 from rlhf.sampling.stopping import Decodes
@@ -63,7 +63,7 @@ def sample_in_batches(
             generator=generator,
             stop_strings=tuple(decoding.stop_strings),
             tokenizer=decoding.tokenizer,
-            num_forced=None if num_forced is None else num_forced[rows],
+            num_forced=None if num_forced is None else num_forced[sent(rows, num_forced.device)],
             filters=decoding.filters,
         )
         for rows in torch.arange(len(prompts.prompt_ids)).split(decoding.batch_rows)

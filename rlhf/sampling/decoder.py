@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
-from rlhf.batches import PromptBatch
-from rlhf.sampling.cache import make_cache
+from rlhf.batches import PromptBatch, sent
+from rlhf.functional.attention import SHORT_ROWS
+from rlhf.sampling.cache import ReservedLayer, make_cache
 
 
 class Decoder:
@@ -27,6 +29,7 @@ class Decoder:
         if not bool(prompt_mask.all()):
             self._mask = torch.nn.functional.pad(prompt_mask, (0, max_new_tokens), value=True)
             self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
+        self._prepares_masks = self._prompt_ids.device.type == "cuda" and _takes_prepared_masks(model, self._cache)
 
     def read_prompts(self) -> Tensor:
         """Run the model over the prompts and return the logits [B, V] of the first response token."""
@@ -50,7 +53,9 @@ class Decoder:
     def _forward(self, ids: Tensor, start: int) -> Tensor:
         padding = {}
         if self._mask is not None:
-            padding["attention_mask"] = self._mask[:, : self._length]
+            visible = self._mask[:, : self._length]
+            is_token = ids.shape[1] == 1 and start > 0
+            padding["attention_mask"] = visible[:, None, None] if is_token and self._prepares_masks else visible
             padding["position_ids"] = self._positions[:, start : self._length]
         output = self._model(
             input_ids=ids, past_key_values=self._cache, use_cache=True, return_dict=True, **padding, **self._only_last
@@ -69,12 +74,10 @@ def distinct_prompts(prompts: PromptBatch) -> tuple[PromptBatch, Tensor]:
     ids = prompts.prompt_ids.masked_fill(~prompts.prompt_mask, -1).tolist()
     places: dict[tuple[int, ...], int] = {}
     sources = [places.setdefault(tuple(row), len(places)) for row in ids]
-    index = torch.tensor(sources, device=prompts.prompt_ids.device)
+    index = sent(torch.tensor(sources), prompts.prompt_ids.device)
     if len(places) == len(ids):
         return prompts, index
-    return prompts.rows(
-        torch.tensor([sources.index(place) for place in range(len(places))], device=index.device)
-    ), index
+    return prompts.rows(torch.tensor([sources.index(place) for place in range(len(places))])), index
 
 
 def left_padded(prompts: PromptBatch) -> tuple[Tensor, Tensor]:
@@ -91,6 +94,19 @@ def left_padded(prompts: PromptBatch) -> tuple[Tensor, Tensor]:
     mask = source >= 0
     ids = prompts.prompt_ids.gather(1, source.clamp(min=0)).masked_fill(~mask, 0)
     return ids, mask
+
+
+def _takes_prepared_masks(model: Callable[..., Any], cache: DynamicCache) -> bool:
+    """Whether all layers of a model read the same mask [B, 1, 1, K] as it is.
+
+    From a mask [B, K] transformers makes one for each step, and asks the device each time whether all of it is True.
+    Some models read more from such a mask, as positions (ALiBi) or states: those with rotary positions and one cache
+    for all layers do not.
+    """
+    config = getattr(model, "config")  # noqa: B009
+    is_plain = bool(getattr(config, "rope_parameters", None)) and not getattr(config, "alibi", False)
+    attends_by_torch = getattr(config, "_attn_implementation", None) in ("sdpa", SHORT_ROWS)
+    return is_plain and attends_by_torch and all(type(layer) is ReservedLayer for layer in cache.layers)
 
 
 def _takes_logits_to_keep(model: Callable[..., Any]) -> bool:

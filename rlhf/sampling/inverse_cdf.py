@@ -8,6 +8,9 @@ from torch import Tensor
 BLOCK = 256
 """Tokens summed together: about the square root of a vocabulary, so that both searches are short."""
 
+FLOAT64_DIGITS = 53
+"""Integers of so many binary digits are exact in float64."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
@@ -43,14 +46,27 @@ def draw_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> Draw:
     largest = weights.amax(-1, keepdim=True)
     weights.sub_(largest).exp_()
     blocks = buffer.view(num_rows, -1, BLOCK)
-    cumulative = blocks.sum(-1).double().cumsum(-1)
+    cumulative = cumulated(blocks.sum(-1), padded_size)
     total = cumulative[:, -1:]
     block, before = _invert(cumulative, uniforms[:, None] * total)
-    inside = blocks.gather(1, block[:, :, None].expand(-1, -1, BLOCK))[:, 0].double().cumsum(-1)
+    inside = cumulated(blocks.gather(1, block[:, :, None].expand(-1, -1, BLOCK))[:, 0], padded_size)
     offset, _ = _invert(inside, uniforms[:, None] * total - before)
     ids = (block * BLOCK + offset).clamp(max=vocab_size - 1)  # a row of NaN; the caller finds it by its logprob
     logprobs = logits.gather(-1, ids).float() / temperature - largest - total.log().float()
     return Draw(ids=ids[:, 0], logprobs=logprobs[:, 0])
+
+
+def cumulated(weights: Tensor, vocab_size: int) -> Tensor:
+    """Return the cumulative sums of weights [B, N] float32, each at most 1 a token, as float64.
+
+    On CUDA the order of a sum of floating-point numbers changes from run to run; that of integers does not matter.
+    There weights are rounded to multiples of a power of 2, so small that the sum over a vocabulary just fits into an
+    integer that float64 holds.
+    """
+    if weights.device.type != "cuda":
+        return weights.double().cumsum(-1)
+    scale = 2.0 ** (FLOAT64_DIGITS - vocab_size.bit_length())
+    return weights.double().mul_(scale).round_().long().cumsum(-1).double().div_(scale)
 
 
 def most_probable_tokens(logits: Tensor) -> Draw:

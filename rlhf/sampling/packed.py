@@ -36,9 +36,14 @@ def is_packable(model: Any) -> bool:
         return False
     return all(
         (type(module) in PLAIN_MODULES or type(module).__module__ == home)
-        and not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+        and not (module._forward_hooks or module._forward_pre_hooks or _is_changed(vars(module).get("forward")))
         for module in model.modules()
     )
+
+
+def _is_changed(forward: Any) -> bool:
+    """Say whether a forward of a module's own may compute something else than its class does."""
+    return forward is not None and not getattr(forward, "same_output", False)
 
 
 def _has_plain_weights(model: Any) -> bool:

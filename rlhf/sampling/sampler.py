@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.batches import PromptBatch, Samples
+from rlhf.batches import PromptBatch, Samples, sent
 from rlhf.errors import GuardStop
 from rlhf.sampling.decoder import Decoder
+from rlhf.sampling.endings import Endings
 from rlhf.sampling.filters import Filtering, Filters
 from rlhf.sampling.inverse_cdf import Draw, draw_tokens, most_probable_tokens
 from rlhf.sampling.packed import PackedDecoder, PackedModel, is_packable
@@ -19,6 +20,8 @@ from rlhf.sampling.stopping import Decodes, StopRule
 
 LEAVE_SHARE = 1 / 8
 """Finished rows leave once they are this share of the batch: leaving copies the cache, staying wastes compute."""
+LEAVE_SHARE_ON_GPU = 1 / 2
+"""The same where a step reads all weights whatever the rows are, so that a row that stays costs little."""
 
 
 @torch.no_grad()
@@ -71,15 +74,13 @@ def sample(  # noqa: PLR0913 - the options of one batch, keyword-only
     stop_rule = StopRule(eos_ids, stop_strings, tokenizer, device)
     num_rows, num_steps = prompts.prompt_ids.shape[0], int(limits.max())
     prefixes = _prefixes(prompts, max_new_tokens - limits) if stop_strings else None
-    uniforms = _uniforms(num_rows, max_new_tokens, temperature, generator).to(device)
+    uniforms = sent(_uniforms(num_rows, max_new_tokens, temperature, generator), device)
     response_ids = torch.zeros(num_rows, num_steps, dtype=torch.int64, device=device)
     logprobs = torch.zeros(num_rows, num_steps, dtype=torch.float32, device=device)
-    lengths = limits.clone()
-    ended = torch.zeros(num_rows, dtype=torch.bool, device=device)
-    over = ended  # ended, or at its limit
+    endings = Endings(stop_rule, limits, prefixes)
 
     decoder = make_decoder(model, prompts, num_steps)
-    rows = torch.arange(num_rows, device=device)  # the rows of the batch that the decoder still holds
+    held, rows = list(range(num_rows)), torch.arange(num_rows, device=device)  # what the decoder still holds
     logits = decoder.read_prompts()
     filtered = Filtering(filters, prompts, logits.shape[-1])
     for step in range(num_steps):
@@ -87,22 +88,25 @@ def sample(  # noqa: PLR0913 - the options of one batch, keyword-only
             logits = logits.index_fill(-1, stop_rule.eos_ids, -torch.inf)
         draw = _next_tokens(filtered(logits, rows, temperature), uniforms[rows, step], temperature)
         response_ids[rows, step], logprobs[rows, step] = draw.ids, draw.logprobs
-        before = None if prefixes is None else [prefixes[row] for row in rows.tolist()]
-        ends_now = stop_rule.ends(response_ids[rows, : step + 1], before) & ~over[rows]
-        lengths[rows[ends_now]] = step + 1
-        ended[rows[ends_now]] = True
-        over = ended | (limits <= step + 1)
+        endings.add(rows, draw.ids, step)
         filtered.add(rows, draw.ids)
-        num_over = int(over[rows].sum())
-        if num_over == len(rows):
-            break
         next_ids = draw.ids
-        if num_over >= LEAVE_SHARE * len(rows):
-            index = (~over[rows]).nonzero()[:, 0]
-            decoder.keep_rows(index)
-            rows, next_ids = rows[index], next_ids[index]
+        if endings.is_time(step + 1):
+            over = endings.look(held, rows, response_ids, step + 1)
+            if all(over):
+                break
+            if sum(over) >= leave_share(device) * len(over):
+                kept = [place for place, is_over in enumerate(over) if not is_over]
+                index = sent(torch.tensor(kept), device)
+                decoder.keep_rows(index)
+                held, rows, next_ids = [held[place] for place in kept], rows[index], next_ids[index]
         logits = decoder.read_tokens(next_ids)
-    return _samples(response_ids, logprobs, lengths, ended)
+    return _samples(response_ids, logprobs, endings.lengths, endings.ended)
+
+
+def leave_share(device: torch.device) -> float:
+    """Return the share of finished rows from which they leave the batch."""
+    return LEAVE_SHARE_ON_GPU if device.type == "cuda" else LEAVE_SHARE
 
 
 def make_decoder(model: Callable[..., Any], prompts: PromptBatch, max_new_tokens: int) -> Decoder | PackedDecoder:

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from rlhf.batches import sent
+
 
 class Decodes(Protocol):
     """What a stop rule needs of a tokenizer: turn token ids into text."""
@@ -15,7 +17,7 @@ class Decodes(Protocol):
 
 
 class StopRule:
-    """Says of each row whether its last token ends it."""
+    """Says whether a token, or the text of a response, ends it."""
 
     def __init__(
         self, eos_ids: Sequence[int], stop_strings: Sequence[str], tokenizer: Decodes | None, device: torch.device
@@ -25,26 +27,24 @@ class StopRule:
             raise ValueError(f"stop_strings {list(stop_strings)} need a tokenizer, found None")
         if any(not text for text in stop_strings):
             raise ValueError("stop_strings holds an empty string, which every response contains")
-        self.eos_ids = torch.tensor(sorted(set(eos_ids)), dtype=torch.int64, device=device)
+        self.eos_ids = sent(torch.tensor(sorted(set(eos_ids)), dtype=torch.int64), device)
         self._stop_strings = tuple(stop_strings)
         self._tokenizer = tokenizer
 
-    def ends(self, response_ids: Tensor, before: Sequence[Sequence[int]] | None = None) -> Tensor:
-        """Return [B] bool, True where the last of the tokens [B, t] completes the response.
+    @property
+    def reads_text(self) -> bool:
+        """Whether there are stop strings."""
+        return bool(self._stop_strings)
 
-        `before` holds, row by row, tokens of the response that come before these.
+    def by_token(self, ids: Tensor) -> Tensor:
+        """Return [B] bool, True where one of the tokens [B] ends a response."""
+        return (ids[:, None] == self.eos_ids).any(-1)
+
+    def by_text(self, ids: list[int]) -> bool:
+        """Whether the text of a response holds a stop string.
 
         Decodes the whole response: one character may take several tokens, and a stop string may begin anywhere.
         """
-        ended = (response_ids[:, -1:] == self.eos_ids).any(-1)
-        if self._stop_strings:
-            rows = response_ids.tolist()
-            whole = rows if before is None else [[*start, *ids] for start, ids in zip(before, rows, strict=True)]
-            found = [self._holds_stop_string(ids) for ids in whole]
-            ended = ended | torch.tensor(found, dtype=torch.bool, device=ended.device)
-        return ended
-
-    def _holds_stop_string(self, ids: list[int]) -> bool:
         assert self._tokenizer is not None
         text = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return any(stop in text for stop in self._stop_strings)

@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from rlhf.errors import GuardStop
+from rlhf.training.frozen import FrozenWeights, Sources
 from rlhf.training.processes import Processes
 from rlhf.training.schedule import learning_rate_factor
 from rlhf.training.storage.schema import TensorForm
@@ -48,29 +50,38 @@ class MasterWeights:
     If `dtype` is float32, parameters are their own masters.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype, *, keep_float32: Sequence[nn.Module] = ()) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        dtype: torch.dtype,
+        *,
+        keep_float32: Sequence[nn.Module] = (),
+        sources: Sources | None = None,
+    ) -> None:
         """Take the masters from a float32 module, then convert its parameters in place (but not its buffers).
 
         Args:
             module: float32, on its device.
             dtype: what the module computes in.
             keep_float32: parts that stay float32, such as a value head.
+            sources: where frozen weights are read again in float32; without, those that rounding changes are kept.
         """
         kept = {id(parameter) for part in keep_float32 for parameter in part.parameters()}
         self.module = module
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self.frozen: dict[str, Tensor] = {}
+        self.frozen = FrozenWeights(sources or {})
+        self._adders: list[_GradientAdder] = []
         self.masters: dict[str, nn.Parameter] = {}
         for name, parameter in module.named_parameters():
             is_own_master = dtype == torch.float32 or id(parameter) in kept
             if parameter.requires_grad:
                 self.masters[name] = parameter if is_own_master else nn.Parameter(parameter.detach().clone())
+                if not is_own_master:
+                    parameter.data = parameter.data.to(dtype)
+                    self._adders.append(_GradientAdder(self.masters[name]))
+                    parameter.register_post_accumulate_grad_hook(self._adders[-1])
             elif not is_own_master:
-                self.frozen[name] = parameter.detach().clone()
-            if not is_own_master:
-                parameter.data = parameter.data.to(dtype)
-                if parameter.requires_grad:
-                    parameter.register_post_accumulate_grad_hook(_GradientAdder(self.masters[name]))
+                self.frozen.round(name, parameter, dtype)
 
     @torch.no_grad()
     def publish(self) -> None:
@@ -79,13 +90,10 @@ class MasterWeights:
             if master is not self.parameters[name]:
                 self.parameters[name].copy_(master)
 
-    @torch.no_grad()
-    def publish_all(self) -> None:
-        """Copy the frozen weights too, after they were loaded anew."""
-        self.publish()
-        for name, parameter in self.module.named_parameters():
-            if name in self.frozen:
-                parameter.copy_(self.frozen[name])
+    def release(self) -> None:
+        """Free the memory of gradients between two steps; the next backward pass takes it again."""
+        for adder in self._adders:
+            adder.memory = None
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -95,9 +103,16 @@ class MasterWeights:
         self.publish()
 
     @contextmanager
-    def in_full_precision(self) -> Iterator[None]:
-        """Put float32 weights into the module for saving: the masters if trained, as loaded if frozen."""
-        exact = {**self.frozen, **{name: master.detach() for name, master in self.masters.items()}}
+    def in_full_precision(self, *, takes_changes: bool = False) -> Iterator[None]:
+        """Put float32 weights into the module for saving: the masters if trained, as loaded if frozen.
+
+        With `takes_changes` what is written into them meanwhile stays.
+
+        Raises:
+            ConfigError, CheckpointError: frozen weights can no longer be read where they came from.
+        """
+        frozen = self.frozen.exact()
+        exact = {**frozen, **{name: master.detach() for name, master in self.masters.items()}}
         parameters = {name: p for name, p in self.module.named_parameters() if name in exact}
         rounded = {name: parameter.data for name, parameter in parameters.items()}
         try:
@@ -107,6 +122,9 @@ class MasterWeights:
         finally:
             for name, parameter in parameters.items():
                 parameter.data = rounded[name]
+        if takes_changes:
+            self.publish()
+            self.frozen.replace(frozen)
 
 
 class Optimizer:
@@ -133,8 +151,21 @@ class Optimizer:
         self._is_fused = processes.device.type in ("cpu", "cuda")
         self._adam = torch.optim.AdamW(self._adam_groups(), fused=self._is_fused)
 
-    def step(self) -> dict[str, float]:
-        """Sum the gradients over the processes, clip, step, and clear them.
+    def gradient_norms(self) -> Tensor:
+        """Sum the gradients over the processes, and return each group's norm before clipping, [groups], unread."""
+        masters = self._masters()
+        for master in masters:
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+        self._processes.sum_in_place([master.grad for master in masters if master.grad is not None])
+        return torch.stack([get_total_norm(_gradients(adam_groups)) for _, adam_groups in self._with_adam_groups()])
+
+    def step(self, norms: Tensor | None = None, read: Sequence[float] | None = None) -> dict[str, float]:
+        """Clip, step, and clear the gradients.
+
+        Args:
+            norms: what `gradient_norms` returned; None calls it.
+            read: the same as the host read it, together with what else it wanted to know; None reads it here.
 
         Returns:
             `lr/GROUP` and `grad_norm/GROUP` (before clipping) of every group.
@@ -143,18 +174,14 @@ class Optimizer:
             GuardStop: a gradient is not finite; no weight has changed.
         """
         report: dict[str, float] = {}
-        masters = self._masters()
-        for master in masters:
-            if master.grad is None:
-                master.grad = torch.zeros_like(master)
-        self._processes.sum_in_place([master.grad for master in masters if master.grad is not None])
-        for group, adam_groups in self._with_adam_groups():
-            parameters = [parameter for adam_group in adam_groups for parameter in adam_group["params"]]
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters, group.settings.max_grad_norm))
+        norms = self.gradient_norms() if norms is None else norms
+        read = norms.tolist() if read is None else read
+        for (group, adam_groups), total, norm in zip(self._with_adam_groups(), norms, read, strict=True):
             if not norm < float("inf"):
                 raise GuardStop(
                     f"gradient norm of {group.name} is {norm} at update {self.num_done} - no step was taken"
                 )
+            clip_grads_with_norm_(_parameters(adam_groups), group.settings.max_grad_norm, total)
             rate = group.settings.learning_rate * self._factor(group) * self.scale
             for adam_group in adam_groups:
                 adam_group["lr"] = rate
@@ -225,19 +252,27 @@ class Optimizer:
         return [(group, pairs[2 * index : 2 * index + 2]) for index, group in enumerate(self.groups)]
 
 
+def _parameters(adam_groups: Sequence[dict[str, Any]]) -> list[nn.Parameter]:
+    return [parameter for adam_group in adam_groups for parameter in adam_group["params"]]
+
+
+def _gradients(adam_groups: Sequence[dict[str, Any]]) -> list[Tensor]:
+    return [parameter.grad for parameter in _parameters(adam_groups) if parameter.grad is not None]
+
+
 class _GradientAdder:
     """Moves a parameter's gradient onto its master, into memory that is reused in every step."""
 
     def __init__(self, master: nn.Parameter) -> None:
         self._master = master
-        self._memory: Tensor | None = None
+        self.memory: Tensor | None = None
 
     def __call__(self, parameter: Tensor) -> None:
         if parameter.grad is not None:
-            if self._memory is None:
-                self._memory = torch.empty_like(self._master)
+            if self.memory is None:
+                self.memory = torch.empty_like(self._master)
             if self._master.grad is None:
-                self._master.grad = self._memory.copy_(parameter.grad)
+                self._master.grad = self.memory.copy_(parameter.grad)
             else:
                 self._master.grad += parameter.grad
             parameter.grad = None

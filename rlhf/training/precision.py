@@ -9,6 +9,8 @@ from torch import Tensor
 
 SIZE = 1024
 """Side of the matrices that are multiplied in the check: 2 GFLOP, tens of milliseconds on a small CPU."""
+SIZE_ON_GPU = 8192
+"""The same on a GPU, which takes milliseconds for such a product: a smaller one measures how fast it starts."""
 FIRST_SIZE = 64
 """Side of the first products: so small that one thread computes them, and other work on the machine hardly counts."""
 FIRST_REPEATS = 20
@@ -35,7 +37,8 @@ def compute_dtype(precision: Literal["auto", "float32", "bfloat16"], device: tor
 def bfloat16_speedup(device: torch.device) -> float:
     """Measure, once, how many times faster `device` multiplies bfloat16 than float32 matrices; 0 where it cannot."""
     try:
-        pairs = {dtype: torch.ones(SIZE, SIZE, dtype=dtype, device=device) for dtype in (torch.float32, torch.bfloat16)}
+        size = SIZE_ON_GPU if device.type == "cuda" else SIZE
+        pairs = {dtype: torch.ones(size, size, dtype=dtype, device=device) for dtype in (torch.float32, torch.bfloat16)}
         small = {dtype: matrix[:FIRST_SIZE, :FIRST_SIZE].clone() for dtype, matrix in pairs.items()}
         # One type after the other: in turn, each waits for the threads of the other on a busy machine.
         first = {dtype: min(_seconds(matrix) for _ in range(FIRST_REPEATS)) for dtype, matrix in small.items()}

@@ -33,8 +33,8 @@ class Objective(Protocol):
     def weight(self, items: Sequence[int]) -> float:
         """Return the weight of these items in a mean: their tokens, or pairs."""
 
-    def loss(self, items: Sequence[int], total_weight: float) -> tuple[Tensor, dict[str, float]]:
-        """Return the items' share of the global mean loss, and sums of statistics over them."""
+    def loss(self, items: Sequence[int], total_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the items' share of the global mean loss, and sums of statistics over them, unread."""
 
     def cost(self, items: Sequence[int]) -> tuple[int, dict[str, float]]:
         """Return the items' real tokens, and the floating-point operations of `forward` and `backward`."""
@@ -69,7 +69,7 @@ class SupervisedSteps:
         """
         phases, items = self.profile.phases, self.plan.batch(index)
         total = self.objective.weight(items)
-        local, sums = 0.0, dict.fromkeys(self.objective.statistics, 0.0)
+        numbers = []
         switch_dropout(self.optimizer.weights.module, on=True)
         own = list(enumerate(self.plan.microbatches(items)))[self.processes.rank :: self.processes.num]
         for place, microbatch in own:
@@ -79,19 +79,23 @@ class SupervisedSteps:
                 loss, statistics = self.objective.loss(microbatch, total)
             with phases("backward"):
                 loss.backward()
-            local += float(loss.detach())
-            sums = {name: sums[name] + statistics[name] for name in sums}
-        loss_sum, *rest = self.processes.sums([local, *sums.values()])
+            numbers.append(torch.stack([each.detach().float() for each in (loss, *statistics.values())]))
+        norms = self.optimizer.gradient_norms()
+        # One look at the device for a whole step: it computes while the host prepares the next microbatch.
+        read = torch.cat([*numbers, norms]).tolist()
+        width = 1 + len(self.objective.statistics)
+        local = [sum(read[place : width * len(own) : width]) for place in range(width)]
+        loss_sum, *rest = self.processes.sums(local)
         if not abs(loss_sum) < float("inf"):
             raise GuardStop(
                 f"loss is {loss_sum} at update {index} - no step was taken; lower the learning rate or look at the data"
             )
         with phases("optimizer"):
-            report = self.optimizer.step()
+            report = self.optimizer.step(norms, read[width * len(own) :])
         if self.profile.enabled:
             self.profile.add(*self.objective.cost([item for _, microbatch in own for item in microbatch]))
         self._last = LastStep(tokens=self.plan.num_tokens(items))
-        means = {name: value / total for name, value in zip(sums, rest, strict=True)}
+        means = {name: value / total for name, value in zip(self.objective.statistics, rest, strict=True)}
         return {"loss": loss_sum, "epoch": self.plan.epoch(index + 1), "weight": total, **means, **report}
 
     def last(self) -> LastStep:

@@ -13,6 +13,7 @@ from rlhf.functional.advantages import baseline, gae, reward_to_go, trajectory_r
 from rlhf.functional.groups import group_normalised, rloo
 from rlhf.functional.losses import policy_gradient_loss, policy_loss
 from rlhf.ppo.experience import estimated_advantages
+from rlhf.ppo.tally import NAMES
 from rlhf.ppo.trainer import policy_objective
 
 RUNGS = {
@@ -81,7 +82,8 @@ def test_without_a_critic_the_value_loss_reaches_no_weight(tiny: ModuleType, wor
     tiny.stir(trainer, 0.05)  # a value head that is not 0 would hand gradients down
     batch = tiny.experience(trainer, collected.rollout)
     rows, config = torch.arange(8), trainer.config
-    loss, sums, _ = trainer.loss(batch.rows(rows), 10.0)
+    loss, numbers, _ = trainer.loss(batch.rows(rows), 10.0)
+    sums = dict(zip(NAMES, numbers.tolist(), strict=True))
     assert sums["value_loss"] > 0
     assert float(loss.detach()) == pytest.approx(sums["policy_loss"], rel=1e-6) and config.value_coef > 0
 

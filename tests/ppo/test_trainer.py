@@ -127,8 +127,8 @@ def test_target_kl_skips_the_step_and_ends_the_epochs(tiny: ModuleType, workshop
     after_first: list[dict[str, Tensor]] = []
     step = trainer.optimizer.step
 
-    def watched() -> dict[str, float]:
-        report = step()
+    def watched(*given: Any) -> dict[str, float]:
+        report = step(*given)
         after_first.append(tiny.weights(trainer))
         return report
 
@@ -199,3 +199,27 @@ def test_the_adaptive_controller_is_fed_the_sum_over_a_sequence(tiny: ModuleType
     step = result.step(made.prompts)
     assert step.kl_coef == 0.1
     assert result.kl_control.coef == pytest.approx(0.1 * 0.98)  # KL 0 on the first step: error -1, clipped to -0.2
+
+
+@pytest.mark.parametrize("switch", ["model__gradient_checkpointing", "release_gradients", "reference_on_host"])
+def test_what_saves_memory_changes_no_bit_of_two_steps(tiny: ModuleType, workshop: Path, switch: str) -> None:
+    ended = []
+    for value in (False, True):
+        settings = {switch: value, "model__precision": "bfloat16", "model__trainable_layers": 1, "epochs": 1}
+        made = tiny.parts(tiny.ppo_config(workshop, **settings))
+        for _ in range(2):
+            result = made.trainer.step(made.prompts)
+            assert result.updates[0].ratio_deviation == 0.0
+        ended.append({**tiny.weights(made.trainer), "ref_logprobs": result.collected.rollout.ref_logprobs})
+    tiny.assert_equal(*ended)
+
+
+def test_gradients_are_released_while_responses_are_drawn(tiny: ModuleType, workshop: Path) -> None:
+    held = []
+    for release in (False, True):
+        made = tiny.parts(tiny.ppo_config(workshop, release_gradients=release, model__precision="bfloat16", epochs=1))
+        made.trainer.step(made.prompts)
+        weights = made.trainer.optimizer.weights
+        made.trainer.rollout(made.prompts)
+        held.append(sum(adder.memory is not None for adder in weights._adders))
+    assert held == [len(weights._adders), 0] and held[0] > 10

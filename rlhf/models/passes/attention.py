@@ -8,11 +8,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from rlhf.functional.attention import LONGEST, grouped_attention
+from rlhf.functional.attention import LONGEST, SHORT_ROWS, grouped_attention
 from rlhf.models.passes.packing import LONGEST_ROW, allows_packing, as_rows, as_tokens, use_packing
 
-NAME = "rlhf_short_rows"
-"""The name under which transformers registers this attention."""
 EXTRAS = ("position_bias", "cache", "softcap", "s_aux")
 """Arguments of transformers that the plain products do not support."""
 
@@ -20,8 +18,8 @@ EXTRAS = ("position_bias", "cache", "softcap", "s_aux")
 def use_short_row_attention(model: PreTrainedModel) -> None:
     """Make a model that uses torch's attention (sdpa) use `short_row_attention` instead, and pack rows if it can."""
     if model.config._attn_implementation == "sdpa":
-        model.set_attn_implementation(NAME)
-    if model.config._attn_implementation == NAME:
+        model.set_attn_implementation(SHORT_ROWS)
+    if model.config._attn_implementation == SHORT_ROWS:
         use_packing(model, "cpu" if allows_packing(model) else "nowhere")
 
 
@@ -76,12 +74,12 @@ def _invisible(
 
 
 def row_mask(*, q_length: int, kv_length: int, **options: Any) -> Tensor | None:
-    """Return the mask of `sdpa_mask`; for the tokens of a pack, the one that all its rows share, window included."""
+    """Return the mask of `sdpa_mask`; while rows share one, that one, window included."""
     longest = LONGEST_ROW.get()
     if longest is None:
         return sdpa_mask(q_length=q_length, kv_length=kv_length, **options)
     return sdpa_mask(q_length=longest, kv_length=longest, **{**options, "attention_mask": None})
 
 
-AttentionInterface.register(NAME, short_row_attention)
-AttentionMaskInterface.register(NAME, row_mask)
+AttentionInterface.register(SHORT_ROWS, short_row_attention)
+AttentionMaskInterface.register(SHORT_ROWS, row_mask)

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -14,6 +15,12 @@ from rlhf.models.passes.anatomy import blocks
 LONG_RUN = 1_000_000
 """Tokens forward and backward from which `auto` compiles: compiling takes 20 to 60 s and makes passes of SmolLM2-135M
 4 to 10 % shorter (2 cores with AVX512, 1,280 tokens per pass), so it pays off after about a million tokens."""
+NEEDED = {
+    "g++": "a C++ compiler",
+    "triton": "Triton (pip install 'rlhf-ppo[gpu]')",
+    "gcc": "a C compiler, with which Triton makes what starts its kernels",
+}
+"""What torch compiles with, and what it is."""
 log = logging.getLogger(__name__)
 
 
@@ -28,13 +35,24 @@ def compiles(choice: Literal["auto", "on", "off"], num_tokens: int, device: torc
     Raises:
         ConfigError: `on` without a compiler.
     """
-    has_compiler = device.type != "cpu" or shutil.which("g++") is not None
-    if choice == "on" and not has_compiler:
-        raise ConfigError("compile: on needs a C++ compiler, and no g++ was found - install one, or set compile: off")
+    lacking = _lacking(device)
+    if choice == "on" and lacking:
+        raise ConfigError(
+            f"compile: on needs {NEEDED[lacking]}, and no {lacking} was found - install one, or set compile: off"
+        )
     is_wanted = choice == "on" or (choice == "auto" and num_tokens >= LONG_RUN)
-    if is_wanted and not has_compiler:
-        log.warning("transformer blocks run as they are, not compiled: no g++ found")
-    return is_wanted and has_compiler
+    if is_wanted and lacking:
+        log.warning("transformer blocks run as they are, not compiled: no %s found", lacking)
+    return is_wanted and not lacking
+
+
+def _lacking(device: torch.device) -> str | None:
+    """Return what torch needs to compile for a device and this machine lacks, None when it is all there."""
+    if device.type != "cuda":
+        return None if shutil.which("g++") else "g++"
+    if find_spec("triton") is None:
+        return "triton"
+    return None if any(shutil.which(name) for name in ("gcc", "clang", "cc")) else "gcc"
 
 
 def compile_blocks(*models: nn.Module) -> None:

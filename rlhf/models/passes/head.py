@@ -14,7 +14,7 @@ from rlhf.models.passes.anatomy import logit_shape, logits
 LOGIT_CHUNK = 512
 """Positions that go through the head in one product: 512 x 49,152 bfloat16 are 50 MB."""
 SLICE = 16
-"""Positions converted to float32 at once: 16 x 49,152 float32 are 3 MB, which stay in the cache."""
+"""Positions converted to float32 at once on a CPU: 16 x 49,152 float32 are 3 MB, which stay in the cache."""
 
 
 def head_logprobs(
@@ -37,6 +37,11 @@ def head_logprobs(
         scale, keeps_logits = factor / temperature, torch.is_grad_enabled()
         return _LinearHead.apply(hidden, head.weight, targets, scale, with_entropy, keeps_logits)
     return autograd_logprobs(lm, hidden, targets, temperature, with_entropy=with_entropy)
+
+
+def slice_size(hidden: Tensor) -> int:
+    """Return how many positions are converted to float32 at once: on a GPU a whole chunk, in one call for each step."""
+    return SLICE if hidden.device.type == "cpu" else LOGIT_CHUNK
 
 
 def autograd_logprobs(
@@ -73,12 +78,12 @@ class _LinearHead(Function):
     ) -> tuple[Tensor, Tensor]:
         logprobs = torch.zeros(len(hidden), dtype=torch.float32, device=hidden.device)
         spread, normaliser = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
-        kept = []
+        kept, size = [], slice_size(hidden)
         for start in range(0, len(hidden), LOGIT_CHUNK):
             products = nn.functional.linear(hidden[start : start + LOGIT_CHUNK], weight)
             kept += [products] if keeps_logits else []
-            for first in range(0, len(products), SLICE):
-                z = products[first : first + SLICE].float() * scale
+            for first in range(0, len(products), size):
+                z = products[first : first + size].float() * scale
                 here = slice(start + first, start + first + len(z))
                 normaliser[here] = z.logsumexp(-1)
                 logprobs[here] = z.gather(-1, targets[here, None]).squeeze(-1) - normaliser[here]
@@ -96,11 +101,12 @@ class _LinearHead(Function):
         # Sums over many chunks would lose digits in bfloat16.
         sum_type = weight.dtype if len(kept) < 2 else torch.promote_types(weight.dtype, torch.float32)
         grad_weight = torch.zeros_like(weight, dtype=sum_type) if ctx.needs_input_grad[1] else None
+        size = slice_size(hidden)
         for index, products in enumerate(kept):
             start = index * LOGIT_CHUNK
             grad_products = torch.empty_like(products)
-            for first in range(0, len(products), SLICE):
-                z = products[first : first + SLICE].float() * ctx.scale
+            for first in range(0, len(products), size):
+                z = products[first : first + size].float() * ctx.scale
                 here = slice(start + first, start + first + len(z))
                 log_p = z.sub_(normaliser[here, None])
                 p = log_p.exp()
@@ -108,7 +114,7 @@ class _LinearHead(Function):
                 grad.scatter_add_(-1, targets[here, None], grads[0][here, None])
                 if ctx.with_entropy:
                     grad -= grads[1][here, None] * p * (log_p + spread[here, None])
-                grad_products[first : first + SLICE] = grad.mul_(ctx.scale)
+                grad_products[first : first + size] = grad.mul_(ctx.scale)
             rows = slice(start, start + len(products))
             if grad_hidden is not None:
                 grad_hidden[rows] = grad_products @ weight

@@ -4,6 +4,8 @@ The tokens of all rows follow each other, [1, N], with positions that restart in
 into rows, so no token sees another row, and no product is larger than rows x longest row x longest row.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
 
@@ -13,14 +15,15 @@ from torch.autograd import Function
 from transformers import PreTrainedModel
 
 from rlhf.errors import ConfigError
+from rlhf.functional.attention import SHORT_ROWS
 
 Where = Literal["nowhere", "cpu", "everywhere"]
 """On which devices a model packs rows; that it is faster has been measured on a CPU only."""
 Pack = tuple[Tensor, Tensor]
 """[B, S] int64, the token at each place of the rows (in padding, the one before it), and [N] int64, each token's place
 among the B S places of the rows. A plain tuple, which torch can compile."""
-LONGEST_ROW: ContextVar[int | None] = ContextVar("tokens of the longest row of the pack in a trunk", default=None)
-"""None while a trunk reads rows as they are."""
+LONGEST_ROW: ContextVar[int | None] = ContextVar("tokens of the rows in a trunk that share a mask", default=None)
+"""The longest row of a pack, or the width of rows as they are on a GPU; None while transformers makes the mask."""
 _WHERE = "_rlhf_packs"
 
 
@@ -74,18 +77,38 @@ def trunk_states(module: nn.Module, inputs: Tensor, lengths: Tensor | None) -> T
     name = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
     width = inputs.shape[1]
     if lengths is None or not _packs_on(module, inputs.device) or bool((lengths == width).all()):
-        return module(**{name: inputs}, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+        return _states_of_rows(module, name, inputs)
     pack = _pack(lengths, width)
     positions = (pack[1] % width)[None]
     # With a mask of its own transformers does not look for rows in the positions; `row_mask` takes no notice of it.
     options = {"position_ids": positions, "attention_mask": torch.ones_like(positions, dtype=torch.bool)}
+    packed = inputs.flatten(0, 1).index_select(0, pack[1])[None]
+    with _rows_of(width):
+        hidden = module(**{name: packed}, use_cache=False, packing=pack, **options).last_hidden_state
+    return as_rows(hidden, pack)
+
+
+def _states_of_rows(module: nn.Module, name: str, inputs: Tensor) -> Tensor:
+    """Return the last hidden states of rows as they are, padding included.
+
+    Without a mask transformers looks for packed rows in the positions, and the host waits until a GPU has computed all
+    that came before. A mask keeps it from looking; `row_mask` takes no notice of what is in it.
+    """
+    if inputs.device.type != "cuda" or module.config._attn_implementation != SHORT_ROWS:  # type: ignore[union-attr]
+        return module(**{name: inputs}, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+    mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
+    with _rows_of(inputs.shape[1]):
+        return module(**{name: inputs}, use_cache=False, attention_mask=mask).last_hidden_state  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _rows_of(width: int) -> Iterator[None]:
+    """Tell `row_mask` that all rows share the mask of one of `width` tokens."""
     outside = LONGEST_ROW.set(width)
     try:
-        packed = inputs.flatten(0, 1).index_select(0, pack[1])[None]
-        hidden = module(**{name: packed}, use_cache=False, packing=pack, **options).last_hidden_state
+        yield
     finally:
         LONGEST_ROW.reset(outside)
-    return as_rows(hidden, pack)
 
 
 def as_rows(packed: Tensor, pack: Pack) -> Tensor:

@@ -1,6 +1,6 @@
 """A model made ready for training, with an adapter or partly frozen, and how it is saved again."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ class Trainable:
     """Where the model was loaded from."""
     continues: bool = False
     """Whether the adapter was trained before: the reference is then the model with the adapter as it was."""
+    again: Callable[[], PreTrainedModel] | None = None
+    """Makes the model again as it was before training, in float32 on the CPU; None for one that came from memory."""
 
     @property
     def saves_adapter(self) -> bool:

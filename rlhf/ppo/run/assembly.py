@@ -27,6 +27,7 @@ from rlhf.ppo.trainer import PPO, Generators
 from rlhf.rewards.component import Component
 from rlhf.stage import Frame
 from rlhf.stage_model import export, optimizer_settings, parameters_of, take_up, trainable
+from rlhf.training.frozen import Sources
 from rlhf.training.optimizer import MasterWeights, Optimizer, ParameterGroup
 from rlhf.training.processes import Processes
 from rlhf.training.randomness import generator
@@ -97,9 +98,11 @@ def put_together(
         run.processes.say(f"value head: continued from {trained.source}")
         if reference is None:
             run.processes.say("reference: this policy, which PPO has trained, so the KL starts at 0 - see `reference`")
-    optimizer = _optimizer(config, run, policy)
+    models = {"lm.": trained, "critic.": critic}
+    sources = {name: part.again for name, part in models.items() if part is not None and part.again is not None}
+    optimizer = _optimizer(config, run, policy, sources)
     scorer = Scorer(rewards, config.score, run.processes)
-    frozen = Reference(trained, reference)
+    frozen = Reference(trained, reference, on_host=config.reference_on_host)
     collector = Collector(policy, frozen, scorer, language, config, run.processes, run.profile.phases)
     trainer = PPO(policy, collector, optimizer, config, run.processes, _generators(config, run))
     return PPORun(trainer=trainer, prompts=[], trained=trained, critic=critic)
@@ -224,8 +227,8 @@ def _critic(config: PPOSettings, tokenizer: PreTrainedTokenizerBase) -> Trainabl
     return critic
 
 
-def _optimizer(config: PPOSettings, run: Frame, policy: PolicyWithValueHead) -> Optimizer:
-    weights = MasterWeights(policy, run.dtype, keep_float32=[policy.value_head])
+def _optimizer(config: PPOSettings, run: Frame, policy: PolicyWithValueHead, sources: Sources) -> Optimizer:
+    weights = MasterWeights(policy, run.dtype, keep_float32=[policy.value_head], sources=sources)
     value = {**parameters_of(policy, "value_head."), **parameters_of(policy, "critic.")}
     sections = {"policy": config.optimizer, "value": config.value_optimizer}
     parameters = {"policy": parameters_of(policy, "lm."), "value": value}

@@ -10,6 +10,7 @@ from rlhf.functional.kl import kl_estimate
 from rlhf.functional.masking import keep
 from rlhf.models.passes.packing import packs
 from rlhf.ppo.microbatches import cut_microbatches, num_strata_needed
+from rlhf.ppo.rollout import joined_rows
 from rlhf.ppo.starts.start_states import draw_start_states
 from rlhf.ppo.trainer import PPO
 from rlhf.training.randomness import generator, global_rng_state, restore_global_rng_state
@@ -40,7 +41,8 @@ def held_out_metrics(trainer: PPO, prompts: Sequence[Prompt]) -> dict[str, float
     lengths = (starts.batch.prompt_mask.sum(1) + responses.lengths).tolist()
     strata = num_strata_needed(lengths, 1, config.microbatch_tokens, packs=packs(trainer.policy.lm))
     microbatches = cut_microbatches(lengths, 1, strata, numbers)
-    logprobs, ref_logprobs, _, _ = collector.forward(starts, responses, microbatches)
+    joined = joined_rows(starts, responses, microbatches)
+    logprobs, ref_logprobs, _, _ = collector.forward(joined, responses, microbatches)
     kl = keep(kl_estimate(logprobs, ref_logprobs, config.kl_estimator), responses.response_mask).sum(1).cpu()
     raw = [score for score, keeps in zip(scored.raw, scored.kept, strict=True) if keeps]
     local = [

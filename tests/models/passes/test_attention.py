@@ -9,8 +9,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from rlhf.functional.attention import SHORT_ROWS
 from rlhf.models.passes import attention
-from rlhf.models.passes.attention import NAME, short_row_attention, use_short_row_attention
+from rlhf.models.passes.attention import short_row_attention, use_short_row_attention
 
 ROWS, KEY_HEADS, LENGTH, WIDTH = 3, 2, 7, 8
 CAUSAL = torch.ones(LENGTH, LENGTH).tril().bool()[None, None]
@@ -177,7 +178,7 @@ def test_a_model_says_the_same_with_it_with_and_without_padding(
     with torch.no_grad():
         expected = [model(**kwargs).logits for kwargs in given]
         use_short_row_attention(model)
-        assert model.config._attn_implementation == NAME
+        assert model.config._attn_implementation == SHORT_ROWS
         found = [model(**kwargs).logits for kwargs in given]
     atol = roundings.apart(float(expected[0].abs().max()), roundings.of_a_pass(model.config, 12))
     torch.testing.assert_close(found[0], expected[0], rtol=0, atol=atol)
@@ -196,5 +197,5 @@ def test_a_saved_model_does_not_name_it(tiny_model: Any, tmp_path: Any) -> None:
     model = tiny_model("llama")
     use_short_row_attention(model)
     model.save_pretrained(tmp_path)
-    assert NAME not in (tmp_path / "config.json").read_text()
+    assert SHORT_ROWS not in (tmp_path / "config.json").read_text()
     assert AutoModelForCausalLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"

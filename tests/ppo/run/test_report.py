@@ -83,7 +83,7 @@ def test_updates_report_means_over_their_real_tokens(tiny: ModuleType, workshop:
     batch = tiny.experience(trainer, collected.rollout)
     tiny.stir(trainer, 0.05)
     with torch.no_grad():
-        moved = trainer.collector.forward(tiny.starts(made, range(8)), _responses(collected), collected.microbatches)[0]
+        moved = trainer.collector.forward(collected.sequences, _responses(collected), collected.microbatches)[0]
     means = trainer.update(batch, collected.microbatches.all()).means
     log_ratio = (moved - collected.rollout.logprobs)[collected.rollout.response_mask]
     assert means["ratio"] == pytest.approx(float(log_ratio.exp().mean()), rel=1e-4)

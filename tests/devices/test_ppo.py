@@ -1,0 +1,68 @@
+"""PPO on an emulated GPU: devices never mix, and the host waits once a minibatch."""
+
+import pytest
+
+from rlhf.errors import ConfigError
+from rlhf.ppo import train_ppo
+
+MINIBATCH = 1
+"""Waits of an update: its losses, statistics and gradient norms are read together."""
+LEARN = 5
+"""Waits of all updates of a step beside that: the KL of the batch, and which prompts a reset keeps."""
+EXPERIENCE = 28
+"""Waits between rollout and updates, however many microbatches there are."""
+
+
+@pytest.fixture
+def cases(tiny, workshop):
+    few = {"minibatches": 1, "epochs": 1, "rollout_batch_size": 4, "microbatch_tokens": 4096}
+    many = {**few, "microbatch_tokens": 24}
+    model_reward = {"rewards": [{"kind": "model", "path": str(workshop / "reward_model")}]}
+    return {
+        "full": {**many, **model_reward, "minibatches": 2, "epochs": 2, "model__precision": "bfloat16"},
+        "lora": {**many, "model__lora": {"r": 2}, "entropy_coef": 0.01, "model__precision": "bfloat16"},
+        "top layers": {**few, "model__trainable_layers": 1, "reset": tiny.reset_section(workshop, 0.7)},
+        "separate critic": {**few, **tiny.separate(workshop), "num_samples_per_prompt": 2, "target_kl": 1.0},
+    }
+
+
+@pytest.mark.parametrize("case", ["full", "lora", "top layers", "separate critic"])
+def test_a_step_mixes_no_devices_and_waits_once_a_minibatch(gpu, tiny, workshop, cases, case, tmp_path):
+    made = tiny.parts(tiny.ppo_config(workshop, **cases[case]))
+    trainer, config = made.trainer, made.trainer.config
+    assert all(weight.is_cuda for weight in trainer.policy.parameters())
+    sampled = trainer.rollout(made.prompts[: config.rollout_batch_size // config.num_samples_per_prompt])
+    scored = trainer.score(sampled)
+    with gpu.counted() as waits:
+        batch = trainer.make_experience(sampled, scored)
+    assert sum(waits.values()) <= EXPERIENCE, waits
+    with gpu.counted() as waits:
+        result = trainer.learn(batch)
+    assert sum(waits.values()) <= MINIBATCH * len(result.updates) + LEARN, waits
+    assert len(result.updates) == config.epochs * config.minibatches
+    assert result.updates[0].ratio_deviation == 0.0
+    assert float(result.experience.kl.abs().max()) == 0.0
+
+
+def test_a_whole_run_with_checkpoint_and_export_mixes_no_devices(gpu, tiny, workshop, tmp_path):
+    settings = {"steps": 1, "epochs": 1, "checkpoints__every": 1, "output_dir": str(tmp_path / "ppo")}
+    config = tiny.ppo_config(workshop, **settings, model__precision="bfloat16", model__trainable_layers=1)
+    assert (train_ppo(config) / "model.safetensors").is_file()
+
+
+def test_a_reference_on_the_host_comes_to_the_device_for_its_passes_alone(gpu, tiny, workshop):
+    few = {"minibatches": 1, "epochs": 1, "rollout_batch_size": 4, "microbatch_tokens": 4096}
+    switches = {"reference_on_host": True, "release_gradients": True, "model__gradient_checkpointing": True}
+    made = tiny.parts(tiny.ppo_config(workshop, **few, **switches, model__trainable_layers=1))
+    trainer, reference = made.trainer, made.trainer.collector.reference.model
+    shared = {id(weight) for weight in trainer.policy.parameters()}
+    own = [weight for weight in reference.parameters() if id(weight) not in shared]
+    assert own and not any(weight.is_cuda for weight in own)
+    result = trainer.step(made.prompts[:4])
+    assert float(result.experience.kl.abs().max()) == 0.0 and result.updates[0].ratio_deviation == 0.0
+    assert not any(weight.is_cuda for weight in own)
+
+
+def test_a_reference_without_weights_of_its_own_cannot_stay_on_the_host(tiny, workshop):
+    with pytest.raises(ConfigError, match="reference_on_host has no effect: the reference is the policy"):
+        tiny.parts(tiny.ppo_config(workshop, reference_on_host=True, model__lora={"r": 2}))
