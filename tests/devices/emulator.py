@@ -137,6 +137,9 @@ class Emulator:
         with ExitStack() as stack:
             stack.enter_context(_Operations(self))
             stack.enter_context(_Calls(self))
+            # Python code that runs in a backward pass asks too, and there torch has switched `_Calls` off.
+            setattr(torch.Tensor, "device", property(self.device))  # noqa: B010 - a property of the library's class
+            stack.callback(delattr, torch.Tensor, "device")
             yield self
 
 
