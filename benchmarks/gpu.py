@@ -88,7 +88,8 @@ def sampling(bench: Bench) -> Iterator[tuple[str, str]]:
 
         def theirs(ids: torch.Tensor = ids, mask: torch.Tensor = mask) -> object:
             options = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": True, "top_k": 0}
-            return bench.model.generate(ids, attention_mask=mask, cache_implementation="static", **options)
+            generate: Any = bench.model.generate
+            return generate(ids, attention_mask=mask, cache_implementation="static", **options)
 
         found = [rows * new / bench.seconds(call) for call in (ours, theirs)]
         yield f"sampling, {rows} rows", f"{found[0]:,.0f} tokens/s; transformers {found[1]:,.0f}"
