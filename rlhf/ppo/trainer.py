@@ -180,7 +180,8 @@ class PPO:
             sequences: from `Collected`; without them the rows are joined again.
         """
         joined = [_joined(experience, rows, sequences) for rows in minibatch]
-        num_tokens = self.processes.sums([float(sum(len(each.steps) for each in joined))])[0]
+        tokens = float(sum(len(each.steps) for each in joined))
+        num_tokens = self.processes.sums([tokens])[0]
         if not num_tokens:
             return None
         ratios, numbers = [], []

@@ -54,7 +54,10 @@ class TabularPolicy(nn.Module):
 class NoStep:
     """An optimizer that leaves the gradients where they are."""
 
-    def step(self):
+    def gradient_norms(self):
+        return torch.zeros(1)
+
+    def step(self, norms, read):
         return {}
 
 

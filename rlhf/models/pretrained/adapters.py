@@ -33,10 +33,10 @@ def base_of(path: str) -> str:
     """
     directory = Path(path)
     named = read_object(directory / "adapter_config.json").get("base_model_name_or_path")
-    if not named:
+    if not named or not isinstance(named, str):
         raise ConfigError(f"{path}: adapter_config.json names no base model - set base_model_name_or_path")
-    if not Path(named).is_absolute() or Path(named).is_dir():
-        return str(named)
+    if not Path(named).is_absolute() or _is_directory(Path(named)):
+        return named
     beside = _base_beside(directory)
     if beside is None:
         raise ConfigError(
@@ -61,8 +61,16 @@ def _base_beside(directory: Path) -> Path | None:
     if not file.is_file():
         return None
     own, name = directory.resolve(), str(read_object(file).get("base_model"))
-    found = (above / name for above in own.parents if (above / name).is_dir() and above / name != own)
+    found = (above / name for above in own.parents if _is_directory(above / name) and above / name != own)
     return next(found, None)
+
+
+def _is_directory(path: Path) -> bool:
+    """Whether there is such a directory; a name that no file can have is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def add_lora(

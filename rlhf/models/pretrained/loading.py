@@ -234,7 +234,11 @@ def _drawn(kind: Any, path: str, trust_remote_code: bool, seed: int, **options: 
 
 def _merged(path: str, trust_remote_code: bool) -> PreTrainedModel:
     """Load an adapter of a causal language model and its base, and merge them."""
-    merged: PreTrainedModel = load_adapter(path, trust_remote_code=trust_remote_code).merge_and_unload()
+    adapter = load_adapter(path, trust_remote_code=trust_remote_code)
+    try:
+        merged: PreTrainedModel = adapter.merge_and_unload()
+    except LOADING_ERRORS as problem:  # kinds of adapters that cannot be merged
+        raise unloadable(PeftModel, path, problem) from None
     return merged.requires_grad_(True)  # peft freezes the base
 
 
