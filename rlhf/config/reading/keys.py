@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -62,8 +62,15 @@ def unwrap(annotation: object) -> Iterator[object]:
 
 
 def section_keys(model: type[BaseModel]) -> list[str]:
-    """Return the keys at the top that hold one section."""
-    return [name for name, field in model.model_fields.items() if any(map(_is_model, unwrap(field.annotation)))]
+    """Return the keys at the top that hold one section, so that text there is the path of a file with it.
+
+    A section with a short form, such as `decoding: model`, is none of them: text there is that form.
+    """
+    return [
+        name
+        for name, field in model.model_fields.items()
+        if any(map(_is_model, unwrap(field.annotation))) and not _has_short_form(field)
+    ]
 
 
 def _walk(model: type[BaseModel], prefix: str, instance: object) -> Iterator[Key]:
@@ -112,6 +119,11 @@ def _default(field: FieldInfo) -> object:
     if field.default_factory_takes_validated_data:
         return None
     return field.get_default(call_default_factory=True)
+
+
+def _has_short_form(field: FieldInfo) -> bool:
+    """Tell whether a function makes the section out of something shorter, as `Decoding` does."""
+    return any(isinstance(each, BeforeValidator) for each in field.metadata)
 
 
 def _is_model(option: object) -> bool:

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from rlhf.config import PPOConfig
+from rlhf.config import GenerateConfig, PPOConfig
 from rlhf.config.reading.keys import keys_of, section_keys
+from rlhf.config.reading.loader import load_config
 
 
 class Colour(Enum):
@@ -105,6 +106,13 @@ def test_a_key_that_kinds_of_section_share_has_the_types_and_meanings_of_all() -
 
 def test_sections_at_the_top_are_found() -> None:
     assert section_keys(Recipe) == ["kl", "critic"]
+
+
+@pytest.mark.parametrize("in_a_file", [True, False])
+def test_the_short_form_of_a_section_is_no_file(in_a_file, tmp_path) -> None:
+    (tmp_path / "generate.yaml").write_text("model: m\n" + "decoding: model\n" * in_a_file)
+    config = load_config(GenerateConfig, tmp_path / "generate.yaml", [] if in_a_file else ["decoding=model"])
+    assert config.decoding.filters == "model"
 
 
 class Choice(BaseModel):
