@@ -90,6 +90,9 @@ def _run(command: str, parser: Parser, options: argparse.Namespace, overrides: l
     """Run a verb that takes a configuration."""
     if getattr(options, "model", None) is not None:
         overrides.insert(0, f"model={json.dumps(options.model)}")
+    if getattr(options, "judge", None) is not None:
+        is_section = options.judge.lstrip().startswith("{")
+        overrides.insert(0, f"judge={options.judge if is_section else json.dumps(options.judge)}")
     if options.config is None and (command == "validate" or not overrides):
         parser.error("nothing to run: give --config FILE, or path.to.key=value for every key that has no default")
     if command == "validate":

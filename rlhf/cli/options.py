@@ -19,7 +19,7 @@ from rlhf.serving import options as serving_options
 
 DISTRIBUTION = "rlhf-ppo"
 """The name under which the package is installed."""
-_WITH_VALUE = ("--config", "--verb", "--recipe", "--hardware", "--shape", "--frontier")
+_WITH_VALUE = ("--config", "--verb", "--recipe", "--hardware", "--shape", "--frontier", "--judge")
 """Options that take a value, which is never an override."""
 
 
@@ -89,9 +89,14 @@ def _add_options_of_stages(verbs: dict[str, Parser]) -> None:
         verb.add_argument("--config", type=Path, metavar="FILE", help="the YAML file")
         verb.add_argument("-h", "--help", action="store_true", help="show this help and the keys changed most")
         verb.add_argument("--help-all", action="store_true", help="show this help and every key")
-    for name in ("generate", "chat"):
+    for name in ("generate", "chat", "sample-pairs"):
         verbs[name].usage = f"{verbs[name].prog} [MODEL] [--config FILE] [path.to.key=value ...] [--debug]"
         verbs[name].add_argument("model", nargs="?", metavar="MODEL", help="directory, fetch:NAME or hub name")
+    for name in ("label", "score"):
+        verbs[name].usage = f"{verbs[name].prog} [--judge JUDGE] [--config FILE] [path.to.key=value ...] [--debug]"
+        verbs[name].add_argument(
+            "--judge", metavar="JUDGE", help="a reward model, or the keys of any judge: '{kind: length, at_most: 40}'"
+        )
     verbs["validate"].usage = f"{verbs['validate'].prog} --config FILE [--verb VERB] [path.to.key=value ...] [--debug]"
     verbs["validate"].add_argument(
         "--verb", choices=STAGES, help="whose configuration it is (default: the file's name)"

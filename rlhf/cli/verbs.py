@@ -47,6 +47,11 @@ STAGES = {
     "doctor": Stage("ppo", "rlhf.doctor", "examine", "examine a PPO run before it starts; writes nothing"),
     "generate": Stage("generate", "rlhf.evaluation.generate", "generate", "answer prompts, as JSONL"),
     "chat": Stage("generate", "rlhf.evaluation.chat", "chat", "talk to a model in the terminal"),
+    "sample-pairs": Stage(
+        "sample_pairs", "rlhf.preferences.pairs", "sample_pairs", "answer prompts several times, as pairs for label"
+    ),
+    "label": Stage("label", "rlhf.preferences.labels", "label_pairs", "let a judge turn pairs into preferences"),
+    "score": Stage("score", "rlhf.preferences.scores", "add_scores", "add a judge's scores to prompts and completions"),
     "evaluate": Stage("evaluate", "rlhf.evaluation", "evaluate", "compare policies on the same held-out prompts"),
     "run": Stage("run", "rlhf.pipeline", "run", "run a whole recipe, skipping the stages that are complete", True),
 }

@@ -2,6 +2,7 @@
 
 from rlhf.config.evaluate import EvaluateConfig, EvaluateSettings, GenerateConfig, GenerateSettings
 from rlhf.config.ppo import PPOConfig, PPOSettings
+from rlhf.config.preferences import LabelConfig, SamplePairsConfig, ScoreConfig
 from rlhf.config.reward_model import RewardModelConfig, RewardSettings
 from rlhf.config.run import RunConfig
 from rlhf.config.sft import SftConfig, SFTSettings
@@ -11,11 +12,14 @@ __all__ = [
     "EvaluateSettings",
     "GenerateConfig",
     "GenerateSettings",
+    "LabelConfig",
     "PPOConfig",
     "PPOSettings",
     "RewardModelConfig",
     "RewardSettings",
     "RunConfig",
     "SFTSettings",
+    "SamplePairsConfig",
+    "ScoreConfig",
     "SftConfig",
 ]

@@ -81,9 +81,21 @@ def check_judges(judges: Mapping[str, JudgeSection]) -> None:
             raise ValueError(
                 f"judges: the name {name} is taken by the short forms `gold` and `reward_model` - rename it"
             )
-        if isinstance(section, RewardOptions):
-            given = [
-                key for key in _WITHOUT_MEANING if getattr(section, key) != RewardOptions.model_fields[key].default
-            ]
-            if given:
-                raise ValueError(f"judges.{name}: {', '.join(given)} means nothing for a judge, which stands alone")
+        refuse_meaningless(f"judges.{name}", section)
+
+
+def refuse_meaningless(where: str, section: Section) -> None:
+    """Refuse the options of a reward that mean nothing for a judge.
+
+    Args:
+        where: the key of the judge.
+        section: of the judge.
+
+    Raises:
+        ValueError: says which.
+    """
+    if not isinstance(section, RewardOptions):
+        return
+    given = [key for key in _WITHOUT_MEANING if getattr(section, key) != RewardOptions.model_fields[key].default]
+    if given:
+        raise ValueError(f"{where}: {', '.join(given)} means nothing for a judge, which stands alone - leave it out")

@@ -9,7 +9,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rlhf.config import EvaluateConfig, GenerateConfig, PPOConfig, RewardModelConfig, RunConfig, SftConfig
+from rlhf.config import (
+    EvaluateConfig,
+    GenerateConfig,
+    LabelConfig,
+    PPOConfig,
+    RewardModelConfig,
+    RunConfig,
+    SamplePairsConfig,
+    ScoreConfig,
+    SftConfig,
+)
 from rlhf.config.reading.keys import section_keys
 
 SCHEMAS: dict[str, type[BaseModel]] = {
@@ -17,6 +27,9 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "reward_model": RewardModelConfig,
     "ppo": PPOConfig,
     "generate": GenerateConfig,
+    "sample_pairs": SamplePairsConfig,
+    "label": LabelConfig,
+    "score": ScoreConfig,
     "evaluate": EvaluateConfig,
     "run": RunConfig,
 }

@@ -11,7 +11,7 @@ from rlhf.data.records import Prepared, Prompt, Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import DataError
 from rlhf.evaluation.output import json_lines, response_rows
-from rlhf.evaluation.respond import Policy, load_policy_here, respond
+from rlhf.evaluation.respond import Policy, Response, load_policy_here, respond
 from rlhf.stage import load_rows
 from rlhf.training.randomness import generator
 from rlhf.training.storage.atomic import write_output
@@ -27,7 +27,7 @@ def generate(config: GenerateConfig) -> Path | None:
         RlhfError: bad config, data or model.
     """
     policy = load_policy_here(config.model, config.precision, config.chat)
-    prepared = _prompts(config, policy)
+    prepared = prompts_of(config, policy)
     print(f"prompts [{prepared.description}]: {prepared.summary()}", file=sys.stderr, flush=True)
     rows = answers(
         policy, prepared.items, config.decoding, samples_per_prompt=config.samples_per_prompt, seed=config.seed
@@ -51,11 +51,24 @@ def answers(
     Raises:
         ConfigError: a prompt and its response do not fit into the model's positions.
     """
+    given = answered(policy, prompts, decoding, samples_per_prompt=samples_per_prompt, seed=seed)
+    return response_rows(*given)
+
+
+def answered(
+    policy: Policy, prompts: Sequence[Prompt], decoding: DecodingSection, *, samples_per_prompt: int, seed: int
+) -> tuple[list[Prompt], list[Response]]:
+    """Return the same as records: each prompt as often as it is answered, and its answers.
+
+    Raises:
+        ConfigError: a prompt and its response do not fit into the model's positions.
+    """
     asked = [prompt for prompt in prompts for _ in range(samples_per_prompt)]
-    return response_rows(asked, respond(policy, asked, decoding, generator(seed, "generate")))
+    return asked, respond(policy, asked, decoding, generator(seed, "generate"))
 
 
-def _prompts(config: GenerateConfig, policy: Policy) -> Prepared[Prompt]:
+def prompts_of(config: GenerateConfig, policy: Policy) -> Prepared[Prompt]:
+    """Read the prompts that a configuration names, or one per line of standard input."""
     section = config.prompts
     if section is None:
         return prepare_prompts(_rows_of_standard_input(), policy.tokenizer, max_length=NO_LIMIT, over_long="error")

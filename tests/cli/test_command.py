@@ -72,6 +72,32 @@ def test_a_model_may_be_named_without_a_key(verb, monkeypatch) -> None:
     assert main([verb]) == 2
 
 
+def test_pairs_are_sampled_from_a_model_without_a_key(monkeypatch) -> None:
+    seen = []
+    module = ModuleType("rlhf.preferences.pairs")
+    module.sample_pairs = lambda config: seen.append(config)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert main(["sample-pairs", "runs/x", "output=pairs.jsonl"]) == 0
+    assert (seen[0].model, seen[0].output) == ("runs/x", "pairs.jsonl")
+
+
+@pytest.mark.parametrize(("verb", "module", "function", "rows"), [
+    ("label", "labels", "label_pairs", "pairs"), ("score", "scores", "add_scores", "data"),
+])  # fmt: skip
+@pytest.mark.parametrize(("judge", "kind", "of_judge"), [
+    ("runs/x: y=z", "model", {"path": "runs/x: y=z"}), ("{kind: regex, pattern: 'a=b'}", "regex", {"pattern": "a=b"}),
+])  # fmt: skip
+def test_a_judge_is_a_path_or_keys(verb, module, function, rows, judge, kind, of_judge, monkeypatch) -> None:
+    seen = []
+    made = ModuleType(f"rlhf.preferences.{module}")
+    setattr(made, function, lambda config: seen.append(config))
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    for given in (["--judge", judge], [f"--judge={judge}"]):
+        assert main([verb, *given, f"{rows}.path=a.jsonl", "output=b.jsonl"]) == 0
+        found = seen.pop().judge
+        assert found.kind == kind and {name: getattr(found, name) for name in of_judge} == of_judge
+
+
 def test_a_profile_is_asked_for_on_the_command_line(config, stage) -> None:
     seen = []
     stage(lambda config, **options: seen.append(options))
