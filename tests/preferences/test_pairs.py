@@ -49,10 +49,11 @@ def test_a_limit_draws_among_the_pairs_that_differ_and_each_is_drawn_equally_oft
 
 
 def test_the_pairs_are_those_of_the_answers_that_generate_gives(workshop, tmp_path, on_disk, capsys):
-    rows = on_disk.rows(sampled(workshop, tmp_path, seed=3))
+    decoding = {"max_new_tokens": 5, "stop_strings": ["e", "s"]}  # some answers end, others are cut
+    rows = on_disk.rows(sampled(workshop, tmp_path, seed=3, decoding=decoding))
     answers = {"model": str(workshop / "policy"), "output": str(tmp_path / "answers.jsonl"), "seed": 3}
     answers |= {"prompts": {"path": str(workshop / "prompts.jsonl"), "max_length": 32}, "samples_per_prompt": 3}
-    answers |= {"decoding": {"max_new_tokens": 5}, "precision": "float32"}
+    answers |= {"decoding": decoding, "precision": "float32"}
     told = {}
     for row in on_disk.rows(generate(validate(GenerateConfig, answers, "here"))):
         told.setdefault(row["prompt"], {})[row["response"]] = (row["ended"], row["tokens"])
@@ -61,6 +62,7 @@ def test_the_pairs_are_those_of_the_answers_that_generate_gives(workshop, tmp_pa
         assert row["first"] != row["second"]
         for place, name in enumerate(("first", "second")):
             assert told[row["prompt"]][row[name]] == (row["ended"][place], row["tokens"][place])
+    assert any(row["ended"][0] != row["ended"][1] for row in rows)
     labels = {row.values["prompt"]: row.values["label"] for row in read_rows(workshop / "prompts.jsonl")}
     assert all(row["label"] == labels[row["prompt"]] for row in rows)
     assert f"pairs: kept {len(rows)}" in capsys.readouterr().out
