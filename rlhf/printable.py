@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0 except tab and newline, DEL, C1, marks that change the writing direction, and halves of surrogate pairs."""
+_QUOTE_CHARS = 80
 
 
 def printable(text: str) -> str:
@@ -32,6 +33,14 @@ def _sign(code: int) -> str:
 def one_line(text: str) -> str:
     """Return `printable` text on one line."""
     return " ".join(printable(text).split())
+
+
+def quoted(text: object) -> str:
+    """Return `text` on one line, control characters escaped, at most 80 characters long."""
+    quote = repr(text[:_QUOTE_CHARS] if isinstance(text, str) else text)
+    if not quote.isprintable():  # the repr of a string is printable, that of another object may have several lines
+        quote = repr(quote)[1:-1]
+    return quote if len(quote) <= _QUOTE_CHARS else quote[: _QUOTE_CHARS - 3] + "..."
 
 
 def escaped_markdown(text: str) -> str:

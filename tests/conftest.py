@@ -319,3 +319,17 @@ def stopped_after_two_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[PPOCon
                 train_ppo(config)
 
     return run
+
+
+@pytest.fixture
+def chaos(module: Callable[[Path], ModuleType]) -> Iterator[Callable]:
+    """`chaos(answer(503), answer())` starts a server; its behaviours are functions of `chaos.py`."""
+    servers = []
+
+    def start(*behaviours):
+        servers.append(module(TESTS / "rewards/chaos.py").Chaos(*behaviours))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

@@ -7,13 +7,13 @@ from typing import TypeVar
 import torch
 
 from rlhf.errors import RewardError
+from rlhf.printable import quoted
 from rlhf.rewards.protocol import Score
 
 T = TypeVar("T", bound=Score)
 
 # Scores are stored as float32, in which a larger finite number becomes inf.
 _LARGEST = torch.finfo(torch.float32).max
-_QUOTE_CHARS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +116,6 @@ def number(score: object) -> float:
     if not abs(found) <= _LARGEST:  # a comparison with NaN is False
         raise Unusable(f"is {_describe_score(found)}", is_number=True)
     return float(found)
-
-
-def quoted(text: object) -> str:
-    """Return `text` on one line, control characters escaped, at most 80 characters long."""
-    quote = repr(text[:_QUOTE_CHARS] if isinstance(text, str) else text)
-    if not quote.isprintable():  # the repr of a string is printable, that of another object may have several lines
-        quote = repr(quote)[1:-1]
-    return quote if len(quote) <= _QUOTE_CHARS else quote[: _QUOTE_CHARS - 3] + "..."
 
 
 def _as_list(raw: object) -> list[object] | None:

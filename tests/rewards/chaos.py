@@ -88,6 +88,6 @@ def _request(connection):
     head, _, body = data.partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:])}
-    while len(body) < int(headers["content-length"]):
+    while len(body) < int(headers.get("content-length", 0)):
         body += connection.recv(65536)
-    return lines[0], headers, json.loads(body)
+    return lines[0], headers, json.loads(body) if body else None

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from rlhf.errors import RewardError
-from rlhf.rewards.checks import checked_scores, quoted
+from rlhf.printable import quoted
+from rlhf.rewards.checks import checked_scores
 
 NAN, INF = float("nan"), float("inf")
 

@@ -13,9 +13,9 @@ from rlhf.config.judges import OpenAIJudgeSection
 from rlhf.errors import RewardError
 from rlhf.evaluation.judges.answer_cache import AnswerCache
 from rlhf.fetch import cache_home
+from rlhf.json_exchange import ExchangeFailed, Limits, checked_address, post_json, shown_url, trust_of
 from rlhf.rewards.checks import quoted
-from rlhf.rewards.kinds.http import checked_url, times, token_of_environment
-from rlhf.rewards.kinds.json_exchange import ExchangeFailed, Limits, post_json, shown_url, trust_of
+from rlhf.rewards.kinds.http import times, token_of_environment
 from rlhf.training.storage.manifest import JSON
 
 Floats = NDArray[np.float64]
@@ -51,7 +51,7 @@ class ChatJudge:
         assert section.deadline is not None
         self.name, self.pairs = name, section.pairs
         self._section = section
-        self._url = checked_url(section.url, f"judges.{name}")
+        self._url = checked_address(section.url, f"judges.{name}")
         self._where = f"judge {name!r} at {shown_url(section.url)}"
         self._limits = Limits(
             timeout=section.timeout,

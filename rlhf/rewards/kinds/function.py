@@ -8,8 +8,9 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 
 from rlhf.errors import RewardError
+from rlhf.printable import quoted
 from rlhf.rewards.answers import checked_answers
-from rlhf.rewards.checks import BadScores, Problem, quoted
+from rlhf.rewards.checks import BadScores, Problem
 from rlhf.rewards.kinds.user_code import given_callable, load_callable, name_of, one_line
 from rlhf.rewards.protocol import Episode, Score
 from rlhf.rewards.token_scores import Ends

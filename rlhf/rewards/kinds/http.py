@@ -10,12 +10,12 @@ import json
 import os
 from collections.abc import Sequence
 
-import httpx2
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.errors import ConfigError, RewardError
-from rlhf.rewards.checks import checked_scores, quoted
-from rlhf.rewards.kinds.json_exchange import Answer, ExchangeFailed, Limits, post_json, shown_url, trust_of
+from rlhf.json_exchange import Answer, ExchangeFailed, Limits, checked_address, post_json, shown_url, trust_of
+from rlhf.printable import quoted
+from rlhf.rewards.checks import checked_scores
 from rlhf.rewards.protocol import Episode
 
 
@@ -54,7 +54,7 @@ class HttpReward:
         Raises:
             ConfigError: an argument is out of range, or the token is missing.
         """
-        self._url = checked_url(url)
+        self._url = checked_address(url, "reward server")
         self._where = f"reward server {shown_url(url)}"
         if not (timeout > 0 and deadline > 0 and retries >= 0 and max_response_bytes > 0):
             raise ConfigError(
@@ -134,26 +134,6 @@ def token_of_environment(name: str) -> str:
     if not all("!" <= character <= "~" for character in token):
         raise ConfigError(f"token_env: the token in {name} holds characters other than visible ASCII")
     return token
-
-
-def checked_url(url: str, whose: str = "reward server") -> str:
-    """Return an http or https address without user and password.
-
-    Raises:
-        ConfigError: it is none; the message begins with `whose`.
-    """
-    try:
-        parts = httpx2.URL(url)
-    except httpx2.InvalidURL:
-        raise ConfigError(f"{whose}: url is not a URL - expected for example http://host:8000/get_reward") from None
-    if parts.scheme not in ("http", "https") or not parts.host:
-        raise ConfigError(f"{whose} {shown_url(url)}: expected an http or https address with a host")
-    if parts.userinfo:
-        raise ConfigError(
-            f"{whose} {shown_url(url)}: the url holds a user or a password - put a token into an environment "
-            "variable and name it in token_env"
-        )
-    return str(parts)
 
 
 def _rewards(answer: Answer, where: str) -> object:

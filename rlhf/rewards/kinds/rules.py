@@ -6,7 +6,7 @@ from typing import Literal
 import regex
 
 from rlhf.errors import ConfigError, RewardError
-from rlhf.rewards.checks import quoted
+from rlhf.printable import quoted
 from rlhf.rewards.protocol import Episode
 
 Unit = Literal["tokens", "words", "characters"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from rlhf.errors import ConfigError
-from rlhf.rewards.checks import quoted
+from rlhf.printable import quoted
 
 
 def load_callable(spec: str, where: str) -> tuple[Callable[..., object], str]:

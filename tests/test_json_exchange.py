@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from rlhf.rewards.kinds import json_exchange
-from rlhf.rewards.kinds.json_exchange import ExchangeFailed, Limits, post_json, shown_url, trust_of
+from rlhf import json_exchange
+from rlhf.json_exchange import ExchangeFailed, Limits, get_json, post_json, shown_url, trust_of
 
 PATIENT = 60.0  # for outcomes that come by themselves
 DEADLINE = 0.5  # for those that only the deadline ends
@@ -211,3 +211,16 @@ def test_certificates_are_verified():
 )
 def test_an_address_is_shown_without_secrets(url, shown):
     assert shown_url(url) == shown
+
+
+def test_a_question_without_a_body_is_a_get(chaos):
+    server = chaos(503, 200)
+    limits = Limits(timeout=PATIENT, deadline=PATIENT, retries=3, max_response_bytes=1 << 20)
+    answer = get_json(server.url, "secret", limits, trust_of(server.url))
+    assert (answer.content, answer.attempts, server.requests[1][0]) == (FINE, 2, "GET /get_reward HTTP/1.1")
+
+
+def test_an_empty_answer_is_none_where_it_is_expected(chaos):
+    server = chaos((200, b""))
+    limits = Limits(timeout=PATIENT, deadline=PATIENT, retries=0, max_response_bytes=1 << 20)
+    assert post_json(server.url, b"{}", None, limits, trust_of(server.url), may_be_empty=True).content is None

@@ -18,7 +18,8 @@ from random import SystemRandom
 
 import httpx2
 
-from rlhf.rewards.checks import quoted
+from rlhf.errors import ConfigError
+from rlhf.printable import quoted
 
 FIRST_WAIT = 0.1
 """Seconds before the second attempt, before jitter; doubled for each further one."""
@@ -76,8 +77,10 @@ class _Final(Exception):
     """A failure that another attempt would hit again."""
 
 
-def post_json(url: str, body: bytes, token: str | None, limits: Limits, trust: ssl.SSLContext) -> Answer:
-    """Send `body` to `url` and return the answer.
+def post_json(
+    url: str, body: bytes, token: str | None, limits: Limits, trust: ssl.SSLContext, *, may_be_empty: bool = False
+) -> Answer:
+    """Send `body` to `url` and return the answer; an empty one is None where it `may_be_empty`.
 
     The token is sent as `Authorization: Bearer`, and redacted in what the server sends back.
 
@@ -88,7 +91,19 @@ def post_json(url: str, body: bytes, token: str | None, limits: Limits, trust: s
     Raises:
         ExchangeFailed: no answer with status 200, JSON and small enough, came within `limits.deadline`.
     """
-    exchange = _Exchange(url, body, token, limits, trust)
+    return _outcome(_Exchange(url, body, token, limits, trust, may_be_empty=may_be_empty), limits)
+
+
+def get_json(url: str, token: str | None, limits: Limits, trust: ssl.SSLContext) -> Answer:
+    """Ask `url` for what it holds, in the way of `post_json`.
+
+    Raises:
+        ExchangeFailed: as `post_json` does.
+    """
+    return _outcome(_Exchange(url, None, token, limits, trust), limits)
+
+
+def _outcome(exchange: "_Exchange", limits: Limits) -> Answer:
     outcome: Future[Answer] = Future()
     # A daemon: what outlives the deadline (a name look-up) does not keep the process alive.
     threading.Thread(target=lambda: asyncio.run(exchange.run(outcome)), name="json-exchange", daemon=True).start()
@@ -99,10 +114,21 @@ def post_json(url: str, body: bytes, token: str | None, limits: Limits, trust: s
 
 
 class _Exchange:
-    def __init__(self, url: str, body: bytes, token: str | None, limits: Limits, trust: ssl.SSLContext) -> None:
+    def __init__(
+        self,
+        url: str,
+        body: bytes | None,
+        token: str | None,
+        limits: Limits,
+        trust: ssl.SSLContext,
+        *,
+        may_be_empty: bool = False,
+    ) -> None:
         self.attempts = 0
+        self._may_be_empty = may_be_empty
         self._trust = trust
         self._url = url
+        self._method = "GET" if body is None else "POST"
         self._body = body
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if token is not None:
@@ -127,7 +153,9 @@ class _Exchange:
             while True:
                 self.attempts += 1
                 try:
-                    return Answer(content=_parsed(await self._attempt(client)), attempts=self.attempts)
+                    content = await self._attempt(client)
+                    found = _parsed(content) if content or not self._may_be_empty else None
+                    return Answer(content=found, attempts=self.attempts)
                 except _Final as problem:
                     raise ExchangeFailed(str(problem), self.attempts) from None
                 except _Temporary as problem:
@@ -146,7 +174,7 @@ class _Exchange:
             raise _Temporary(_named(error)) from None
 
     async def _content(self, client: httpx2.AsyncClient) -> bytes:
-        async with client.stream("POST", self._url, content=self._body, headers=self._headers) as response:
+        async with client.stream(self._method, self._url, content=self._body, headers=self._headers) as response:
             status = response.status_code
             if response.has_redirect_location:
                 target = shown_url(response.headers["location"])
@@ -179,6 +207,26 @@ class _Exchange:
             cause = f"{problem}; waiting {wait:.2g} s more would pass the deadline of {self._limits.deadline:g} s"
             raise ExchangeFailed(cause, self.attempts) from None
         await asyncio.sleep(wait)
+
+
+def checked_address(url: str, what: str) -> str:
+    """Return a URL that requests can be sent to; `what` names it in a message.
+
+    Raises:
+        ConfigError: it is none, or holds a user or a password.
+    """
+    try:
+        parts = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        raise ConfigError(f"{what}: url is not a URL - expected for example http://host:8000/get_reward") from None
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise ConfigError(f"{what} {shown_url(url)}: expected an http or https address with a host")
+    if parts.userinfo:
+        raise ConfigError(
+            f"{what} {shown_url(url)}: the url holds a user or a password - put a token into an environment variable "
+            "and name it in token_env"
+        )
+    return str(parts)
 
 
 def trust_of(url: str) -> ssl.SSLContext:
