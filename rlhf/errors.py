@@ -41,6 +41,12 @@ class GuardStop(RlhfError):
     exit_status = 6
 
 
+class EngineError(RlhfError):
+    """An engine that does not draw responses, or not from the weights that are trained."""
+
+    exit_status = 7
+
+
 class LostProcess(RlhfError):
     """Another process of the run ended, did not come, or did not answer in time; its own message says why."""
 

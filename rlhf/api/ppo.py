@@ -94,6 +94,8 @@ class PPOTrainer(StageTrainer, Generating):
             RlhfError: something cannot be loaded, or the parts do not fit together.
         """
         settings = checked_config(config, PPOSettings, "policy, reference, reward, tokenizer, config")
+        if output_dir is None and settings.engine.kind == "vllm":
+            raise ConfigError("engine.kind: vllm gets its weights by path - give output_dir")
         if reward is None:
             raise ConfigError("reward: it is missing - give a function, a model, or a mapping such as a YAML file has")
         super().__init__(settings, output_dir, callbacks)

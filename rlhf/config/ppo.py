@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from rlhf.config.course import check_choice
+from rlhf.config.engine import EngineSection, NativeEngineSection
 from rlhf.config.estimators import ESTIMATORS, Estimator
 from rlhf.config.resets import ResetSection
 from rlhf.config.rewards import RewardSection, check_names_and_gates
@@ -79,6 +80,7 @@ class PPOSettings(StageSettings):
     critic_model: ModelSection | None = Field(None, description="init of the separate critic, usually the reward model")
     prompts: FittingSection = Field(FittingSection(), description="what happens to prompts that do not fit")
     sampling: SamplingSection = SamplingSection()
+    engine: EngineSection = Field(NativeEngineSection(), description="what draws the responses")
     reset: ResetSection | None = Field(None, description="episodes that begin inside a demonstration; null: none")
     score: ScoreSection = ScoreSection()
     value_optimizer: OptimizerSection = OptimizerSection(learning_rate=1e-3)

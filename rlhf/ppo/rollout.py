@@ -1,7 +1,7 @@
 """Runs every model once, without gradients: responses, logprobs, reference logprobs, values, scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,12 +13,15 @@ from rlhf.models.passes.packing import packs
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.pretrained.tokenizer import Language
 from rlhf.models.reference import Reference
+from rlhf.ppo.correction import placed_logprobs
 from rlhf.ppo.microbatches import Microbatches, cut_microbatches, num_strata_needed
 from rlhf.ppo.responses import Responses, decode_steps_saved, whole_responses
 from rlhf.ppo.scoring.scorer import Scored, Scorer
 from rlhf.ppo.starts.start_states import StartStates
 from rlhf.rewards.protocol import Episode
-from rlhf.sampling.batched import Decoding, sample_in_batches
+from rlhf.sampling.batched import Decoding
+from rlhf.sampling.engines.local import LocalEngine
+from rlhf.sampling.engines.protocol import Engine, Weights, known_sequences
 from rlhf.training.processes import Processes
 from rlhf.training.telemetry.phases import NO_PHASES, Phases
 
@@ -31,6 +34,8 @@ class Sampled:
     responses: Responses
     episodes: list[Episode]
     """[B] prompts and responses as rewards read them."""
+    engine_logprobs: Tensor | None = None
+    """[B, T] float32, nats, of an engine that computes in its own way; None for one of this process."""
 
     @property
     def completions(self) -> list[str]:
@@ -61,6 +66,8 @@ class Collected:
     """The text of the forced tokens at the start of each response."""
     decode_steps_saved: int
     """Decode steps saved by reading forced tokens together with the prompts."""
+    engine_logprobs: Tensor | None = None
+    """As `Sampled` has them."""
 
 
 class Collector:
@@ -83,6 +90,8 @@ class Collector:
         self.config = config
         self.processes = processes
         self.phases = phases
+        self.engine: Engine = LocalEngine(policy.lm)
+        self.weights: Weights | None = None  # what an engine outside this process gets
 
     def collect(self, starts: StartStates, generator: torch.Generator) -> Collected:
         """Sample a response to every start state, then run all the other models on it."""
@@ -94,11 +103,15 @@ class Collector:
         """Sample a response to every start state; all processes call this together.
 
         Raises:
+            EngineError: the engine does not answer, or not from the policy's weights.
             GuardStop: the logits are not finite, here or on another process.
         """
         with self.phases("generation"):
-            responses = whole_responses(starts, self.processes.agreed(lambda: self.respond(starts, generator)))
-        return Sampled(starts=starts, responses=responses, episodes=self.episodes(starts, responses))
+            samples = self.processes.agreed(lambda: self.respond(starts, generator))
+            responses = whole_responses(starts, samples)
+        episodes = self.episodes(starts, responses)
+        drawn_at = None if self.engine.is_exact else placed_logprobs(samples, responses)
+        return Sampled(starts=starts, responses=responses, episodes=episodes, engine_logprobs=drawn_at)
 
     @torch.no_grad()
     def score(self, sampled: Sampled) -> Scored:
@@ -150,12 +163,16 @@ class Collector:
             reward_metrics=scored.metrics,
             prefixes=self.tokenizer.batch_decode([list(ids) for ids in starts.prefixes], skip_special_tokens=True),
             decode_steps_saved=decode_steps,
+            engine_logprobs=sampled.engine_logprobs,
         )
 
     def respond(self, starts: StartStates, generator: torch.Generator) -> Samples:
-        """Sample what follows the start states, `sampling.batch_rows` rows at a time."""
+        """Let the engine draw what follows the start states, from the weights as they are now."""
+        if self.weights is not None:
+            known = known_sequences(starts.states)
+            self.engine.load(replace(self.weights, known=known), self.engine.version + 1)
         decoding = Decoding(**self.config.sampling.model_dump(), eos_ids=self.eos_ids, tokenizer=self.tokenizer)
-        return sample_in_batches(self.policy.lm, starts.states, decoding, generator, starts.num_forced)
+        return self.engine.sample(starts.states, decoding, generator, starts.num_forced)
 
     def episodes(self, starts: StartStates, responses: Responses) -> list[Episode]:
         """Return what the rewards read: whole responses."""

@@ -13,6 +13,7 @@ from rlhf.errors import GuardStop
 from rlhf.functional.losses import PolicyLoss, policy_gradient_loss, policy_loss, value_loss
 from rlhf.functional.masking import masked_sum
 from rlhf.models.policy import PolicyWithValueHead
+from rlhf.ppo.correction import corrected
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.kl_control import KLControl
 from rlhf.ppo.rollout import Collected, Collector, Sampled
@@ -132,6 +133,7 @@ class PPO:
         kl_coef = self.kl_control.coef
         experience = make_experience(collected.rollout, kl_coef, self.config, self.processes)
         self.guard(experience)
+        experience = corrected(experience, collected.engine_logprobs, self.config)
         return StepBatch(collected=collected, experience=experience, kl_coef=kl_coef)
 
     def learn(self, batch: StepBatch) -> StepResult:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rlhf.batches import PromptBatch, Samples, sent
+from rlhf.sampling.engines.generated import sample_by_generate, takes_keys_and_values
 from rlhf.sampling.filters import Filters
 from rlhf.sampling.sampler import sample
 from rlhf.sampling.stopping import Decodes
@@ -39,6 +40,7 @@ def sample_in_batches(
     decoding: Decoding,
     generator: torch.Generator,
     num_forced: Tensor | None = None,
+    sampler: Callable[..., Samples] | None = None,
 ) -> Samples:
     """Sample one response to each prompt, `decoding.batch_rows` prompts at a time, each batch as wide as it needs.
 
@@ -48,13 +50,15 @@ def sample_in_batches(
         decoding: how responses are drawn.
         generator: advances batch by batch.
         num_forced: [B] int64, tokens at the end of each prompt that already begin its response; None for 0.
+        sampler: draws a batch; None takes `sample`, or `sample_by_generate` for a model that it does not know.
 
     Raises:
         ValueError: as `sample` does.
         GuardStop: the model's logits are not finite.
     """
+    draw = sampler or (sample if takes_keys_and_values(model) else sample_by_generate)
     parts = [
-        sample(
+        draw(
             model,
             _trimmed(prompts.rows(rows)),
             max_new_tokens=decoding.max_new_tokens,

@@ -104,6 +104,14 @@ def save_model(trainable: Trainable, tokenizer: PreTrainedTokenizerBase, directo
         tokenizer.save_pretrained(directory)
 
 
+def save_whole(trainable: Trainable, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Save a model for a program that knows no adapters: an adapter is merged; the module keeps its own."""
+    state = None if trainable.adapter is None else merged_state(trainable.model)
+    with quiet_transformers():
+        trainable.model.save_pretrained(directory, state_dict=state)
+        tokenizer.save_pretrained(directory)
+
+
 def save_adapter_base(trainable: Trainable, directory: Path) -> None:
     """Save the merged base of an adapter that starts from another adapter; `name_base` makes the adapter name it."""
     with quiet_transformers():

@@ -22,6 +22,7 @@ from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language, load_tokenizer, tokenizer_fingerprint
 from rlhf.models.reference import Reference
 from rlhf.ppo.rollout import Collector
+from rlhf.ppo.run.engine import make_engine, weights_of
 from rlhf.ppo.scoring.scorer import Scorer
 from rlhf.ppo.trainer import PPO, Generators
 from rlhf.rewards.component import Component
@@ -104,6 +105,9 @@ def put_together(
     scorer = Scorer(rewards, config.score, run.processes)
     frozen = Reference(trained, reference, on_host=config.reference_on_host)
     collector = Collector(policy, frozen, scorer, language, config, run.processes, run.profile.phases)
+    collector.engine = make_engine(config, run, policy)
+    if not collector.engine.is_exact:
+        collector.weights = weights_of(trained, optimizer.weights, language.tokenizer, policy)
     trainer = PPO(policy, collector, optimizer, config, run.processes, _generators(config, run))
     return PPORun(trainer=trainer, prompts=[], trained=trained, critic=critic)
 

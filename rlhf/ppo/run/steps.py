@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf.ppo.correction import correction_metrics
 from rlhf.ppo.run.cost import step_cost
 from rlhf.ppo.run.prompt_source import PromptSource
 from rlhf.ppo.run.report import step_metrics, write_samples
@@ -175,5 +176,7 @@ def all_metrics(trainer: PPO, result: StepResult) -> dict[str, float]:
     metrics = step_metrics(result, trainer.processes, has_critic=trainer.config.has_critic)
     if trainer.resets is not None:
         metrics |= reset_metrics(result, trainer.processes)
+    drawn_at = result.collected.engine_logprobs
+    metrics |= correction_metrics(result.experience, drawn_at, trainer.config, trainer.processes)
     episode = float(trainer.num_steps * trainer.config.rollout_batch_size)
     return {"episode": episode, **metrics, **result.collected.reward_metrics}
