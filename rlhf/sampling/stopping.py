@@ -40,6 +40,10 @@ class StopRule:
         """Return [B] bool, True where one of the tokens [B] ends a response."""
         return (ids[:, None] == self.eos_ids).any(-1)
 
+    def ends(self, ids: list[int], before: list[int]) -> bool:
+        """Whether the last of a response's tokens ends it; `before` are forced tokens, in which a stop may begin."""
+        return bool(self.by_token(torch.tensor(ids[-1:]))[0]) or (self.reads_text and self.by_text([*before, *ids]))
+
     def by_text(self, ids: list[int]) -> bool:
         """Whether the text of a response holds a stop string.
 

@@ -14,7 +14,7 @@ from rlhf.errors import RewardError
 from rlhf.evaluation.judges.answer_cache import AnswerCache
 from rlhf.fetch import cache_home
 from rlhf.json_exchange import ExchangeFailed, Limits, checked_address, post_json, shown_url, trust_of
-from rlhf.rewards.checks import quoted
+from rlhf.printable import quoted
 from rlhf.rewards.kinds.http import times, token_of_environment
 from rlhf.training.storage.manifest import JSON
 

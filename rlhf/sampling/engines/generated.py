@@ -137,9 +137,12 @@ class _Group(LogitsProcessor):
     def is_over(self) -> Tensor:
         """Return [N] bool, True for rows that ended or reached their limit; notes where the last token ended a row."""
         everything, rows, step = self._all, self._rows, self._step
-        before = None if everything.before is None else [everything.before[row] for row in rows.tolist()]
         over = everything.ended[rows] | (everything.limits[rows] < step)
-        ends = everything.rule.ends(everything.ids[rows, :step], before) & ~over
+        ends = everything.rule.by_token(everything.ids[rows, step - 1])
+        if everything.before is not None:
+            whole = [everything.before[row] + everything.ids[row, :step].tolist() for row in rows.tolist()]
+            ends = ends | torch.tensor([everything.rule.by_text(ids) for ids in whole], device=ends.device)
+        ends = ends & ~over
         everything.lengths[rows[ends]] = step
         everything.ended[rows[ends]] = True
         return everything.ended[rows] | (everything.limits[rows] <= step)

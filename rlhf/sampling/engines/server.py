@@ -155,7 +155,7 @@ def _first_end(ids: list[int], before: list[int], decoding: Decoding) -> tuple[i
     """Return how many tokens a response has, and whether the last one ends it, by the rule of our own sampler."""
     rule = StopRule(decoding.eos_ids, decoding.stop_strings, decoding.tokenizer, torch.device("cpu"))
     for length in range(1, len(ids) + 1):
-        if bool(rule.ends(torch.tensor([ids[:length]]), [before])[0]):
+        if rule.ends(ids[:length], before):
             return length, True
     return len(ids), False
 
