@@ -2,10 +2,13 @@
 
 On: running scales of a reward and of the score, caches of rewards, own best responses as resets, an adaptive KL,
 samples with their token traces, checkpoints, held-out evaluation. The model is tiny, so that what grows is seen. Left
-out is `trainer.history`, which keeps a row of about 60 numbers a step because it is the answer of `train`.
+out is `trainer.history`, which keeps a row of about 60 numbers a step because it is the answer of `train`. oneDNN keeps
+a compiled product for each shape it meets, up to 1,024 of them, some 10 MiB in 1,000 steps where shapes differ;
+here it keeps few, so that what is ours is seen (an ONEDNN_PRIMITIVE_CACHE_CAPACITY of yours counts).
 """
 
 import argparse
+import os
 import resource
 import statistics
 import sys
@@ -13,6 +16,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8")  # before torch is imported
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
