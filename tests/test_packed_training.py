@@ -48,7 +48,8 @@ def _found(objective: Objective, model: PreTrainedModel, *, packs: bool) -> tupl
     items = [3, 0, 2, 1] if isinstance(objective, NextTokenObjective) else [2, 0, 1]
     loss, statistics = objective.loss(items, 10.0)
     loss.backward()
-    return loss.detach(), statistics, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    numbers = {name: float(value) for name, value in statistics.items()}
+    return loss.detach(), numbers, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 def _check_equal(objective: Objective, model: PreTrainedModel, *, at_least: int) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import guard as guard_script
+from rlhf.ppo.tally import NAMES
 
 
 @pytest.fixture
@@ -76,7 +77,8 @@ def test_the_plain_update_minimises_the_same_loss_as_ours(guard, parts):
             mine += 0.05 * torch.randn(mine.shape, generator=torch.Generator().manual_seed(mine.numel() + 1))
             theirs.copy_(mine)
     tokens = float(experience.rollout.response_mask.sum())
-    ours, sums, _ = trainer.loss(experience, tokens)
+    ours, numbers, _ = trainer.loss(experience, tokens)
+    sums = dict(zip(NAMES, numbers.tolist(), strict=True))
     theirs = plain.loss(experience)
     assert sums["clipped"] > 0 and sums["value_clipped"] > 0
     ours.backward()

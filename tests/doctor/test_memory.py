@@ -39,7 +39,7 @@ def test_bfloat16_has_masters_and_frozen_layers_are_shared_and_kept(config) -> N
     head = numel(parts.trainer.policy.value_head)
     loaded = already_loaded(parts)
     assert loaded.policy == 2 * numel(lm) + 4 * head
-    assert loaded.masters == 4 * numel(lm), "trained and frozen; the value head is its own master"
+    assert loaded.masters == 4 * trained, "frozen weights are held once; the value head is its own master"
     assert loaded.reference == 2 * trained, "frozen weights are shared"
     coming = to_come(parts, run_trial(parts))
     assert coming.gradients == 4 * (trained + head)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from rlhf.errors import ConfigError, GuardStop
 from rlhf.ppo import train_ppo
+from rlhf.ppo.tally import NAMES
 from rlhf.ppo.trainer import PPO
 
 EVALUATED = {"eval_every": 1, "best": {"metric": "evaluation/kl", "load_at_end": True}}
@@ -112,7 +113,9 @@ def nan_at(step: int, times: int) -> Any:
         calls[0] += 1
         if self.num_steps == step and left[0] and calls[0] % 2 == 0:
             left[0] -= 1
-            return value * torch.nan, {**sums, "policy_loss": float("nan")}, ratio
+            sums = sums.clone()
+            sums[NAMES.index("policy_loss")] = torch.nan
+            return value * torch.nan, sums, ratio
         return value, sums, ratio
 
     return broken

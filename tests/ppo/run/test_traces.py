@@ -61,14 +61,14 @@ def test_each_ratio_belongs_to_its_own_token(tiny: ModuleType, workshop: Path) -
     taken = []
     update = trainer.update
 
-    def watched(experience, minibatch, frozen_states=None):
+    def watched(experience, minibatch, *others):
         logprobs = torch.zeros_like(experience.rollout.logprobs)
         with torch.no_grad():
             for rows in minibatch:
                 part = experience.rows(rows).rollout
                 logprobs[rows] = trainer.policy(part.sequences(), logprobs.shape[1], 1.0).logprobs
         taken.append(logprobs)
-        return update(experience, minibatch, frozen_states)
+        return update(experience, minibatch, *others)
 
     trainer.update = watched  # type: ignore[method-assign]
     result = trainer.step(made.prompts)

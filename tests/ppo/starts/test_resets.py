@@ -18,6 +18,7 @@ from rlhf.ppo.starts.own_best import OwnBest
 from rlhf.ppo.starts.report import reset_metrics
 from rlhf.ppo.starts.resets import Resets
 from rlhf.ppo.starts.start_states import draw_start_states
+from rlhf.ppo.tally import NAMES
 from rlhf.training.processes import Processes
 
 PROMPTS = [Prompt(name, (place,), name, {}) for place, name in enumerate("pq")]
@@ -155,7 +156,8 @@ def losses(made: Any, rollout: Rollout, tiny: ModuleType) -> tuple[Any, dict[str
     trainer = made.trainer
     batch = tiny.experience(trainer, rollout)
     trainer.policy.zero_grad()
-    loss, sums, _ = trainer.loss(batch, num_tokens=float(rollout.response_mask.sum()))
+    loss, numbers, _ = trainer.loss(batch, num_tokens=float(rollout.response_mask.sum()))
+    sums = dict(zip(NAMES, numbers.tolist(), strict=True))
     loss.backward()
     # The optimizer takes each gradient over as soon as it is there.
     gradients = [master.grad.clone() for master in trainer.optimizer.weights.masters.values()]
