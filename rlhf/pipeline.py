@@ -1,6 +1,7 @@
 """`rlhf run`: sft -> reward model -> ppo -> evaluate, each skipped if it is complete and its config unchanged."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from rlhf.report import write_report
 from rlhf.reward_model import train_reward_model
 from rlhf.sft import train_sft
 from rlhf.stage import load_rows
+from rlhf.training.launch import check_plain_launch
 from rlhf.training.processes import is_main_by_launch
 from rlhf.training.randomness import generator
 from rlhf.training.storage.run_directory import COMPLETE
@@ -56,6 +58,7 @@ def run(config: RunConfig, *, profile: bool = False) -> Path:
     Raises:
         RlhfError: a stage failed; the stages before it stay complete.
     """
+    check_plain_launch(os.environ, "`rlhf run`")
     forecast = forecast_of(config) if is_main_by_launch() else Forecast({})
     for line in forecast.opening():
         _say(line)

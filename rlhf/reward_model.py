@@ -25,6 +25,7 @@ from rlhf.models.pretrained.loading import load_scalar_lm, scalar_head
 from rlhf.models.scalar import ScalarModel
 from rlhf.stage import Frame
 from rlhf.supervised_run import Learner, Source, check_length, nothing_to_finish, reported, run_stage
+from rlhf.training.sharding.shares import own_results
 
 
 def train_reward_model(config: RewardModelConfig, *, profile: bool = False) -> Path:
@@ -105,11 +106,13 @@ def heldout_scores(objective: PreferenceObjective, microbatch_tokens: int, run: 
     if not objective.pairs:
         return {}
     cut = token_budget_batches(objective.lengths(), microbatch_tokens, packs=objective.packs)
-    leads = []
-    for items in cut[run.processes.rank :: run.processes.num]:
+
+    def leads(items: Sequence[int]) -> list[float]:
         chosen, rejected, _ = objective.scores(items)
-        leads += [float(lead) for lead in chosen - rejected]
-    margins = torch.tensor(run.processes.gathered(leads))
+        return [float(lead) for lead in chosen - rejected]
+
+    own = own_results(run.processes, objective.model.classifier, cut, leads)
+    margins = torch.tensor(run.processes.gathered([lead for part in own for lead in part]))
     zeros = torch.zeros_like(margins)
     return {
         "eval/accuracy": float((margins > 0).float().mean()),
@@ -123,12 +126,14 @@ def heldout_scores(objective: PreferenceObjective, microbatch_tokens: int, run: 
 def centre(learner: Learner, demonstrations: Sequence[Example], microbatch_tokens: int, run: Frame) -> None:
     """Set the mean score of demonstrations to 0: `score_mean` in the model's config becomes their raw mean."""
     model = ScalarModel(learner.trained.model)
-    total = 0.0
     lengths = [len(example.input_ids) for example in demonstrations]
     cut = token_budget_batches(lengths, microbatch_tokens, packs=packs(model.classifier))
-    for items in cut[run.processes.rank :: run.processes.num]:
+
+    def total_score(items: Sequence[int]) -> float:
         batch = collate_examples([demonstrations[item] for item in items], learner.pad_id).to(run.device)
-        total += float(model(batch.input_ids, batch.attention_mask).sum())
+        return float(model(batch.input_ids, batch.attention_mask).sum())
+
+    total = sum(own_results(run.processes, model.classifier, cut, total_score))
     model.score_mean = run.processes.sums([total])[0] / len(lengths)
     run.processes.say(f"mean score of demonstrations before centring: {model.score_mean:+.3f}")
 

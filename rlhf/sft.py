@@ -25,6 +25,7 @@ from rlhf.models.passes.packing import packs
 from rlhf.models.pretrained.loading import load_causal_lm
 from rlhf.stage import Frame
 from rlhf.supervised_run import Learner, Source, run_stage
+from rlhf.training.sharding.shares import own_results
 
 
 def train_sft(config: SftConfig, *, profile: bool = False) -> Path:
@@ -84,7 +85,7 @@ def heldout_loss(objective: NextTokenObjective, microbatch_tokens: int, run: Fra
         return {}
     total = objective.weight(range(len(objective.examples)))
     cut = token_budget_batches(objective.lengths(), microbatch_tokens, packs=objective.packs)
-    local = sum(float(objective.loss(items, total)[0]) for items in cut[run.processes.rank :: run.processes.num])
+    local = sum(own_results(run.processes, objective.lm, cut, lambda items: float(objective.loss(items, total)[0])))
     loss = run.processes.sums([local])[0]
     return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, 700.0))}
 

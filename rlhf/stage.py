@@ -1,5 +1,6 @@
 """The frame of a training stage, shared by SFT, reward model and PPO: processes, run directory, data, model, loop."""
 
+import os
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from rlhf.config.stage import StageConfig, StageSettings
 from rlhf.data.overlap import check_overlap
 from rlhf.data.reading.rows import stream_rows
 from rlhf.data.records import Prepared, Row
-from rlhf.errors import GuardStop
+from rlhf.errors import ConfigError, GuardStop
 from rlhf.fetch import resolve
 from rlhf.models.passes.checkpointing import is_checkpointed
 from rlhf.models.passes.compiled import compile_blocks, compiles
@@ -33,11 +34,14 @@ from rlhf.training.ending.best import BestRule
 from rlhf.training.ending.ceiling import CeilingRule
 from rlhf.training.ending.course import Rules
 from rlhf.training.ending.rollback import RollbackRule
+from rlhf.training.keeping import sharded_by
+from rlhf.training.launch import launched_precision
 from rlhf.training.loop import Loop
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes, is_main_by_launch
 from rlhf.training.protocol import LoopSettings, Observer, Steps
 from rlhf.training.randomness import seed_everything
+from rlhf.training.sharding.fsdp2 import Fsdp2
 from rlhf.training.storage.checkpoint import JSON
 from rlhf.training.storage.fingerprint import content_digest, flattened, json_digest
 from rlhf.training.storage.run_directory import RunDirectory, is_complete, settings_of_result
@@ -72,6 +76,11 @@ class Frame:
         """Where this process computes."""
         return self.processes.device
 
+    @property
+    def loading_device(self) -> torch.device:
+        """Where a model waits until `stage_model.held` or `hold_frozen` takes it."""
+        return self.processes.sharding.loading_device(self.device)
+
     def run(
         self,
         steps: Steps,
@@ -87,6 +96,9 @@ class Frame:
 
         The first `num_done` steps were done in this process, and `steps` holds their state: no checkpoint is read.
         """
+        rules = rules_of(self.config)
+        if isinstance(self.processes.sharding, Fsdp2):
+            _check_sharded(rules)
         settings = LoopSettings(
             num_steps=num_steps,
             log_every=self.config.logging.every,
@@ -95,7 +107,7 @@ class Frame:
             eval_every=eval_every,
             description=description,
             shown=shown,
-            rules=rules_of(self.config),
+            rules=rules,
         )
         loop = Loop(
             steps,
@@ -165,6 +177,10 @@ class Frame:
 
         Blocks that run again in the backward pass stay as they are: the config refuses `on` for them.
         """
+        if isinstance(self.processes.sharding, Fsdp2):
+            if self.config.compile == "on":
+                raise ConfigError("compile: on, but blocks in shards (FSDP) are not compiled - set compile: off")
+            return
         if any(is_checkpointed(model) for model in models):
             return
         if compiles(self.config.compile, num_tokens // self.processes.num, self.device):
@@ -179,6 +195,7 @@ class Frame:
             "compute type": _name(self.dtype),
             "data": self.data,
             "peak memory, GiB": round(peak_memory_bytes() / GIB, 2),
+            **sharded_by(self.processes),
         }
         write_circumstances(self.directory.path, facts, start, stop)
 
@@ -198,6 +215,7 @@ def joined(config: StageSettings, path: Path, fingerprint: str, *, profile: bool
         expected=config.expected_processes,
         project_dir=str(path / "events"),
         timeout=config.process_timeout,
+        plain=None,
     )
     seed_everything(config.seed)
     directory = RunDirectory(
@@ -207,7 +225,7 @@ def joined(config: StageSettings, path: Path, fingerprint: str, *, profile: bool
         resume=config.checkpoints.resume,
         is_main=processes.is_main,
     )
-    dtype = compute_dtype(config.model.precision, processes.device)
+    dtype = compute_dtype(launched_precision(os.environ, config.model.precision), processes.device)
     if processes.any(dtype == torch.float32):  # processes may measure different types but must compute in the same one
         dtype = torch.float32
     return Frame(config, processes, directory, dtype, Profile(processes) if profile else NO_PROFILE)
@@ -219,8 +237,11 @@ def entered(run: Frame, name: str | None = None) -> Iterator[Frame]:
     processes, directory = run.processes, run.directory
     with directory:
         where = f"{name or directory.path}: {processes.num} process(es) on {processes.device}"
+        if isinstance(processes.sharding, Fsdp2):
+            where += ", weights in shards (FSDP2)"
         processes.say(f"{where}, computing in {_name(run.dtype)}")
-        yield run
+        with processes.sharding.noticing_loss():
+            yield run
         processes.wait()
         directory.mark_complete()
 
@@ -289,6 +310,19 @@ def load_rows(section: DataSection) -> Iterator[Row]:
 
 def _what_counts(config: StageSettings | EvaluateSettings) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude=set(UNIMPORTANT))
+
+
+def _check_sharded(rules: Rules) -> None:
+    """Refuse rules that have not been seen to work on weights in shards."""
+    asked = {
+        "rollback": rules.rollback is not None,
+        "best.load_at_end": rules.best is not None and rules.best.load_at_end,
+    }
+    for name, is_asked in asked.items():
+        if is_asked:
+            raise ConfigError(
+                f"{name}: is not supported for weights in shards (FSDP) - leave it out, or start without FSDP"
+            )
 
 
 def _name(dtype: torch.dtype) -> str:

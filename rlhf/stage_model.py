@@ -1,10 +1,12 @@
 """The model of a stage: loaded, tuned as its section says, and saved."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import load_peft_weights, set_peft_model_state_dict
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,16 +16,22 @@ from rlhf.config.shared import ModelSection, OptimizerSection, TuningSection
 from rlhf.config.stage import StageSettings
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
+from rlhf.models.passes.anatomy import blocks
 from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.passes.checkpointing import use_checkpointing
 from rlhf.models.pretrained.adapters import base_of, is_adapter, load_merged
 from rlhf.models.pretrained.depth import keep_first_blocks
 from rlhf.models.pretrained.hub import base_elsewhere, upload
-from rlhf.models.pretrained.loading import load_adapter, load_causal_lm, load_scalar_lm
+from rlhf.models.pretrained.loading import frozen_in, load_adapter, load_causal_lm, load_scalar_lm
 from rlhf.models.pretrained.setup import Trainable, continued, make_trainable, name_base, save_adapter_base, save_model
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
-from rlhf.training.optimizer import MasterWeights, OptimizerSettings
-from rlhf.training.processes import is_main_by_launch
+from rlhf.training.frozen import Sources
+from rlhf.training.optimizer import OptimizerSettings
+from rlhf.training.processes import Processes, is_main_by_launch
+from rlhf.training.sharding.fsdp2 import Fsdp2
+from rlhf.training.sharding.master_weights import MasterWeights
+from rlhf.training.sharding.sharded_weights import ShardedWeights
+from rlhf.training.sharding.weights import Weights
 from rlhf.training.storage.atomic import atomic_directory
 
 
@@ -109,9 +117,65 @@ def optimizer_settings(section: OptimizerSection) -> OptimizerSettings:
     return OptimizerSettings(**section.model_dump())
 
 
+def held(
+    processes: Processes,
+    module: nn.Module,
+    models: Sequence[PreTrainedModel],
+    dtype: torch.dtype,
+    *,
+    keep_float32: Sequence[nn.Module] = (),
+    sources: Sources | None = None,
+) -> Weights:
+    """Take the master weights of a float32 module in place, whole or in shards as the launcher asks.
+
+    Args:
+        processes: of the run.
+        module: what is trained, on the run's loading device.
+        models: the transformers in it, or the module itself.
+        dtype: what it computes in.
+        keep_float32: parts that stay float32, such as a value head.
+        sources: where a whole module's frozen weights are read again in float32; shards are float32 themselves.
+
+    Raises:
+        ConfigError: it cannot be sharded.
+    """
+    sharding = processes.sharding
+    if isinstance(sharding, Fsdp2):
+        parts = [block for model in models for block in blocks(model)]
+        return ShardedWeights(module, models, parts, dtype, sharding, keep_float32=keep_float32)
+    return MasterWeights(module, dtype, keep_float32=keep_float32, sources=sources)
+
+
+def hold_frozen(processes: Processes, *modules: nn.Module) -> None:
+    """Cut frozen models into shards, in place, if the launcher asks for it.
+
+    Raises:
+        ConfigError: one cannot be sharded.
+    """
+    sharding = processes.sharding
+    if not isinstance(sharding, Fsdp2):
+        return
+    for module in modules:
+        model = next(part for part in module.modules() if isinstance(part, PreTrainedModel))
+        dtype = next(blocks(model)[0].parameters()).dtype
+        kept = [parameter for parameter in module.parameters() if parameter.dtype != dtype]  # a head in float32
+        sharding.shard(module, (), list(blocks(model)), dtype, kept)
+
+
+def frozen_copy(processes: Processes, trained: Trainable, dtype: torch.dtype) -> PreTrainedModel | None:
+    """Return the reference of a policy that is about to be cut into shards, which nothing can copy.
+
+    None where the policy stays whole, or where it is its own reference, with its new adapter switched off.
+    """
+    is_own = trained.adapter is not None and not trained.continues
+    if is_own or not isinstance(processes.sharding, Fsdp2):
+        return None
+    return frozen_in(copy.deepcopy(trained.model), dtype)
+
+
 def export(
     trained: Trainable,
-    weights: MasterWeights,
+    weights: Weights,
     tokenizer: PreTrainedTokenizerBase,
     directory: Path,
     extra: Callable[[Path], None] | None = None,
@@ -159,7 +223,7 @@ def push(directory: Path, repo: str, *, private: bool | None, kept: str) -> str:
     return address
 
 
-def take_up(trained: Trainable, weights: MasterWeights, directory: Path) -> None:
+def take_up(trained: Trainable, weights: Weights, directory: Path) -> None:
     """Load what `export` saved into the model from which its training started.
 
     Args:

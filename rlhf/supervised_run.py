@@ -23,10 +23,11 @@ from rlhf.models.pretrained.loading import context_length, limit_of
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.stage import Frame, completed, fingerprint, frame, load_rows
-from rlhf.stage_model import export, optimizer_settings, push_result, trainable
+from rlhf.stage_model import export, held, optimizer_settings, push_result, trainable
 from rlhf.training.batch_plan import BatchPlan
-from rlhf.training.optimizer import MasterWeights, Optimizer, ParameterGroup
+from rlhf.training.optimizer import Optimizer, ParameterGroup
 from rlhf.training.protocol import Observer
+from rlhf.training.sharding.weights import Weights
 from rlhf.training.supervised import Objective, SupervisedSteps
 
 T = TypeVar("T", bound=Hashable)
@@ -38,7 +39,7 @@ class Learner:
     """A model in training."""
 
     trained: Trainable
-    weights: MasterWeights
+    weights: Weights
     tokenizer: PreTrainedTokenizerBase
 
     @property
@@ -147,6 +148,7 @@ def run_stage(
             finish = finishing(ready.learner, run)
             ready.train(run, eval_every=config.eval_every)
             finish()
+            ready.learner.weights.gather()
             if run.processes.is_main:
                 ready.learner.save(target, partial(Card.of(run).write, kind=task.kind, source=config.model.path))
     push_result(config, target)
@@ -223,7 +225,7 @@ def reported(prepared: Prepared[T], source: Source, run: Frame) -> list[T]:
 
 def make_learner(task: Task[Any], run: Frame, trained: Trainable, tokenizer: PreTrainedTokenizerBase) -> Learner:
     """Move a float32 model to its device, keep its master weights, and cast it to the run's compute type."""
-    trained.model.to(run.device)  # type: ignore[arg-type]  # transformers wraps the method out of its type
+    trained.model.to(run.loading_device)  # type: ignore[arg-type]  # transformers wraps the method out of its type
     settings = task.settings
     sections = (settings.data, settings.eval_data, getattr(settings, "demonstrations", None))
     longest = max(each.max_length for each in sections if each is not None)
@@ -232,11 +234,11 @@ def make_learner(task: Task[Any], run: Frame, trained: Trainable, tokenizer: Pre
         record_factors(trained.model)
     run.choose_packing(**{task.result: trained.model})
     kept, sources = task.kept_in_float32(trained.model), {} if trained.again is None else {"": trained.again}
-    weights = MasterWeights(trained.model, run.dtype, keep_float32=kept, sources=sources)
+    weights = held(run.processes, trained.model, [trained.model], run.dtype, keep_float32=kept, sources=sources)
     return Learner(trained=trained, weights=weights, tokenizer=tokenizer)
 
 
-def make_optimizer(task: Task[Any], weights: MasterWeights, run: Frame) -> Optimizer:
+def make_optimizer(task: Task[Any], weights: Weights, run: Frame) -> Optimizer:
     """Return a task's optimizer; `SupervisedRun.train` sets how many updates its schedule spans."""
     settings = optimizer_settings(task.settings.optimizer)
     group = ParameterGroup(name=task.result, parameters=weights.parameters, settings=settings)

@@ -253,24 +253,24 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def in_two_processes(free_port: Callable[[], int], environment: dict[str, str]) -> Callable[[list[str]], list[str]]:
+def in_two_processes(free_port: Callable[[], int], environment: dict[str, str]) -> Callable[..., list[str]]:
     """A function that runs a command twice, as two processes of one run, and returns what each of them printed."""
 
-    def run(command: list[str]) -> list[str]:
-        shared = {**environment, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    def run(command: list[str], num: int = 2) -> list[str]:
+        shared = {**environment, "WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         processes = [
             subprocess.Popen(
                 command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, cwd=ROOT,
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
-            for rank in range(2)
+            for rank in range(num)
         ]  # fmt: skip
         try:
             outputs = [process.communicate(timeout=SECONDS) for process in processes]
         finally:
             for process in processes:
                 process.kill()
-        assert [process.returncode for process in processes] == [0, 0], "\n".join(map("\n".join, outputs))
+        assert [process.returncode for process in processes] == [0] * num, "\n".join(map("\n".join, outputs))
         return [printed for printed, _ in outputs]
 
     return run

@@ -45,6 +45,13 @@ def test_every_figure_that_a_page_shows_exists_and_each_is_shown(root: Path) -> 
     assert shown and set(shown) == committed
 
 
+def test_every_test_that_the_page_on_processes_names_exists(root: Path) -> None:
+    named = set(re.findall(r"`(test_\w+)`", (root / "docs/scaling.md").read_text(encoding="utf-8")))
+    files = [*(root / "tests/training/sharding").glob("test_*.py"), root / "tests/training/test_launch.py"]
+    defined = set(re.findall(r"^def (test_\w+)", "\n".join(file.read_text() for file in files), re.MULTILINE))
+    assert len(named) > 8 and named <= defined
+
+
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)")
 PAGES = [*Path(__file__).parents[1].glob("*.md"), *Path(__file__).parents[1].glob("[bd]*/*.md")]
 

@@ -1,5 +1,6 @@
 """What every trainer has: settings, callbacks, history, a run directory, and a `save` that overwrites nothing else."""
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from rlhf.models.pretrained.setup import Trainable
 from rlhf.stage import Frame, fingerprint_with, joined, named_settings
 from rlhf.stage_model import push, push_result
 from rlhf.training.keeping import longer_run
+from rlhf.training.launch import check_unsharded_launch
 from rlhf.training.storage.fingerprint import lengthened
 from rlhf.training.storage.run_directory import is_complete
 from rlhf.training.telemetry.metrics import saved_metrics
@@ -43,7 +45,7 @@ class StageTrainer:
         """Check what all trainers take, join the processes, and seed the global generators, as a stage does.
 
         Raises:
-            ConfigError: something that is not a callback, or settings that need `output_dir`.
+            ConfigError: something that is not a callback, settings that need `output_dir`, or a launch with FSDP.
         """
         if output_dir is None and (config.checkpoints.every is not None or config.logging.trackers):
             raise ConfigError("checkpoints.every, logging.trackers: they need output_dir - give one")
@@ -51,6 +53,7 @@ class StageTrainer:
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.callbacks: Sequence[Callback] = checked_callbacks(callbacks)
         self._announcer = Announcer(self, self.callbacks)
+        check_unsharded_launch(os.environ, "the trainers of the Python API")
         self._run = joined(config, self.output_dir or Path(), "")
         self.processes = self._run.processes
         self._given = config

@@ -26,6 +26,10 @@ class Microbatches:
         """Return every group once."""
         return [group for stratum in self.strata for group in stratum if len(group)]
 
+    def spare(self) -> Tensor:
+        """Return rows [N] for a pass that does not count: a group with rows, or the first row if all are dropped."""
+        return next(iter(self.all()), torch.tensor([0]))
+
     def only(self, kept: Tensor) -> "Microbatches":
         """Return the same groups without the rows for which `kept` [B] is False; groups may become empty."""
         return Microbatches(tuple(tuple(group[kept[group]] for group in stratum) for stratum in self.strata))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from rlhf.batches import Rollout, Samples, Sequences, join, sent
 from rlhf.config import PPOSettings
 from rlhf.data.records import Prompt
 from rlhf.models.passes.packing import packs
-from rlhf.models.policy import PolicyWithValueHead
+from rlhf.models.policy import PolicyOutput, PolicyWithValueHead
 from rlhf.models.pretrained.tokenizer import Language
 from rlhf.models.reference import Reference
 from rlhf.ppo.correction import placed_logprobs
@@ -106,7 +107,7 @@ class Collector:
             EngineError: the engine does not answer, or not from the policy's weights.
             GuardStop: the logits are not finite, here or on another process.
         """
-        with self.phases("generation"):
+        with self.phases("generation"), self.processes.sharding.whole(self.policy.lm):
             samples = self.processes.agreed(lambda: self.respond(starts, generator))
             responses = whole_responses(starts, samples)
         episodes = self.episodes(starts, responses)
@@ -120,7 +121,7 @@ class Collector:
         Raises:
             RewardError: a reward failed, here or on another process.
         """
-        with self.phases("reward"):
+        with self.phases("reward"), self.processes.sharding.whole(*self.scorer.models):
             return self.scorer.score(sampled.episodes, sampled.starts.num_forced.tolist())
 
     @torch.no_grad()
@@ -202,28 +203,40 @@ class Collector:
         ref_logprobs, values = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
         num_steps, temperature = logprobs.shape[1], self.config.sampling.temperature
         kept: dict[int, Tensor] = {}
-        for group in microbatches.all():
+        sharding = self.processes.sharding
+        # A pass that does not count gives a process the same numbers again, or none where all its rows are dropped.
+        groups = [group for group, _ in sharding.equalised(microbatches.all(), microbatches.spare())]
+        for group in groups:
             first, rows = int(group[0]), sent(group, logprobs.device)
-            sequences = joined[first]
             with self.phases("forward"):
-                frozen = self.policy.frozen_states(sequences)
-                with torch.set_grad_enabled(self.policy.keeps_gradients):
-                    output = self.policy(sequences, num_steps, temperature, frozen_states=frozen)
+                frozen, output = sharding.inside(
+                    self.policy, partial(self._pass, joined[first], num_steps, temperature)
+                )
             logprobs[rows], values[rows] = output.logprobs.detach(), output.values.detach()
             if frozen is not None:
                 kept[first] = frozen
         with self.phases("reference"), self.reference.at_hand():
-            for group in microbatches.all():
+            for group in groups:
                 first, rows = int(group[0]), sent(group, logprobs.device)
-                ref_logprobs[rows] = self.reference.logprobs(joined[first], num_steps, temperature, kept.get(first))
+                make = partial(self.reference.logprobs, joined[first], num_steps, temperature, kept.get(first))
+                ref_logprobs[rows] = sharding.inside(self.reference.model, make)
         return logprobs, ref_logprobs, values, kept
+
+    def _pass(self, sequences: Sequences, num_steps: int, temperature: float) -> tuple[Tensor | None, PolicyOutput]:
+        """Return the states that enter the first trained block, and what the policy makes of them."""
+        frozen = self.policy.frozen_states(sequences)
+        with torch.set_grad_enabled(self.policy.keeps_gradients):
+            return frozen, self.policy(sequences, num_steps, temperature, frozen_states=frozen)
 
 
 def joined_rows(starts: StartStates, responses: Responses, microbatches: Microbatches) -> dict[int, Sequences]:
-    """Join the prompts and responses of each microbatch once, on the host, for all passes; by its first row."""
+    """Join the prompts and responses of each microbatch once, on the host, for all passes; by its first row.
+
+    Where every row was dropped, `spare` is joined: a process may have to pass it without counting it.
+    """
     device, prompts, whole = responses.ended.device, starts.batch.to("cpu"), responses.to("cpu")
     joined = {}
-    for rows in microbatches.all():
+    for rows in microbatches.all() or [microbatches.spare()]:
         own, said = prompts.rows(rows), whole.rows(rows)
         sequences = join(own.prompt_ids, own.prompt_mask, said.response_ids, said.response_mask, said.forced)
         joined[int(rows[0])] = sequences.to(device)

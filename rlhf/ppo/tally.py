@@ -20,6 +20,11 @@ def stacked(numbers: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([numbers[name].detach().float() for name in NAMES])
 
 
+def largest(numbers: Tensor) -> Tensor:
+    """Return the largest of numbers [N], all at least 0; of none, where a pass is not counted, 0."""
+    return numbers.max() if len(numbers) else numbers.sum()
+
+
 def tally(counts: Sequence[int], read: Sequence[float]) -> tuple[list[float], dict[str, float]]:
     """Return the sums of a minibatch by the order of `SUMS`, and its largest numbers by name, on this process.
 

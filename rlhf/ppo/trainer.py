@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from rlhf.ppo.rollout import Collected, Collector, Sampled
 from rlhf.ppo.scoring.scorer import Scored
 from rlhf.ppo.starts.resets import Resets
 from rlhf.ppo.starts.start_states import draw_start_states
-from rlhf.ppo.tally import means_of, stacked, tally
+from rlhf.ppo.tally import largest, means_of, stacked, tally
 from rlhf.training.optimizer import Optimizer
 from rlhf.training.processes import Processes
 
@@ -156,7 +157,8 @@ class PPO:
         updates: list[Update] = []
         for _ in range(self.config.epochs):
             for minibatch in collected.microbatches.shuffled(self.generators.epochs):
-                update = self.update(experience, minibatch, collected.frozen_states, collected.sequences)
+                spare = collected.microbatches.spare()
+                update = self.update(experience, minibatch, collected.frozen_states, collected.sequences, spare)
                 updates += [] if update is None else [update]
                 if update is not None and not update.stepped:
                     return updates
@@ -168,6 +170,7 @@ class PPO:
         minibatch: Sequence[Tensor],
         frozen_states: Mapping[int, Tensor] | None = None,
         sequences: Mapping[int, Sequences] | None = None,
+        spare: Tensor | None = None,
     ) -> Update | None:
         """Step once on the clipped surrogate, the value loss and the entropy bonus of a minibatch.
 
@@ -180,30 +183,36 @@ class PPO:
             minibatch: the microbatches of this step, [N] row indices each.
             frozen_states: from `Collected`; without them the frozen blocks run again.
             sequences: from `Collected`; without them the rows are joined again.
+            spare: rows [N] to pass without counting them, where weights are in shards and another process has more
+                microbatches; None for the first row.
         """
         joined = [_joined(experience, rows, sequences) for rows in minibatch]
         tokens = float(sum(len(each.steps) for each in joined))
         num_tokens = self.processes.sums([tokens])[0]
         if not num_tokens:
             return None
-        ratios, numbers = [], []
-        for rows, own in zip(minibatch, joined, strict=True):
+        ratios, numbers, sharding = [], [], self.processes.sharding
+        parts = list(zip(minibatch, joined, strict=True))
+        for (rows, own), counts in sharding.equalised(parts, (torch.tensor([0]) if spare is None else spare, None)):
             known = (frozen_states or {}).get(int(rows[0]))
             with self.phases("forward"):
-                loss, statistics, ratio = self.loss(experience.rows(rows), num_tokens, known, own)
+                make = partial(self.loss, experience.rows(rows), num_tokens, known, own)
+                loss, statistics, ratio = sharding.inside(self.policy, make)
             with self.phases("backward"):
-                loss.backward()
+                (loss if counts else loss * 0.0).backward()
+            if not counts:
+                continue
             ratios.append((rows, ratio))
             numbers.append(statistics)
         with self.phases("optimizer"):
             norms = self.optimizer.gradient_norms()
             read = torch.cat([*numbers, norms]).tolist()
-            totals, largest = tally([len(ratio) for _, ratio in ratios], read)
+            totals, extremes = tally([len(ratio) for _, ratio in ratios], read)
             means = means_of(self.processes.sums(totals), num_tokens)
             self._check_finite(means)
             stepped = self.config.target_kl is None or means["approx_kl"] <= self.config.target_kl
             report = self.optimizer.step(norms, read[-len(norms) :]) if stepped else self.optimizer.discard()
-        return Update(means=means, **largest, stepped=stepped, optimizer=report, ratios=ratios)
+        return Update(means=means, **extremes, stepped=stepped, optimizer=report, ratios=ratios)
 
     def loss(
         self,
@@ -242,8 +251,8 @@ class PPO:
             "approx_kl": policy.approx_kl,
             "ratio": ratio.sum(),
             "ratio_square": ratio.square().sum(),
-            "ratio_max": ratio.max(),
-            "ratio_deviation": (ratio - 1).abs().max(),
+            "ratio_max": largest(ratio),
+            "ratio_deviation": largest((ratio - 1).abs()),
         }
         return loss, stacked(numbers), ratio
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from torch import nn
+
 Message = dict[str, object]
 
 Score = float | list[float] | None
@@ -40,6 +42,16 @@ class Reward(Protocol):
 
     def close(self) -> None:
         """Release what the reward holds; called once, after the last score."""
+        ...
+
+
+@runtime_checkable
+class Modelled(Protocol):
+    """A reward that asks models in this process, which may then be held in shards."""
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """The models."""
         ...
 
 

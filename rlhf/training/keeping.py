@@ -41,7 +41,9 @@ class Keeping:
         self._directory = directory
         self._processes = processes
         self._store = CheckpointStore(
-            directory.checkpoints, keep=keep, fingerprint={**fingerprint, "number of processes": processes.num}
+            directory.checkpoints,
+            keep=keep,
+            fingerprint={**fingerprint, "number of processes": processes.num, **sharded_by(processes)},
         )
 
     def resume(self) -> int:
@@ -128,6 +130,11 @@ class Keeping:
         self._processes.say(
             f"best: step {best.step}, {best.rule.metric} {best.value:.4g}; the result has the weights of step {result}"
         )
+
+
+def sharded_by(processes: Processes) -> dict[str, JSON]:
+    """Return how weights are in shards, if they are; a checkpoint must match: another way sums in another order."""
+    return {} if processes.sharding.name == "none" else {"sharding": processes.sharding.name}
 
 
 def last_good(checkpoint: Checkpoint | None) -> str:

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from rlhf.errors import ConfigError
 from rlhf.training.agreement import failure_of, first_error, noticing_loss
-from rlhf.training.launch import check_launch
+from rlhf.training.launch import check_launch, check_plain_launch, fsdp2_settings, hidden_from_accelerate
 from rlhf.training.rendezvous import joined, launcher_of
+from rlhf.training.sharding.fsdp2 import Fsdp2
+from rlhf.training.sharding.replicated import Replicated
 
 T = TypeVar("T")
 
@@ -28,7 +30,8 @@ ANSWER_SECONDS = 1800.0
 class Processes:
     """A thin layer over `Accelerator`: data parallelism by explicit sums, so that uneven shares cannot hang.
 
-    Every process holds the whole model. Gradients are summed once per optimizer step, after the last microbatch.
+    Every process holds the whole model, and gradients are summed once per optimizer step, after the last microbatch;
+    or the launcher asks for shards, and `sharding` says what that takes.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Processes:
         expected: int | None = None,
         project_dir: str | None = None,
         timeout: float = ANSWER_SECONDS,
+        plain: str | None = "this command",
     ) -> None:
         """Join the other processes.
 
@@ -46,6 +50,8 @@ class Processes:
             expected: number of processes that the user asked for.
             project_dir: where trackers write.
             timeout: seconds that a process waits for another before it ends.
+            plain: what this is, if it does nothing with the launcher's FSDP and mixed_precision; None for a stage that
+                trains.
 
         Raises:
             LostProcess: another process did not come within a minute.
@@ -53,25 +59,34 @@ class Processes:
                 supported, or a tracker is not installed.
         """
         check_launch(os.environ)
+        if plain is not None:
+            check_plain_launch(os.environ, plain)
+        settings = fsdp2_settings(os.environ)
         if missing := sorted(set(trackers) - {str(name) for name in get_available_trackers()}):
             raise ConfigError(f"logging.trackers: {', '.join(missing)} not installed - install it, or leave it out")
         self._launcher = launcher_of(os.environ)
-        self.accelerator = joined(
-            lambda handlers: Accelerator(
-                cpu=not torch.cuda.is_available(),
-                log_with=list(trackers) or None,
-                project_dir=project_dir,
-                kwargs_handlers=handlers,
-            ),
-            os.environ,
-            timedelta(seconds=timeout),
-        )
+        with hidden_from_accelerate():
+            self.accelerator = joined(
+                lambda handlers: Accelerator(
+                    cpu=not torch.cuda.is_available(),
+                    log_with=list(trackers) or None,
+                    project_dir=project_dir,
+                    kwargs_handlers=handlers,
+                ),
+                os.environ,
+                timedelta(seconds=timeout),
+            )
         atexit.register(_leave)  # so that the backend does not warn when the interpreter exits
         if expected is not None and expected != self.num:
             raise ConfigError(
                 f"expected_processes: {expected}, but {self.num} started - on a machine without GPU accelerate starts "
                 "one unless --multi_gpu is given or the config file says `distributed_type: MULTI_GPU`"
             )
+
+        self.sharding: Replicated | Fsdp2 = Replicated()
+        """How the weights lie on the processes."""
+        if settings is not None:
+            self.sharding = Fsdp2(settings, self.device, self.num, self.rank)
 
     @property
     def num(self) -> int:
@@ -108,7 +123,7 @@ class Processes:
 
     def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes; every process passes the same shapes."""
-        if self.num == 1:
+        if self.num == 1 or not tensors:
             return
         for group in _groups(tensors):
             with noticing_loss():

@@ -1,6 +1,7 @@
 """Supervised steps that SFT and the reward model share: a global batch, its microbatches, one update."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -12,7 +13,7 @@ from rlhf.training.optimizer import Optimizer
 from rlhf.training.processes import Processes
 from rlhf.training.randomness import generator
 from rlhf.training.storage.checkpoint import Checkpoint
-from rlhf.training.storage.schema import Schema, forms_of
+from rlhf.training.storage.schema import Schema
 from rlhf.training.telemetry.last_step import LastStep
 from rlhf.training.telemetry.profile import NO_PROFILE, Profile
 
@@ -71,15 +72,18 @@ class SupervisedSteps:
         total = self.objective.weight(items)
         numbers = []
         switch_dropout(self.optimizer.weights.module, on=True)
-        own = list(enumerate(self.plan.microbatches(items)))[self.processes.rank :: self.processes.num]
-        for place, microbatch in own:
+        cut = list(enumerate(self.plan.microbatches(items)))
+        own = cut[self.processes.rank :: self.processes.num]
+        sharding, module = self.processes.sharding, self.optimizer.weights.module
+        for (place, microbatch), counts in sharding.equalised(own, cut[0]):
             # Step and microbatch determine the dropout, so neither resuming nor the number of processes changes it.
             torch.manual_seed(generator(self.plan.seed, "dropout", index, place).initial_seed())
             with phases("forward"):
-                loss, statistics = self.objective.loss(microbatch, total)
+                loss, statistics = sharding.inside(module, partial(self.objective.loss, microbatch, total))
             with phases("backward"):
-                loss.backward()
-            numbers.append(torch.stack([each.detach().float() for each in (loss, *statistics.values())]))
+                (loss if counts else loss * 0.0).backward()
+            if counts:
+                numbers.append(torch.stack([each.detach().float() for each in (loss, *statistics.values())]))
         norms = self.optimizer.gradient_norms()
         # One look at the device for a whole step: it computes while the host prepares the next microbatch.
         read = torch.cat([*numbers, norms]).tolist()
@@ -109,7 +113,7 @@ class SupervisedSteps:
 
     def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Return masters, moments and the number of updates; the step alone determines the data order."""
-        masters = {name: master.detach() for name, master in self.optimizer.weights.masters.items()}
+        masters = self.optimizer.weights.saved()
         return {"masters": masters, "optimizer": self.optimizer.tensors()}, {"num_updates": self.optimizer.num_done}
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -118,8 +122,9 @@ class SupervisedSteps:
         Raises:
             CheckpointError: the checkpoint is not one of this model; nothing was set.
         """
-        masters = forms_of(self.optimizer.weights.masters)
-        schema = Schema({"masters": masters, "optimizer": self.optimizer.forms()}, {"num_updates": int})
+        schema = Schema(
+            {"masters": self.optimizer.weights.forms(), "optimizer": self.optimizer.forms()}, {"num_updates": int}
+        )
         tensors, state = checkpoint.read(schema)
         self.optimizer.weights.load(tensors["masters"])
         self.optimizer.load(tensors["optimizer"], state["num_updates"])

@@ -8,7 +8,7 @@ from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.pretrained.loading import load_causal_lm
 from rlhf.models.pretrained.setup import make_trainable
 from rlhf.models.reference import Reference
-from rlhf.training.optimizer import MasterWeights
+from rlhf.training.sharding.master_weights import MasterWeights
 
 LORA = {"r": 4, "alpha": 8.0, "dropout": 0.1, "target_modules": "all-linear"}
 WAYS = {"full": (None, None), "top": (None, 1), "lora": (LORA, None)}

@@ -21,6 +21,7 @@ from rlhf.oracle.process import random_logits
 from rlhf.oracle.trajectories import enumerate_trajectories
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.trainer import PPO
+from rlhf.training.sharding.replicated import Replicated
 from rlhf.training.telemetry.phases import NO_PHASES
 
 ACCURACY = 2e-6
@@ -65,6 +66,7 @@ class Alone:
     """One process."""
 
     num, rank = 1, 0
+    sharding = Replicated()
 
     def sums(self, numbers):
         return [float(number) for number in numbers]
@@ -77,6 +79,7 @@ class OneOfTwo:
     """One of two processes, which are threads that wait for each other."""
 
     num = 2
+    sharding = Replicated()
 
     def __init__(self, rank, barrier, shelf):
         self.rank, self.barrier, self.shelf = rank, barrier, shelf

@@ -47,6 +47,8 @@ def noise(completions): return [random.random() for _ in completions]
 def label(prompts, completions, label, **columns):
     seen.update(prompts=prompts, completions=completions, label=label, **columns)
     return [float(each) for each in label]
+def one_bad_on_rank_1(completions):
+    return [float("nan") if os.environ.get("RANK") == "1" and not row else 0.0 for row in range(len(completions))]
 def bad_on_rank_1(completions):
     return [float("nan") if os.environ.get("RANK") == "1" else 0.0] * len(completions)
 """

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from rlhf.errors import CheckpointError
-from rlhf.training.optimizer import MasterWeights
+from rlhf.training.sharding.master_weights import MasterWeights
 
 
 def module(seed=0):

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from rlhf.errors import GuardStop
-from rlhf.training.optimizer import MasterWeights, Optimizer, OptimizerSettings, ParameterGroup
+from rlhf.training.optimizer import Optimizer, OptimizerSettings, ParameterGroup
 from rlhf.training.processes import Processes
+from rlhf.training.sharding.master_weights import MasterWeights
 
 NUM_UPDATES = 20
 

@@ -10,8 +10,10 @@ from rlhf.functional.flops import Work, training_flops
 from rlhf.models.passes.matrices import model_matrices
 from rlhf.sft import NextTokenObjective
 from rlhf.training.batch_plan import BatchPlan
-from rlhf.training.optimizer import MasterWeights, Optimizer, OptimizerSettings, ParameterGroup
+from rlhf.training.optimizer import Optimizer, OptimizerSettings, ParameterGroup
 from rlhf.training.processes import Processes
+from rlhf.training.sharding.master_weights import MasterWeights
+from rlhf.training.sharding.replicated import Replicated
 from rlhf.training.supervised import SupervisedSteps
 from rlhf.training.telemetry.profile import Profile
 
@@ -145,7 +147,8 @@ def dropout_losses(rank_shares):
     total = 0.0
     for rank in range(rank_shares):
         steps = steps_of_module(module)
-        steps.processes = type("Share", (), {"rank": rank, "num": rank_shares, "sums": lambda self, n: list(n)})()
+        share = {"rank": rank, "num": rank_shares, "sums": lambda self, n: list(n), "sharding": Replicated()}
+        steps.processes = type("Share", (), share)()
         steps.optimizer.step = lambda *_, optimizer=steps.optimizer: optimizer.discard()
         total += steps.step(3)["loss"]
     return total

@@ -26,10 +26,20 @@ from rlhf.ppo.run.engine import make_engine, weights_of
 from rlhf.ppo.scoring.scorer import Scorer
 from rlhf.ppo.trainer import PPO, Generators
 from rlhf.rewards.component import Component
+from rlhf.rewards.protocol import Modelled
 from rlhf.stage import Frame
-from rlhf.stage_model import export, optimizer_settings, parameters_of, take_up, trainable
+from rlhf.stage_model import (
+    export,
+    frozen_copy,
+    held,
+    hold_frozen,
+    optimizer_settings,
+    parameters_of,
+    take_up,
+    trainable,
+)
 from rlhf.training.frozen import Sources
-from rlhf.training.optimizer import MasterWeights, Optimizer, ParameterGroup
+from rlhf.training.optimizer import Optimizer, ParameterGroup
 from rlhf.training.processes import Processes
 from rlhf.training.randomness import generator
 
@@ -94,16 +104,21 @@ def put_together(
     ignored = ignored_settings(trained.model)
     if ignored is not None:
         run.processes.say(f"policy: {ignored}")
-    policy = PolicyWithValueHead(trained.model, None if critic is None else critic.model).to(run.device)
+    policy = PolicyWithValueHead(trained.model, None if critic is None else critic.model).to(run.loading_device)
     if config.has_critic and load_value_head(policy, trained.source):
         run.processes.say(f"value head: continued from {trained.source}")
         if reference is None:
             run.processes.say("reference: this policy, which PPO has trained, so the KL starts at 0 - see `reference`")
+    if reference is None:
+        reference = frozen_copy(run.processes, trained, run.dtype)
     models = {"lm.": trained, "critic.": critic}
     sources = {name: part.again for name, part in models.items() if part is not None and part.again is not None}
     optimizer = _optimizer(config, run, policy, sources)
     scorer = Scorer(rewards, config.score, run.processes)
     frozen = Reference(trained, reference, on_host=config.reference_on_host)
+    if run.processes.sharding.name != "none":
+        _check_deadlines(scorer)
+    hold_frozen(run.processes, *scorer.models, *([] if reference is None else [reference]))
     collector = Collector(policy, frozen, scorer, language, config, run.processes, run.profile.phases)
     collector.engine = make_engine(config, run, policy)
     if not collector.engine.is_exact:
@@ -232,7 +247,8 @@ def _critic(config: PPOSettings, tokenizer: PreTrainedTokenizerBase) -> Trainabl
 
 
 def _optimizer(config: PPOSettings, run: Frame, policy: PolicyWithValueHead, sources: Sources) -> Optimizer:
-    weights = MasterWeights(policy, run.dtype, keep_float32=[policy.value_head], sources=sources)
+    models = [policy.lm] if policy.critic is None else [policy.lm, policy.critic]
+    weights = held(run.processes, policy, models, run.dtype, keep_float32=[policy.value_head], sources=sources)
     value = {**parameters_of(policy, "value_head."), **parameters_of(policy, "critic.")}
     sections = {"policy": config.optimizer, "value": config.value_optimizer}
     parameters = {"policy": parameters_of(policy, "lm."), "value": value}
@@ -241,6 +257,16 @@ def _optimizer(config: PPOSettings, run: Frame, policy: PolicyWithValueHead, sou
         for name, section in sections.items()
     ]
     return Optimizer(weights, groups, config.steps * config.epochs * config.minibatches, run.processes)
+
+
+def _check_deadlines(scorer: Scorer) -> None:
+    """Refuse a deadline for models in shards: a call that is given up would go on while its weights are taken away."""
+    for each in scorer.rewards:
+        if isinstance(each.reward, Modelled) and each.options.deadline is not None:
+            raise ConfigError(
+                f"rewards: {each.name}: deadline: {each.options.deadline:g}, but a model in shards (FSDP) cannot be "
+                "left in the middle of a call - leave it out"
+            )
 
 
 def _generators(config: PPOSettings, run: Frame) -> Generators:

@@ -63,7 +63,8 @@ def assemble(config: PPOConfig, run: Frame) -> PPORun:
     language = Language(tokenizer=tokenizer, eos_ids=eos_ids(source, tokenizer))
     resets = make_resets(config, run, tokenizer, prompts, language.eos_ids)
     trained = trainable(config.model, partial(load_causal_lm, seed=config.seed), tokenizer)
-    rewards = components(config.rewards, tokenizer, dtype=run.dtype, device=run.device, longest=config.longest_episode)
+    device, longest = run.loading_device, config.longest_episode
+    rewards = components(config.rewards, tokenizer, dtype=run.dtype, device=device, longest=longest)
     parts = put_together(config, run, trained, language, rewards, _reference(config, run, tokenizer))
     parts.trainer.resets = resets
     begun = prompts if resets is None else [*prompts, *(each.prompt for each in resets.pool())]
@@ -103,6 +104,7 @@ def _train(config: PPOConfig, run: Frame, directory: Path) -> None:
         run.run(steps, num_steps=config.steps, eval_every=config.eval_every, description="ppo", shown=SHOWN)
     finally:
         parts.trainer.collector.scorer.close()
+    parts.trainer.optimizer.weights.gather()
     if run.processes.is_main:
         save_parts(parts, directory, directory.with_name("critic"), Card.of(run))
 
@@ -111,7 +113,7 @@ def _reference(config: PPOConfig, run: Frame, tokenizer: PreTrainedTokenizerBase
     """Load the reference that the config names; None where it is the policy at the start."""
     if config.reference is None or config.reference == config.model.path:
         return None
-    return load_reference(resolve(config.reference), tokenizer, run.dtype, run.device)
+    return load_reference(resolve(config.reference), tokenizer, run.dtype, run.loading_device)
 
 
 def _evaluation(config: PPOConfig, run: Frame, parts: PPORun) -> Callable[[], dict[str, float]]:

@@ -25,7 +25,7 @@ from rlhf.training.randomness import (
     restore_global_rng_state,
 )
 from rlhf.training.storage.checkpoint import Checkpoint
-from rlhf.training.storage.schema import Form, Schema, TensorForm, forms_of
+from rlhf.training.storage.schema import Form, Schema, TensorForm
 from rlhf.training.telemetry.last_step import LastStep
 from rlhf.training.telemetry.profile import NO_PROFILE, Profile
 
@@ -112,7 +112,7 @@ class PPOSteps:
         generators = {f"{name}_{rank}": state for rank, states in enumerate(everyone) for name, state in states.items()}
         generators["epochs"] = generator_state(trainer.generators.epochs)
         tensors = {
-            "masters": {name: master.detach() for name, master in trainer.optimizer.weights.masters.items()},
+            "masters": trainer.optimizer.weights.saved(),
             "optimizer": trainer.optimizer.tensors(),
             "generators": generators,
         }
@@ -157,7 +157,7 @@ class PPOSteps:
         ranks = range(trainer.processes.num)
         generators = [f"{name}_{rank}" for rank in ranks for name in [*names, *gpu_generators()]]
         tensors = {
-            "masters": forms_of(trainer.optimizer.weights.masters),
+            "masters": trainer.optimizer.weights.forms(),
             "optimizer": trainer.optimizer.forms(),
             "generators": dict.fromkeys([*generators, "epochs"], TensorForm((None,), torch.uint8)),
         }

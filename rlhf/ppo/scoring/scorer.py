@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from rlhf.config.ppo import ScoreSection
 from rlhf.errors import RewardError
 from rlhf.ppo.scoring.components import Part, component_metrics, gate_is_open, reward_summary
 from rlhf.ppo.scoring.running_scale import FORM, RunningScale
 from rlhf.rewards.checks import checked_scores
 from rlhf.rewards.component import Answer, Component
-from rlhf.rewards.protocol import Episode, Reward
+from rlhf.rewards.protocol import Episode, Modelled, Reward
 from rlhf.training.processes import Processes
 from rlhf.training.storage.schema import Form
 
@@ -72,6 +74,11 @@ class Scorer:
         self._settings = settings
         self._processes = processes
         self._warned: set[str] = set()
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """The models among the rewards, members of ensembles included."""
+        return [model for each in self.rewards if isinstance(each.reward, Modelled) for model in each.reward.models]
 
     def score(self, episodes: Sequence[Episode], num_forced: Sequence[int] | None = None) -> Scored:
         """Score every episode with every reward.

@@ -32,9 +32,14 @@ def sample_guide(
     """Sample the guide's responses to the run's prompts; each process samples its share and gets all of them.
 
     Raises:
-        ConfigError: the guide cannot be loaded, has another tokenizer, or too few positions.
+        ConfigError: the guide cannot be loaded, has another tokenizer, or too few positions; or weights are in shards.
         GuardStop: the guide's logits are not finite.
     """
+    if run.processes.sharding.name != "none":
+        raise ConfigError(
+            "reset.demonstrations: kind: guide is not supported under FSDP, where every process would hold the whole "
+            "guide - let `rlhf generate` write its responses, and give them as kind: data"
+        )
     asked = [prompts[place % len(prompts)] for place in range(section.num_demonstrations)]
     source = resolve(section.path)
     model = _load(source, tokenizer, asked, config, run)

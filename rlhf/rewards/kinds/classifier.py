@@ -100,6 +100,11 @@ class ClassifierReward:
             scores[items] = self._scores([rows[item] for item in items])
         return checked_scores(scores, len(rows), self._where, [episode.prompt for episode in episodes])
 
+    @property
+    def models(self) -> list[nn.Module]:
+        """The model."""
+        return [self._model]
+
     def close(self) -> None:
         """Do nothing: nothing needs closing."""
 

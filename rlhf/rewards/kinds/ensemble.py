@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import torch
+from torch import nn
 
 from rlhf.rewards.checks import BadScores, Problem
-from rlhf.rewards.protocol import Episode
+from rlhf.rewards.protocol import Episode, Modelled
 
 Combine = Literal["mean", "min", "mean_minus_std"]
 
@@ -62,6 +63,11 @@ class EnsembleReward:
         """Return how much the members disagreed in the last call: the biased standard deviation per episode."""
         spread, self._spread = self._spread, []
         return {"disagreement": spread} if spread else {}
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """The models of the members."""
+        return [model for member in self._members if isinstance(member, Modelled) for model in member.models]
 
     def close(self) -> None:
         """Close every member."""

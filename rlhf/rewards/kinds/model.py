@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.data import cells
@@ -103,6 +104,11 @@ class ModelReward:
         for items in self._cut([len(row) for row in rows]):
             scores[items] = self._scores([rows[item] for item in items])
         return checked_scores(scores, len(rows), f"reward model {self.path}", [episode.prompt for episode in episodes])
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """The model, which is asked whole."""
+        return [self.model]
 
     def close(self) -> None:
         """Do nothing: nothing needs closing."""

@@ -14,7 +14,7 @@ from rlhf.models.passes.frozen import num_frozen_blocks, split_trunk
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.pretrained.depth import freeze_all_but_top
 from rlhf.models.pretrained.setup import make_trainable
-from rlhf.training.optimizer import MasterWeights
+from rlhf.training.sharding.master_weights import MasterWeights
 
 Factory = Callable[..., PreTrainedModel]
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -11,7 +11,7 @@ from rlhf.models.pretrained.loading import load_causal_lm, load_scalar_lm
 from rlhf.models.pretrained.setup import make_trainable, name_base, save_adapter_base, save_model
 from rlhf.models.pretrained.tokenizer import eos_ids
 from rlhf.models.scalar import ScalarModel
-from rlhf.training.optimizer import MasterWeights
+from rlhf.training.sharding.master_weights import MasterWeights
 
 LORA = {"r": 4, "alpha": 8.0, "dropout": 0.0, "target_modules": "all-linear"}
 IDS = torch.tensor([[5, 6, 7, 8]])
