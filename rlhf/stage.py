@@ -32,7 +32,7 @@ from rlhf.models.pretrained.hub import check_hub
 from rlhf.training.determinism import use_determinism
 from rlhf.training.ending.best import BestRule
 from rlhf.training.ending.ceiling import CeilingRule
-from rlhf.training.ending.course import Rules
+from rlhf.training.ending.course import Rules, check_sharded
 from rlhf.training.ending.rollback import RollbackRule
 from rlhf.training.keeping import sharded_by
 from rlhf.training.launch import launched_precision
@@ -98,7 +98,7 @@ class Frame:
         """
         rules = rules_of(self.config)
         if isinstance(self.processes.sharding, Fsdp2):
-            _check_sharded(rules)
+            check_sharded(rules)
         settings = LoopSettings(
             num_steps=num_steps,
             log_every=self.config.logging.every,
@@ -310,19 +310,6 @@ def load_rows(section: DataSection) -> Iterator[Row]:
 
 def _what_counts(config: StageSettings | EvaluateSettings) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude=set(UNIMPORTANT))
-
-
-def _check_sharded(rules: Rules) -> None:
-    """Refuse rules that have not been seen to work on weights in shards."""
-    asked = {
-        "rollback": rules.rollback is not None,
-        "best.load_at_end": rules.best is not None and rules.best.load_at_end,
-    }
-    for name, is_asked in asked.items():
-        if is_asked:
-            raise ConfigError(
-                f"{name}: is not supported for weights in shards (FSDP) - leave it out, or start without FSDP"
-            )
 
 
 def _name(dtype: torch.dtype) -> str:

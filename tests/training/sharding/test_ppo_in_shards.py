@@ -32,9 +32,10 @@ def listed(session: ModuleType, workshop: Path, separate: dict[str, Any]) -> lis
     dropped = {"kind": "function", "path": f"{functions}bad_on_rank_1", "on_nan": "drop_episode"}
     one_dropped = {**dropped, "path": f"{functions}one_bad_on_rank_1"}
     slow = {**model, "deadline": 5.0}
+    one_by_one = {**base, "rewards": [one_dropped, share, model], "microbatch_tokens": 8}
     return [
         *session.resumed("ppo", "shared", **{**base, "steps": 3}),
-        *session.both("ppo", "lora", **{**base, "rewards": [one_dropped, share, model]}, model__lora={"r": 4}),
+        *session.both("ppo", "lora", **one_by_one, model__lora={"r": 4}),
         *session.both("ppo", "top", **{**base, "rewards": [dropped, share]}, model__trainable_layers=1),
         *session.resumed("ppo", "critic", **{**base, "steps": 3}, **separate, **BFLOAT16),
         session.run("ppo", "slow", **{**base, "rewards": [slow]}),
