@@ -21,7 +21,7 @@ from rlhf.config.stage import StageConfig, StageSettings
 from rlhf.data.overlap import check_overlap
 from rlhf.data.reading.rows import stream_rows
 from rlhf.data.records import Prepared, Row
-from rlhf.errors import ConfigError, GuardStop
+from rlhf.errors import GuardStop
 from rlhf.fetch import resolve
 from rlhf.models.passes.checkpointing import is_checkpointed
 from rlhf.models.passes.compiled import compile_blocks, compiles
@@ -29,11 +29,8 @@ from rlhf.models.passes.matrices import largest_matrix
 from rlhf.models.passes.packing import choose_packing, is_packable
 from rlhf.models.passes.rotary import choose_factors
 from rlhf.models.pretrained.hub import check_hub
+from rlhf.stage_rules import check_sharded, rules_of
 from rlhf.training.determinism import use_determinism
-from rlhf.training.ending.best import BestRule
-from rlhf.training.ending.ceiling import CeilingRule
-from rlhf.training.ending.course import Rules, check_sharded
-from rlhf.training.ending.rollback import RollbackRule
 from rlhf.training.keeping import sharded_by
 from rlhf.training.launch import launched_precision
 from rlhf.training.loop import Loop
@@ -96,9 +93,6 @@ class Frame:
 
         The first `num_done` steps were done in this process, and `steps` holds their state: no checkpoint is read.
         """
-        rules = rules_of(self.config)
-        if isinstance(self.processes.sharding, Fsdp2):
-            check_sharded(rules)
         settings = LoopSettings(
             num_steps=num_steps,
             log_every=self.config.logging.every,
@@ -107,7 +101,7 @@ class Frame:
             eval_every=eval_every,
             description=description,
             shown=shown,
-            rules=rules,
+            rules=rules_of(self.config),
         )
         loop = Loop(
             steps,
@@ -175,13 +169,9 @@ class Frame:
     def compile_for(self, num_tokens: int, *models: nn.Module) -> None:
         """Compile the models' blocks as the config says, for a run of `num_tokens` over all processes; say so.
 
-        Blocks that run again in the backward pass stay as they are: the config refuses `on` for them.
+        Blocks that run again in the backward pass, or are in shards, stay as they are: `on` is refused for them.
         """
-        if isinstance(self.processes.sharding, Fsdp2):
-            if self.config.compile == "on":
-                raise ConfigError("compile: on, but blocks in shards (FSDP) are not compiled - set compile: off")
-            return
-        if any(is_checkpointed(model) for model in models):
+        if isinstance(self.processes.sharding, Fsdp2) or any(is_checkpointed(model) for model in models):
             return
         if compiles(self.config.compile, num_tokens // self.processes.num, self.device):
             compile_blocks(*models)
@@ -206,7 +196,11 @@ class Frame:
 
 
 def joined(config: StageSettings, path: Path, fingerprint: str, *, profile: bool = False) -> Frame:
-    """Join the processes and seed; the run directory at `path` is not entered yet."""
+    """Join the processes and seed; the run directory at `path` is not entered yet.
+
+    Raises:
+        ConfigError: the launcher asks for shards, and the config for what was not seen to work on them.
+    """
     use_determinism(wanted=config.deterministic)
     if config.push_to_hub is not None:
         check_hub()
@@ -217,6 +211,8 @@ def joined(config: StageSettings, path: Path, fingerprint: str, *, profile: bool
         timeout=config.process_timeout,
         plain=None,
     )
+    if isinstance(processes.sharding, Fsdp2):
+        check_sharded(config)
     seed_everything(config.seed)
     directory = RunDirectory(
         path,
@@ -286,21 +282,6 @@ def fingerprint_with(config: StageSettings | EvaluateSettings, content: Sequence
 def named_settings(config: StageSettings) -> dict[str, JSON]:
     """Return what the fingerprint covers of a config, by names that a user knows: `optimizer.learning_rate`."""
     return flattened(_what_counts(config))
-
-
-def rules_of(config: StageSettings) -> Rules:
-    """Return what ends the run early, takes it back, or chooses its result, as the loop takes it."""
-    best, stopping, rollback = config.best, config.early_stopping, config.guards.rollback
-    if best is not None:
-        waits = {} if stopping is None else stopping.model_dump()
-        chosen = BestRule(
-            metric=best.metric, greater_is_better=best.is_greater_better, load_at_end=best.load_at_end, **waits
-        )
-    return Rules(
-        best=None if best is None else chosen,
-        ceiling=None if config.ceiling is None else CeilingRule(**config.ceiling),
-        rollback=None if rollback is None else RollbackRule(**rollback.model_dump()),
-    )
 
 
 def load_rows(section: DataSection) -> Iterator[Row]:

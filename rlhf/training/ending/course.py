@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf.errors import ConfigError
 from rlhf.training.ending.best import Best, BestRule, value_of
 from rlhf.training.ending.ceiling import Ceiling, CeilingRule
 from rlhf.training.ending.rollback import Rollback, RollbackRule
@@ -23,23 +22,6 @@ class Rules:
 
 
 NO_RULES = Rules()
-
-
-def check_sharded(rules: Rules) -> None:
-    """Refuse rules that have not been seen to work on weights in shards.
-
-    Raises:
-        ConfigError: names the rule.
-    """
-    asked = {
-        "rollback": rules.rollback is not None,
-        "best.load_at_end": rules.best is not None and rules.best.load_at_end,
-    }
-    for name, is_asked in asked.items():
-        if is_asked:
-            raise ConfigError(
-                f"{name}: is not supported for weights in shards (FSDP) - leave it out, or start without FSDP"
-            )
 
 
 class Course:

@@ -99,7 +99,7 @@ def test_ppo_goes_on_with_an_adapter_in_shards(session, done, on_disk):
 def test_shards_are_not_compiled_nor_rolled_back_and_their_checkpoints_not_resumed_whole(done):
     for printed in done[1]:
         assert "compiled: 2: compile: on, but blocks in shards (FSDP) are not compiled - set compile: off" in printed
-        assert "back: 2: rollback: is not supported for weights in shards (FSDP) - leave it out" in printed
+        assert "back: 2: guards.rollback: is not supported for weights in shards (FSDP) - leave it out" in printed
         assert "full-sharded: 4: " in printed and "these differ: sharding (saved 'fsdp2', now nothing)" in printed
 
 

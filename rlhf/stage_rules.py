@@ -1,0 +1,51 @@
+"""What a stage's config asks of the course of a run, and what of a config is refused for weights in shards."""
+
+from rlhf.config.stage import StageSettings
+from rlhf.errors import ConfigError
+from rlhf.training.ending.best import BestRule
+from rlhf.training.ending.ceiling import CeilingRule
+from rlhf.training.ending.course import Rules
+from rlhf.training.ending.rollback import RollbackRule
+
+SWITCHES = ("deterministic", "release_gradients", "reference_on_host")
+"""Keys of a stage, or of PPO alone, that save memory or choose operations in ways of whole weights."""
+
+
+def rules_of(config: StageSettings) -> Rules:
+    """Return what ends the run early, takes it back, or chooses its result, as the loop takes it."""
+    best, stopping, rollback = config.best, config.early_stopping, config.guards.rollback
+    if best is not None:
+        waits = {} if stopping is None else stopping.model_dump()
+        chosen = BestRule(
+            metric=best.metric, greater_is_better=best.is_greater_better, load_at_end=best.load_at_end, **waits
+        )
+    return Rules(
+        best=None if best is None else chosen,
+        ceiling=None if config.ceiling is None else CeilingRule(**config.ceiling),
+        rollback=None if rollback is None else RollbackRule(**rollback.model_dump()),
+    )
+
+
+def check_sharded(config: StageSettings) -> None:
+    """Refuse what has not been seen to work on weights in shards.
+
+    Raises:
+        ConfigError: names the first key that asks for it.
+    """
+    if config.compile == "on":
+        raise ConfigError("compile: on, but blocks in shards (FSDP) are not compiled - set compile: off")
+    models = {"model": config.model, "critic_model": getattr(config, "critic_model", None)}
+    asked = {
+        "guards.rollback": config.guards.rollback is not None,
+        "best.load_at_end": config.best is not None and config.best.load_at_end,
+        **{
+            f"{name}.gradient_checkpointing": model is not None and model.gradient_checkpointing
+            for name, model in models.items()
+        },
+        **{name: bool(getattr(config, name, False)) for name in SWITCHES},
+    }
+    for name, is_asked in asked.items():
+        if is_asked:
+            raise ConfigError(
+                f"{name}: is not supported for weights in shards (FSDP) - leave it out, or start without FSDP"
+            )
