@@ -191,6 +191,7 @@ def test_two_processes_take_the_same_steps_as_one(two, on_disk):
         assert torch.allclose(tensor, second[name], rtol=0.0, atol=2e-5), name
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_speaks_and_writes(two, on_disk):
     path, output = two
     assert output.count("2 process(es) on cpu") == 1

@@ -51,6 +51,7 @@ def files(directory: Path) -> dict[str, bytes]:
     return {name: (directory / name).read_bytes() for name in names}
 
 
+@pytest.mark.slow
 def test_stage_and_function_leave_the_same_bytes_of_names_and_of_objects(
     workshop: Path, other: Path, gold: dict[str, str], tmp_path: Path
 ) -> None:

@@ -54,6 +54,7 @@ def test_a_cell_that_is_run_again_takes_up_the_finished_model_and_its_history(
         assert torch.allclose(tensor, saved[1][name], rtol=0, atol=1e-6), name
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_when_it_is_made_longer(
     both: Any, workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +92,7 @@ def test_without_a_checkpoint_a_finished_run_is_not_begun_anew(both: Any, worksh
     assert longer.config.steps == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuning", TUNING)
 def test_the_same_trainer_goes_on_with_as_many_steps_again(
     both: Any, workshop: Path, tmp_path: Path, tuning: str, capsys: pytest.CaptureFixture[str]
@@ -194,6 +196,7 @@ def test_ppo_takes_up_a_finished_run(
         again.update(again.make_experience(rollout := again.rollout(prompts), again.score(rollout)))
 
 
+@pytest.mark.slow
 @EACH_PPO
 def test_ppo_goes_on_from_a_finished_run_and_with_the_same_trainer(
     tiny: ModuleType, workshop: Path, tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]

@@ -109,6 +109,7 @@ def test_scores_may_come_from_elsewhere(tiny: ModuleType, workshop: Path) -> Non
         made.make_experience(rollout, [1.0])
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(
     tiny: ModuleType, workshop: Path, tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ def tiny(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_a_quick_study_of_the_tabular_experiments_writes_the_whole_page(tmp_path, capsys):
     place = tmp_path / "lab"
     assert main(["lab", "--quick", "--output-dir", str(place), "--only", *TABULAR]) == 0

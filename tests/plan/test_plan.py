@@ -37,6 +37,7 @@ def test_a_full_8b_policy_needs_shards_and_says_what_is_too_large(capsys):
     assert "replicated, replicated+engine: masters, gradients and moments do not fit: FSDP2 on 16 devices" in out
 
 
+@pytest.mark.slow
 def test_a_named_remedy_makes_it_fit(capsys):
     large = ["--hardware", "8xH100-80GB", "--shape", "llama-3.1-8b", "model.trainable_layers=null"]
     large += ["prompts.max_length=512", "sampling.max_new_tokens=512", "rollout_batch_size=256"]
@@ -46,6 +47,7 @@ def test_a_named_remedy_makes_it_fit(capsys):
     assert rows(planned(capsys, *large, "microbatch_tokens=1024"))["FSDP2"]["fits"] == "yes"
 
 
+@pytest.mark.slow
 def test_a_model_that_no_device_holds_is_sent_elsewhere(capsys):
     out = planned(capsys, "--hardware", "1xL4-24GB", "--shape", "llama-3.1-70b")
     assert "each must hold the weights while it decodes" in out and "OpenRLHF, verl" in out

@@ -158,6 +158,7 @@ def test_a_stage_alone_has_a_page(planting, tmp_path, stage):
     assert "verdict" in page.ids and "what-ran" in page.ids
 
 
+@pytest.mark.slow
 def test_a_long_run_with_many_samples_stays_small(planting, tmp_path):
     run = planting.plant(tmp_path, steps=2000)
     noise = random.Random(0)

@@ -17,7 +17,7 @@ from rlhf.sampling.engines.generated import takes_keys_and_values
 from rlhf.sampling.engines.local import LocalEngine
 from rlhf.sampling.engines.protocol import Engine, Weights
 from rlhf.stage import Frame
-from rlhf.training.optimizer import MasterWeights
+from rlhf.training.sharding.weights import Weights as HeldWeights
 from rlhf.training.storage.atomic import atomic_directory
 
 DIRECTORY = "engine_weights"
@@ -43,7 +43,7 @@ def make_engine(config: PPOSettings, run: Frame, policy: PolicyWithValueHead) ->
 
 
 def weights_of(
-    trained: Trainable, weights: MasterWeights, tokenizer: PreTrainedTokenizerBase, policy: PolicyWithValueHead
+    trained: Trainable, weights: HeldWeights, tokenizer: PreTrainedTokenizerBase, policy: PolicyWithValueHead
 ) -> Weights:
     """Return the policy's weights as an engine takes them; `known` is empty until there are prompts."""
 

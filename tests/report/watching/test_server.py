@@ -86,6 +86,7 @@ def test_head_has_no_body(port):
     assert answer.status == 200 and text == "" and int(answer.getheader("Content-Length")) > 1000
 
 
+@pytest.mark.slow
 def test_silent_connections_take_a_bounded_number_of_places(port):
     silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(MOST_CONNECTIONS + 1)]
     silent[-1].settimeout(10)
