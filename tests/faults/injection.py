@@ -52,7 +52,10 @@ class Watch:
             if flags & WRITING:
                 self._operation("open", _absolute(path, -1))
         elif event in CHANGES:
-            self._operation(event.removeprefix("os."), _absolute(arguments[0], _folder(event, arguments)))
+            path = _absolute(arguments[0], _folder(event, arguments))
+            if event == "os.mkdir" and os.path.isdir(path):  # it changes nothing, and whoever asks expects a refusal
+                return
+            self._operation(event.removeprefix("os."), path)
 
     def synced(self, descriptor: int) -> None:
         """See a sync that is about to happen."""
@@ -77,7 +80,7 @@ class Watch:
             if number == wanted.at or is_later:
                 raise OSError(wanted.number, os.strerror(wanted.number), path)
         elif number == wanted.at and wanted.what in ("signal", "torn"):
-            if wanted.what == "torn":
+            if wanted.what == "torn" and os.path.isfile(path):  # a directory's entries have no fixed order
                 os.truncate(path, (os.path.getsize(path) + self._synced.get(path, 0)) // 2)
             os.kill(os.getpid(), wanted.number)
         if kind == "fsync" and os.path.isfile(path):

@@ -16,8 +16,8 @@ import pytest
 pytestmark = [pytest.mark.trial, pytest.mark.timeout(3000)]
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
-ENDS = {TERM: {143, -TERM, 0}, INT: {130, 0}}
-"""Statuses: stopped at a step boundary, ended before the first step, or at its end already."""
+ENDS = {TERM: {143, -TERM, 0}, INT: {130, -INT, 0}}
+"""Statuses: stopped at a step boundary; ended by the signal itself, before the first step or while Python ends; 0."""
 SEQUENCES = [[TERM], [INT], [TERM, TERM], [INT, INT]]
 APART = 0.6
 """Seconds between two signals that are two requests."""
