@@ -34,6 +34,11 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
+def tensors(directory: Path) -> dict[str, bytes]:
+    """The bytes of every file of tensors below a directory."""
+    return {name: read for name, read in contents(directory).items() if name.endswith(".safetensors")}
+
+
 def digests(directory: Path) -> dict[str, str]:
     """The sha256 of what a PPO run saved at its end, and of its samples."""
     return {

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from rlhf.doctor.finding import Finding, graded
 from rlhf.doctor.trial import Trial
+from rlhf.models.passes.matrices import key_width
 from rlhf.ppo.run.assembly import PPORun
 from rlhf.sampling.packed import is_packable
 from rlhf.training.optimizer import MOMENTS
@@ -116,11 +117,7 @@ def _attributes(thing: object) -> list[object]:
 
 def _cache_bytes(lm: PreTrainedModel) -> int:
     """Return the bytes of keys and values of one token in all layers."""
-    config = lm.config.get_text_config()
-    heads = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    key_heads = getattr(config, "num_key_value_heads", None) or heads
-    return int(2 * config.num_hidden_layers * key_heads * size * lm.dtype.itemsize)
+    return int(2 * lm.config.get_text_config().num_hidden_layers * key_width(lm) * lm.dtype.itemsize)
 
 
 def _bytes(tensors: Iterable[Tensor], known: Iterable[int] = ()) -> int:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rlhf.models.passes.head import LOGIT_CHUNK
 from rlhf.plan.sizes import Sizes
 
 COMPUTE = 2
@@ -12,8 +13,6 @@ RESERVED = 1.5e9
 """Bytes of a device that the driver, its libraries and the kernels take."""
 UNUSED = 1.08
 """The allocator keeps more than it hands out: torch's caching allocator, some percent in long runs."""
-LOGIT_CHUNK = 512
-"""Positions whose logits are in float32 at once, as in `models/passes/head.py`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +109,6 @@ def activation_bytes(model: Sizes, shape: Shape) -> float:
 
 
 def _logits(policy: Sizes, shape: Shape) -> float:
-    """Return the logits that are kept at response positions in the compute type, and a chunk of them in float32."""
+    """Return the logits at response positions: all in the compute type, and a chunk of them in float32."""
     positions = shape.pass_tokens * shape.response_tokens / shape.row_tokens
     return policy.vocabulary * (COMPUTE * positions + 2 * 4 * min(positions, LOGIT_CHUNK))

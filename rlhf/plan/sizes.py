@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from rlhf.models.passes.anatomy import blocks, trunk
 from rlhf.models.passes.frozen import num_frozen_blocks
+from rlhf.models.passes.matrices import key_width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +35,6 @@ class Sizes:
     def of(cls, model: PreTrainedModel) -> Self:
         """Read them off a model, which may be on the meta device."""
         config, stack = model.config.get_text_config(), list(blocks(model))
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         crossed = len(stack) - num_frozen_blocks(model) if _is_trained(trunk(model)) else 0
         return cls(
             weights=sum(p.numel() for p in model.parameters()),
@@ -45,7 +44,7 @@ class Sizes:
             num_crossed=crossed,
             hidden=config.hidden_size,
             inner=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
-            keys=int(heads * head_size),
+            keys=key_width(model),
             vocabulary=config.vocab_size,
         )
 

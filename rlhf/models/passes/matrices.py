@@ -48,10 +48,19 @@ def largest_matrix(model: PreTrainedModel) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def _query_width(model: PreTrainedModel) -> int:
+def key_width(model: PreTrainedModel) -> int:
+    """Return the width of a token's keys in one block, heads x head size; its values have the same."""
     config = model.config.get_text_config()
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(config.num_attention_heads * head_size)
+    return int((getattr(config, "num_key_value_heads", None) or config.num_attention_heads) * _head_size(model))
+
+
+def _query_width(model: PreTrainedModel) -> int:
+    return int(model.config.get_text_config().num_attention_heads * _head_size(model))
+
+
+def _head_size(model: PreTrainedModel) -> int:
+    config = model.config.get_text_config()
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def _sizes(parts: Sequence[nn.Module] | nn.ModuleList, counts: Callable[[Tensor], bool] = lambda _: True) -> int:

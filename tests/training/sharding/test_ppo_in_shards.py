@@ -89,13 +89,10 @@ def test_a_process_whose_episodes_were_dropped_one_or_all_passes_as_often_as_the
 
 
 @pytest.mark.parametrize("name", ["shared", "critic"])
-def test_a_resumed_run_ends_in_the_same_bytes(done, name):
+def test_a_resumed_run_ends_in_the_same_bytes(done, name, on_disk):
     directory, printed = done
     assert f"resuming from {directory / f'{name}-again'}" in printed[0]
-    one, other = (
-        {file.relative_to(root): file.read_bytes() for file in sorted(root.glob("**/*.safetensors"))}
-        for root in (directory / f"{name}-sharded", directory / f"{name}-again")
-    )
+    one, other = (on_disk.tensors(directory / f"{name}-{which}") for which in ("sharded", "again"))
     assert one == other and len(one) > 5
 
 
