@@ -37,6 +37,8 @@ class Expected:
     """None where it cannot be told."""
     reason: str = ""
     """Why it cannot, or what the seconds do not contain; empty otherwise."""
+    may_end_early: bool = False
+    """Whether a rule may end the stage before its last step; the seconds are those of all steps."""
 
 
 def expected_of(recipe: RunConfig) -> dict[str, Expected]:
@@ -66,7 +68,16 @@ def _expected(stage: str, section: Config, recipe: RunConfig, speeds: dict[torch
         return Expected(seconds=None, reason=f"its model cannot be counted ({type(problem).__name__})")
     rewards = unknown_rewards(section) if isinstance(section, PPOConfig) else []
     named = f"{'rewards' if len(rewards) > 1 else 'reward'} {', '.join(rewards)}"
-    return Expected(seconds=seconds, reason=f"without its {named}, whose time nobody knows" if rewards else "")
+    return Expected(
+        seconds=seconds,
+        reason=f"without its {named}, whose time nobody knows" if rewards else "",
+        may_end_early=_may_end_early(section),
+    )
+
+
+def _may_end_early(section: Config) -> bool:
+    stops_at_kl = isinstance(section, PPOConfig) and section.kl_control.stop_at_kl is not None
+    return stops_at_kl or (not isinstance(section, EvaluateConfig) and section.early_stopping is not None)
 
 
 def _speed_for(section: Config, model: PreTrainedModel, speeds: dict[torch.dtype, Speed]) -> Speed:

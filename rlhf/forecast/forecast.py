@@ -45,14 +45,15 @@ class Forecast:
         if seconds is None:
             return ""
         why = f" (the stages so far took {self._factor:.1f} times as long as forecast)" if self._is_off else ""
-        return f", about {_long(seconds)}{why}"
+        most = "at most " if self._expected[stage].may_end_early else ""
+        return f", {most}about {_long(seconds)}{why}"
 
     def after(self, stage: str, seconds: float) -> str:
         """Return what was forecast for a stage that took so long, to be said beside it; or nothing."""
         expected = self._expected.get(stage)
         if expected is None or expected.seconds is None:
             return ""
-        if not expected.reason:
+        if not expected.reason and not expected.may_end_early:
             self._told, self._taken = self._told + expected.seconds, self._taken + seconds
         return f" (forecast at the start: {expected.seconds:.0f} s)"
 

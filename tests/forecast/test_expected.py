@@ -82,3 +82,10 @@ def test_no_time_is_told_for_a_gpu(recipe, monkeypatch):
     assert {(each.seconds, each.reason) for each in expected_of(recipe()).values()} == {
         (None, "times are forecast for CPUs alone")
     }
+
+
+def test_rules_that_end_a_stage_before_its_last_step_are_told(recipe):
+    found = expected_of(recipe("ppo.kl_control.stop_at_kl=8", "sft.best.metric=loss", "sft.early_stopping.patience=2"))
+    assert {name: each.may_end_early for name, each in found.items()} == {
+        "sft": True, "reward_model": False, "ppo": True, "evaluate": False
+    }  # fmt: skip

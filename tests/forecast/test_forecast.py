@@ -59,6 +59,14 @@ def test_a_stage_too_short_to_tell_and_one_with_an_unknown_part_put_nothing_righ
     assert forecast.before("evaluate") == ", about 30 s"
 
 
+def test_a_stage_that_may_end_early_takes_at_most_its_time_and_puts_nothing_right():
+    early = Expected(seconds=60.0, may_end_early=True)
+    forecast = Forecast({"ppo": early, "evaluate": Expected(seconds=30.0)})
+    assert forecast.before("ppo") == ", at most about 60 s"
+    forecast.after("ppo", 30.0)
+    assert forecast.before("evaluate") == ", about 30 s"
+
+
 @pytest.mark.parametrize(
     ("taken", "said"), [(63.0, ""), (30.0, " (the stages so far took 0.5 times as long as forecast)")]
 )
