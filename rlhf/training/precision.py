@@ -17,8 +17,8 @@ FIRST_REPEATS = 20
 """Of each type; on a busy machine some wait milliseconds for the second thread."""
 HOPELESS = 4.0
 """If the first bfloat16 product takes this many times as long, the large ones, seconds each, are left out."""
-REPEATS = 3
-"""Measurements of each type, alternating; the fastest counts."""
+REPEATS = 10
+"""Measurements of each type, alternating; the fastest counts, so that other work on the machine decides nothing."""
 WORTH = 1.2
 """bfloat16 must multiply this many times faster than float32: with less, its rounding is not worth it."""
 
