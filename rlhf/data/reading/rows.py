@@ -11,6 +11,7 @@ from rlhf.data.reading.json_array import read_json
 from rlhf.data.reading.text_files import read_csv, read_jsonl
 from rlhf.data.records import Row
 from rlhf.errors import DataError
+from rlhf.reachable import unreachable
 
 _READERS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
@@ -132,7 +133,18 @@ def _read_saved(path: Path, split: str | None) -> Iterator[Row]:
 
 def _read_hub(name: str, split: str) -> Iterator[Row]:
     import datasets
+    from datasets.load import CachedDatasetModuleFactory
 
+    def is_cached() -> bool:
+        try:
+            CachedDatasetModuleFactory(name).get_module()
+        except FileNotFoundError:
+            return False
+        return True
+
+    why = unreachable(name, is_cached=is_cached, what="file or directory")
+    if why is not None:
+        raise DataError(f"{why} - give a local file or directory")
     try:
         loaded = datasets.load_dataset(name, split=split)
     except Exception as error:  # no network, no such name, no such split: datasets raises a dozen types

@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
+
 from rlhf.errors import ConfigError
 from rlhf.models.pretrained.place import check_exists
-from rlhf.models.pretrained.reachable import check_reachable
+from rlhf.reachable import unreachable
 
 _KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 """Keys of config.json that may name code on the hub."""
 
+_CONFIGS = ("config.json", "adapter_config.json", "tokenizer_config.json")
+"""Files of which the cache of the hub holds one for each model."""
 _PARTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_experts", "num_local_experts")
 """Keys of config.json for how often a part of a model is built, before any weight is read."""
 MOST_PARTS = 10_000
@@ -41,7 +45,7 @@ def check_directory(path: str) -> None:
     check_exists(path)
     directory = Path(path)
     if not directory.is_dir():
-        check_reachable(path)
+        _check_hub(path)
         return
     config = read_object(directory / "config.json")
     if config.get("quantization_config") is not None:
@@ -60,6 +64,17 @@ def check_directory(path: str) -> None:
     for index in sorted(directory.glob("*.index.json")):
         _check_index(index)
     _check_adapter(directory)
+
+
+def _check_hub(name: str) -> None:
+    """Refuse a hub name at once where the hub does not answer and its cache does not hold it."""
+
+    def is_cached() -> bool:
+        return any(isinstance(try_to_load_from_cache(name, config), str) for config in _CONFIGS)
+
+    why = unreachable(name, is_cached=is_cached, what="directory")
+    if why is not None:
+        raise ConfigError(f"{why} - give a local directory or fetch:NAME")
 
 
 def check_settings(file: Path) -> None:
