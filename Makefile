@@ -2,7 +2,8 @@
 # make test   install what the tests need, then run the quick tests
 # make test-slow  run the tests that start processes, compile, or read the real model
 # make fuzz   ten minutes of other values than the tests try, in files, configurations and requests
-# make test-faults  kill, stop, damage and starve runs by the hundred, and compare what they end in byte for byte
+# make trials  kill, stop, damage and starve runs, and compare what they end in byte for byte: a few of each kind
+# make test-faults  the same by the hundred, and whatever else is tested about faults
 # make reliability  run the tests of docs/reliability.md, and write that page from what came of them
 # make check  formatting, lint, types and import rules, and known weaknesses of the pinned packages
 # make guard  stop when sampling or the PPO update has become far slower than their plain counterparts
@@ -19,13 +20,15 @@ INPUTS := pyproject.toml constraints.txt
 # Two test workers on two cores: with more threads each they would take the cores from one another.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-# Random kills of each kind of run, and every how many operations on a file there is one: about 12 minutes on 2 cores. A
-# whole trial is `make test-faults TRIALS=30 STRIDE=1`.
+# Random kills of each kind of run, and every how many operations on a file there is one. A few take about 4 minutes on
+# 2 cores, `make test-faults` about 12; a whole trial is `make test-faults TRIALS=30 STRIDE=1`.
 TRIALS := 6
 STRIDE := 4
+trials: TRIALS := 1
+trials: STRIDE := 16
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-faults reliability fuzz check guard package docs clean
+.PHONY: help demo test test-slow trials test-faults reliability fuzz check guard package docs clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -41,6 +44,9 @@ test-slow: $(VENV)/.installed-test
 
 fuzz: $(VENV)/.installed-test
 	RLHF_FUZZ=long $(TEST_ENV) $(BIN)/python -m pytest -n 2 --timeout 1800 tests/fuzz
+
+trials: $(VENV)/.installed-test
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m trial --trials $(TRIALS) --stride $(STRIDE) tests/faults
 
 test-faults: $(VENV)/.installed-test
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "" --trials $(TRIALS) --stride $(STRIDE) tests/faults

@@ -118,12 +118,18 @@ def start(starter: Any, tmp_path: Path, children: ModuleType) -> Iterator[Callab
         process.signal(9)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def scene(
     tmp_path_factory: pytest.TempPathFactory, variants: ModuleType, tiny: ModuleType, workshop: Path, root: Path
 ) -> dict[str, Any]:
     """The commands of all variants, by name."""
     return dict(variants.make(tmp_path_factory.mktemp("scene"), tiny, workshop, root))
+
+
+@pytest.fixture(scope="session")
+def wholes(module: Callable[[Path], ModuleType], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What undisturbed runs left."""
+    return module(HERE / "trial.py").Wholes({}, tmp_path_factory.mktemp)
 
 
 @pytest.fixture
@@ -135,8 +141,9 @@ def trial(
     scene: dict[str, Any],
     start: Callable[..., Any],
     tmp_path: Path,
+    wholes: Any,
 ) -> Any:
     """Trials of one test: runs that are disturbed, started again and compared; they are counted for the report."""
-    made = module(HERE / "trial.py").Trials(variants, on_disk, scene, start, tmp_path)
+    made = module(HERE / "trial.py").Trials(variants, on_disk, scene, start, tmp_path, wholes)
     yield made
     request.node.user_properties.append(("figures", dict(made.figures)))

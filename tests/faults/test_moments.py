@@ -28,7 +28,7 @@ def test_killed_at_random_moments_a_run_ends_in_the_same_bytes(
     trial.end()
 
 
-@pytest.mark.parametrize("name", ["SFT", "PPO, running scale"])
+@pytest.mark.parametrize("name", ["SFT", "PPO, running scale", "PPO in shards"])
 def test_two_processes_of_which_any_are_killed_end_in_the_same_bytes(
     name: str,
     trial: Any,
@@ -36,19 +36,14 @@ def test_two_processes_of_which_any_are_killed_end_in_the_same_bytes(
     variants: ModuleType,
     children: ModuleType,
     free_port: Callable[[], int],
-    on_disk: ModuleType,
 ) -> None:
     def both(place: Any) -> list[Any]:
         port = free_port()
         return [trial.begin(name, place, **children.member(rank, port, children.WAIT)) for rank in range(2)]
 
-    place = trial.place(name="whole")
-    first, second = both(place)
-    (ended, seconds), other = first.timed(), second.end()
-    assert (ended.status, other.status) == (0, 0), ended.err + other.err
-    whole = variants.Whole(place, on_disk.contents(place), on_disk.timeless(place / "run"), seconds, [])
+    whole = trial.whole_of_two(name, both)
     draw = random.Random(name)
-    for moment in variants.moments(f"two, {name}", trials, seconds):
+    for moment in variants.moments(f"two, {name}", trials, whole.seconds):
         place, doomed = trial.place(), draw.choice([[0], [1], [0, 1]])
         processes = both(place)
         processes[doomed[0]].after(moment)

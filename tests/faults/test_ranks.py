@@ -52,9 +52,7 @@ def test_a_fault_on_one_process_ends_both_and_the_run_goes_on_to_the_same_bytes(
     trial: Any,
     start: Callable[..., Any],
     children: ModuleType,
-    variants: ModuleType,
     free_port: Callable[[], int],
-    on_disk: ModuleType,
     tmp_path: Path,
 ) -> None:
     name, (what, statuses, told) = "PPO, plain", FAULTS[fault]
@@ -64,19 +62,16 @@ def test_a_fault_on_one_process_ends_both_and_the_run_goes_on_to_the_same_bytes(
     def both(place: Path, *before: str) -> list[Any]:
         port = free_port()
         arguments = [*before, *trial.arguments(name)]
-        started = [start(arguments, cwd=place, **children.member(each, port, children.WAIT)) for each in range(2)]
-        return [process.end() for process in started]
+        return [start(arguments, cwd=place, **children.member(each, port, children.WAIT)) for each in range(2)]
 
-    place = trial.place(name="whole")
-    assert [end.status for end in both(place)] == [0, 0]
-    whole = variants.Whole(place, on_disk.contents(place), on_disk.timeless(place / "run"), 0.0, [])
+    whole = trial.whole_of_two(name, both)
     place = trial.place()
-    ends = both(place, str(script), f"{what}:{rank}")
+    ends = [process.end() for process in both(place, str(script), f"{what}:{rank}")]
     trial.check(
         all(end.status in statuses for end in ends), f"{fault}: {[(end.status, end.err[-400:]) for end in ends]}"
     )
     trial.check(any(told in line for end in ends for line in end.errors), f"{fault}: {[end.errors for end in ends]}")
-    trial.compare(fault, both(place), place, whole)
+    trial.compare(fault, [process.end() for process in both(place)], place, whole)
     trial.end()
 
 

@@ -5,10 +5,18 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 LINES = 6
 """Failures that a test shows."""
+
+
+class Wholes(NamedTuple):
+    """What undisturbed runs left, for all tests."""
+
+    known: dict[tuple[str, ...], Any]
+    fresh: Callable[[str], Path]
+    """Makes a directory that is kept until the last test."""
 
 
 class Trials:
@@ -21,10 +29,10 @@ class Trials:
         scene: dict[str, Any],
         start: Callable[..., Any],
         directory: Path,
+        wholes: Wholes,
     ) -> None:
         self._variants, self._on_disk, self._scene, self._start = variants, on_disk, scene, start
-        self._directory = directory
-        self._wholes: dict[tuple[str, ...], Any] = {}
+        self._directory, self._wholes, self._fresh = directory, wholes.known, wholes.fresh
         self.figures: Counter[str] = Counter()
         """What was tried and how it ended, for the report."""
         self.failures: list[str] = []
@@ -35,7 +43,7 @@ class Trials:
 
     def begin(self, name: str, place: Path, *more: str, **options: Any) -> Any:
         """Start a variant's command in a directory."""
-        return self._start([*self.arguments(name), *more], cwd=place, **options)
+        return self._start([*self.arguments(name), *more], cwd=place, **self._scene[name].variables, **options)
 
     def injection(self, place: Path, what: str, at: int = -1, **more: Any) -> dict[str, Any]:
         """Describe what a process is to do to itself; its operations are logged."""
@@ -44,19 +52,39 @@ class Trials:
         return {"under": str(place), "log": str(log), "what": what, "at": at, **more}
 
     def whole(self, name: str, *more: str, prepare: Callable[[Path], object] | None = None) -> Any:
-        """Run a variant undisturbed, once, and return what it leaves; `prepare` fills the directory before."""
-        key = (name, *more, repr(prepare))
+        """Run a variant undisturbed, and return what it leaves, which nothing may change: other tests see it too.
+
+        `prepare` fills the directory before; what comes of that is this test's own.
+        """
+        if prepare is not None:
+            place = self._fresh("whole")
+            prepare(place)
+            return self._run(place, name, *more)
+        key = (name, *more)
         if key not in self._wholes:
-            place = self.place(prepare or (lambda place: None), f"whole-{len(self._wholes)}")
-            process = self.begin(name, place, *more, injection=self.injection(place, "count"))
-            ended, seconds = process.timed()
-            assert ended.status == 0, ended.err
-            operations = (self._directory / "operations").read_text().splitlines()
-            output = place / self._variants.OUTPUT
-            self._wholes[key] = self._variants.Whole(
-                place, self._on_disk.contents(place), self._on_disk.timeless(output), seconds, operations
-            )
+            self._wholes[key] = self._run(self._fresh("whole"), name, *more)
         return self._wholes[key]
+
+    def whole_of_two(self, name: str, both: Callable[[Path], list[Any]]) -> Any:
+        """Do the same with two processes of one run, which `both` starts in a directory."""
+        key = ("two processes", name)
+        if key not in self._wholes:
+            place = self._fresh("whole")
+            first, second = both(place)
+            (ended, seconds), other = first.timed(), second.end()
+            assert (ended.status, other.status) == (0, 0), ended.err + other.err
+            self._wholes[key] = self._left(place, seconds, [])
+        return self._wholes[key]
+
+    def _run(self, place: Path, name: str, *more: str) -> Any:
+        process = self.begin(name, place, *more, injection=self.injection(place, "count"))
+        ended, seconds = process.timed()
+        assert ended.status == 0, ended.err
+        return self._left(place, seconds, (self._directory / "operations").read_text().splitlines())
+
+    def _left(self, place: Path, seconds: float, operations: list[str]) -> Any:
+        timeless = self._on_disk.timeless(place / self._variants.OUTPUT)
+        return self._variants.Whole(place, self._on_disk.contents(place), timeless, seconds, operations)
 
     def place(self, prepare: Callable[[Path], object] = lambda place: None, name: str = "place") -> Path:
         """Return a fresh directory."""

@@ -8,7 +8,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import yaml
+
 from rlhf.config.reading.loader import save_config
+from rlhf.training.launch import KEYS, USE_FSDP
 
 OUTPUT = "run"
 """The directory of every run, relative to where its command runs: so that its config.yaml is the same everywhere."""
@@ -42,11 +45,17 @@ PPO: dict[str, Callable[[ModuleType, Path], dict[str, Any]]] = {
 """What each variant of PPO changes besides."""
 
 
+SHARDS = "PPO in shards"
+"""PPO under FSDP2; it takes two processes."""
+
+
 class Variant(NamedTuple):
     """A command to try."""
 
     name: str
     arguments: list[str]
+    variables: dict[str, str] = {}
+    """What its launcher sets."""
 
 
 def make(directory: Path, tiny: ModuleType, workshop: Path, root: Path) -> dict[str, Variant]:
@@ -68,7 +77,14 @@ def make(directory: Path, tiny: ModuleType, workshop: Path, root: Path) -> dict[
         path = directory / f"{name.replace(' ', '_')}.yaml"
         save_config(config, path)
         made[f"PPO, {name}"] = Variant(f"PPO, {name}", ["ppo", "--config", str(path)])
+    made[SHARDS] = Variant(SHARDS, made["PPO, plain"].arguments, shards(root / "configs/accelerate/fsdp2.yaml"))
     return made
+
+
+def shards(file: Path) -> dict[str, str]:
+    """Return what `accelerate launch` sets for a launch file with FSDP2."""
+    asked = yaml.safe_load(file.read_text())["fsdp_config"]
+    return {USE_FSDP: "true"} | {KEYS[key].variable: str(value).lower() for key, value in asked.items()}
 
 
 class Whole(NamedTuple):
