@@ -105,10 +105,15 @@ def tiny_config(family: str, **changes: object) -> PreTrainedConfig:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what starts two processes or reads the real model."""
+    """Mark as slow what starts two processes or reads the real model, and each case of a sweep but the first."""
+    swept: set[str] = set()
     for item in items:
-        if "in_two_processes" in getattr(item, "fixturenames", ()) or item.get_closest_marker("real"):
+        is_heavy = "in_two_processes" in getattr(item, "fixturenames", ()) or item.get_closest_marker("real")
+        name = item.nodeid.partition("[")[0]
+        if is_heavy or name in swept:
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("sweep"):
+            swept.add(name)
 
 
 @pytest.fixture

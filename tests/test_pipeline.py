@@ -14,6 +14,7 @@ from rlhf.config import RunConfig
 from rlhf.config.reading.loader import load_config
 from rlhf.config.run import STAGES
 from rlhf.errors import DataError
+from rlhf.forecast import Forecast, forecast_of
 
 pytestmark = pytest.mark.usefixtures("in_the_repository")
 RECIPE = "configs/smoke/run.yaml"
@@ -36,6 +37,7 @@ def stages(monkeypatch):
         return record
 
     monkeypatch.setattr(pipeline, "_FUNCTIONS", {name: stage(name) for name in STAGES})
+    monkeypatch.setattr(pipeline, "forecast_of", lambda config: Forecast({}))
     monkeypatch.setattr(pipeline, "_show_summary", lambda config: None)
     monkeypatch.setattr(pipeline, "_show_words", lambda config, *shown: ran.append(shown))
     return ran
@@ -75,6 +77,7 @@ def test_a_stage_without_a_section_does_not_run(stages, tmp_path):
     assert [name for name, _ in named(stages)] == ["sft", "reward_model"]
 
 
+@pytest.mark.slow
 def test_the_policy_speaks_before_training_after_sft_and_after_ppo(stages, tmp_path):
     pipeline.run(recipe(f"output_dir={tmp_path}", "sft.model.random_init=false"))
     sft, ppo = str(tmp_path / "sft"), str(tmp_path / "ppo")
@@ -105,6 +108,7 @@ def with_leaky_prompts(path, num):
     return [f"output_dir={path}", f"evaluate.prompts.path={path / 'leaky.jsonl'}"]
 
 
+@pytest.mark.slow
 def test_prompts_of_the_evaluation_that_ppo_trains_on_are_counted_before_the_first_stage(stages, tmp_path, capsys):
     told = "3 of 4 prompts of evaluate are also in the training data"
     overrides = with_leaky_prompts(tmp_path, 3)
@@ -119,6 +123,7 @@ def test_prompts_of_the_evaluation_that_ppo_trains_on_are_counted_before_the_fir
     assert "also in the training data" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_profile_is_handed_to_the_stages_that_train(monkeypatch, tmp_path):
     given = {}
 
@@ -126,6 +131,7 @@ def test_a_profile_is_handed_to_the_stages_that_train(monkeypatch, tmp_path):
         return lambda config, **options: given.update({name: options}) or Path(config.output_dir)
 
     monkeypatch.setattr(pipeline, "_FUNCTIONS", {name: stage(name) for name in STAGES})
+    monkeypatch.setattr(pipeline, "forecast_of", lambda config: Forecast({}))
     monkeypatch.setattr(pipeline, "_show_summary", lambda config: None)
     monkeypatch.setattr(pipeline, "_show_words", lambda config, *shown: None)
     pipeline.run(recipe(f"output_dir={tmp_path}"), profile=True)
@@ -145,7 +151,8 @@ def test_a_stage_that_fails_ends_the_run(stages, monkeypatch, tmp_path):
     assert [name for name, _ in named(stages)] == ["sft"]
 
 
-def test_the_run_says_how_long_it_will_take_and_how_right_that_was(stages, tmp_path, capsys):
+def test_the_run_says_how_long_it_will_take_and_how_right_that_was(stages, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(pipeline, "forecast_of", forecast_of)
     pipeline.run(recipe(f"output_dir={tmp_path}"))
     lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"about \d+ (s|min) here: sft \S+, reward model \S+, ppo \S+, evaluation \S+", lines[0])
@@ -258,6 +265,7 @@ def test_a_run_ends_with_a_page_about_it(recipe_run):
         assert part in page
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written_is_said_and_fails_nothing(stages, tmp_path, capsys):
     assert pipeline.run(recipe(f"output_dir={tmp_path}")) == tmp_path
     assert "report: not written: " in capsys.readouterr().out  # these stages leave no files

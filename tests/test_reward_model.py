@@ -155,6 +155,7 @@ def test_it_is_an_ordinary_classifier_with_one_label_that_reads_the_last_token(w
     assert score == pytest.approx(raw - theirs.config.score_mean, abs=1e-5)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("how", "error"), [("signal", Terminated), ("crash", RuntimeError)])
 def test_stopped_and_resumed_it_ends_in_the_same_bytes(whole, tmp_path, stopped_before, how, error, on_disk):
     path = tmp_path / "reward_model"
@@ -172,6 +173,7 @@ def test_trained_again_from_a_reward_model_the_old_mean_is_forgotten(whole, tmp_
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_with_an_adapter_a_whole_model_is_saved_that_loads_again_and_ranks(tmp_path, on_disk):
     sft = ["epochs=null", "steps=1", "eval_data=null", f"output_dir={tmp_path / 'sft'}"]
     policy = train_sft(load_config(SftConfig, Path("configs/smoke/sft.yaml"), sft))
@@ -193,6 +195,7 @@ def test_with_an_adapter_a_whole_model_is_saved_that_loads_again_and_ranks(tmp_p
     assert not torch.equal(frozen["model.layers.0.mlp.up_proj.weight"], saved["model.layers.0.mlp.up_proj.weight"])
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_the_head_in_float32_and_ranks(tmp_path, on_disk):
     train_reward_model(config(tmp_path / "reward_model", "model.precision=bfloat16"))
     assert on_disk.timeless(tmp_path / "reward_model")[-1]["eval/accuracy"] == 1.0

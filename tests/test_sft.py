@@ -89,6 +89,7 @@ def test_loss_on_all_scores_the_prompt_too(tmp_path, on_disk):
     assert abs(all_tokens - slow_heldout_loss(policy)) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_seed_draws_the_initial_weights(tmp_path, on_disk):
     losses = []
     for seed in (1, 2):
@@ -108,6 +109,7 @@ def test_stopped_by_a_signal_and_resumed_it_ends_in_the_same_bytes(whole, tmp_pa
     assert on_disk.timeless(tmp_path / "sft") == on_disk.timeless(whole)
 
 
+@pytest.mark.slow
 def test_after_a_crash_it_goes_on_from_the_checkpoint_and_ends_in_the_same_bytes(
     whole, tmp_path, stopped_before, capsys, on_disk
 ):
@@ -213,6 +215,7 @@ def test_an_adapter_run_saves_an_adapter_that_peft_loads(whole, tmp_path, on_dis
     assert on_disk.timeless(tmp_path / "sft")[-1]["eval/loss"] < on_disk.timeless(whole)[-1]["eval/loss"] + 0.5
 
 
+@pytest.mark.slow
 def test_an_adapter_run_with_dropout_resumes_in_the_same_bytes(whole, tmp_path, stopped_before, on_disk):
     more = [f"model.path={whole / 'policy'}", "model.random_init=false", "model.lora={r: 4, dropout: 0.5}"]
     more += ["checkpoints.every=2"]
@@ -224,6 +227,7 @@ def test_an_adapter_run_with_dropout_resumes_in_the_same_bytes(whole, tmp_path, 
     assert on_disk.timeless(tmp_path / "a") == on_disk.timeless(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_bfloat16_learns_and_saves_the_float32_masters(tmp_path, on_disk):
     policy = train_sft(sft(tmp_path / "sft", "model.precision=bfloat16", steps=STEPS))
     metrics = on_disk.timeless(tmp_path / "sft")
@@ -233,6 +237,7 @@ def test_bfloat16_learns_and_saves_the_float32_masters(tmp_path, on_disk):
     assert any(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in saved.values())
 
 
+@pytest.mark.slow
 def test_a_profile_tells_where_the_time_went_and_changes_nothing_else(whole, tmp_path, capsys, on_disk):
     train_sft(sft(tmp_path / "sft"), profile=True)
     assert on_disk.contents(tmp_path / "sft" / "policy") == on_disk.contents(whole / "policy")

@@ -82,6 +82,7 @@ def server() -> Iterator[str]:
     serving.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("vaderSentiment") is None, reason="the extra `lexicon` is not installed")
 def test_one_run_uses_every_kind(
     workshop: Path, sentiment: str, server: str, tmp_path: Path, in_the_repository: None, on_disk: ModuleType

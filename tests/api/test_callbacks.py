@@ -26,6 +26,7 @@ class Heard(Callback):
         self.evaluations.append((step, metrics))
 
 
+@pytest.mark.slow
 def test_callbacks_hear_of_steps_saves_and_evaluations(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
     heard = Heard()
     made = tiny.ppo_trainer(
@@ -53,6 +54,7 @@ class Satisfied(Callback):
         return step == 2 and self.how == "returned"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("how", ["stop()", "returned", "from the evaluation"])
 def test_a_callback_ends_training_and_keeps_history_and_policy(
     tiny: ModuleType, workshop: Path, tmp_path: Path, how: str

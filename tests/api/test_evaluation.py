@@ -92,6 +92,7 @@ def test_models_that_were_given_stay_as_they_are_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_judges_are_functions_classifiers_and_sections_by_name(workshop: Path, other: Path, tmp_path: Path) -> None:
     def vowels(completions: list[str], **columns: Any) -> list[float]:
         return [float(sum(letter in "aeiou" for letter in text)) for text in completions]
@@ -134,6 +135,7 @@ def test_an_adapter_answers_as_its_merged_model_does(workshop: Path, tmp_path: P
     assert any("lora_A" in name for name, _ in adapter.named_parameters())
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("tuning", [{}, {"lora": {"r": 2}}], ids=["full", "lora"])
 def test_the_model_of_a_trainer_answers_as_what_the_trainer_saved(
     tiny: ModuleType, workshop: Path, tmp_path: Path, tuning: dict[str, Any]

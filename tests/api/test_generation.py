@@ -74,6 +74,7 @@ class Looks(Callback):
         self.seen = trainer.generate(["The film"], max_new_tokens=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuning", [{}, {"lora": {"r": 2, "dropout": 0.5}}], ids=["full", "lora"])
 def test_a_trainer_answers_with_its_policy_as_it_is_now(sft: Any, workshop: Path, tmp_path: Path, tuning: Any) -> None:
     options = {"max_new_tokens": 6, "samples_per_prompt": 2, "stop_strings": ["e"], "seed": 3}
@@ -91,6 +92,7 @@ def test_a_trainer_answers_with_its_policy_as_it_is_now(sft: Any, workshop: Path
     assert [row["loss"] for row in plain.history] == [row["loss"] for row in made.history], "looking changes nothing"
 
 
+@pytest.mark.slow
 def test_a_ppo_trainer_answers_too_and_refuses_what_generate_refuses(
     tiny: ModuleType, workshop: Path, tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ def weights(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.glob("*.safetensors")}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("tuning", TUNING)
 def test_a_cell_that_is_run_again_takes_up_the_finished_model_and_its_history(
     both: Any, workshop: Path, tmp_path: Path, tuning: str, capsys: pytest.CaptureFixture[str]
@@ -72,6 +73,7 @@ def test_a_finished_run_goes_on_when_it_is_made_longer(
         both.train(both.make(workshop / "policy", output_dir=tmp_path / "run", steps=9, **other))
 
 
+@pytest.mark.sweep
 def test_epochs_make_a_run_longer_too(both: Any, workshop: Path, tmp_path: Path) -> None:
     rows = [both.training.read_text().splitlines()[place] for place in range(32)]
     short = tmp_path / "short.jsonl"
@@ -114,6 +116,7 @@ def test_the_same_trainer_goes_on_with_as_many_steps_again(
     assert weights(tmp_path / "memory") == weights(tmp_path / "whole" / both.result)
 
 
+@pytest.mark.slow
 def test_what_was_taken_up_goes_on_from_its_checkpoint(sft: Any, workshop: Path, tmp_path: Path) -> None:
     settings = {**STEADY, "checkpoints": {"every": 3}}
     sft.train(sft.make(workshop / "policy", output_dir=tmp_path / "whole", steps=8, **settings))
@@ -124,6 +127,7 @@ def test_what_was_taken_up_goes_on_from_its_checkpoint(sft: Any, workshop: Path,
     assert weights(tmp_path / "run" / sft.result) == weights(tmp_path / "whole" / sft.result)
 
 
+@pytest.mark.slow
 def test_an_adapter_that_was_merged_does_not_go_on(reward_model: Any, workshop: Path, tmp_path: Path) -> None:
     settings = {"model": {"lora": {"r": 2}}, "checkpoints": {"every": 3}}
     for _ in range(2):
@@ -139,6 +143,7 @@ class Interrupts(Callback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.sweep
 def test_an_interrupted_trainer_does_the_steps_that_are_left(both: Any, workshop: Path, tmp_path: Path) -> None:
     both.train(both.make(workshop / "policy", output_dir=tmp_path / "whole"))
     made = both.make(workshop / "policy", output_dir=tmp_path / "run", callbacks=[Interrupts()])
@@ -178,6 +183,7 @@ def make_ppo(tiny: ModuleType, workshop: Path, case: str, **more: Any) -> Any:
     return tiny.ppo_trainer(workshop, **{**changes, **(tiny.separate(workshop) if "critic" in changes else {})})
 
 
+@pytest.mark.slow
 @EACH_PPO
 def test_ppo_takes_up_a_finished_run(
     tiny: ModuleType, workshop: Path, tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]
@@ -217,6 +223,7 @@ def test_ppo_goes_on_from_a_finished_run_and_with_the_same_trainer(
         tiny.assert_equal(tiny.policy_state(whole), tiny.policy_state(longer))
 
 
+@pytest.mark.slow
 def test_the_rest_of_a_longer_run_follows_its_own_schedule(tiny: ModuleType, workshop: Path) -> None:
     prompts, options = tiny.prompt_rows(workshop), {"optimizer__schedule": "linear", "epochs": 1, "minibatches": 1}
     made = tiny.ppo_trainer(workshop, **options)
@@ -226,6 +233,7 @@ def test_the_rest_of_a_longer_run_follows_its_own_schedule(tiny: ModuleType, wor
     assert rates == pytest.approx([1e-3, 0.5e-3, 0.5e-3, 0.25e-3])
 
 
+@pytest.mark.slow
 def test_a_longer_schedule_holds_for_annealed_resets_too(tiny: ModuleType, workshop: Path) -> None:
     made = make_ppo(tiny, workshop, "annealed resets")
     made.train(tiny.prompt_rows(workshop))
@@ -234,6 +242,7 @@ def test_a_longer_schedule_holds_for_annealed_resets_too(tiny: ModuleType, works
     assert made.ppo.resets.num_steps == made.config.steps == made.ppo.config.steps == 4
 
 
+@pytest.mark.slow
 def test_a_stream_goes_on_with_the_prompts_of_the_next_step(tiny: ModuleType, workshop: Path) -> None:
     prompts = [f"{tiny.BEGINNINGS[place % 8]} {place}" for place in range(32)]
     whole, made = make_ppo(tiny, workshop, "plain", steps=4), make_ppo(tiny, workshop, "plain")
@@ -243,6 +252,7 @@ def test_a_stream_goes_on_with_the_prompts_of_the_next_step(tiny: ModuleType, wo
     tiny.assert_equal(tiny.policy_state(whole), tiny.policy_state(made))
 
 
+@pytest.mark.slow
 def test_a_loop_of_ones_own_and_train_may_take_turns(tiny: ModuleType, workshop: Path) -> None:
     prompts = tiny.prompt_rows(workshop)
     whole, made = tiny.ppo_trainer(workshop), tiny.ppo_trainer(workshop)
@@ -253,6 +263,7 @@ def test_a_loop_of_ones_own_and_train_may_take_turns(tiny: ModuleType, workshop:
     tiny.assert_equal(tiny.policy_state(whole), tiny.policy_state(made))
 
 
+@pytest.mark.slow
 def test_more_epochs_of_ppo_are_another_run_and_not_a_longer_one(
     tiny: ModuleType, workshop: Path, tmp_path: Path
 ) -> None:
@@ -265,6 +276,7 @@ def test_more_epochs_of_ppo_are_another_run_and_not_a_longer_one(
             make(**changes).train(tiny.BEGINNINGS)
 
 
+@pytest.mark.slow
 def test_a_ppo_stage_goes_on_when_it_is_made_longer(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
     def run(name: str, steps: int) -> dict[str, bytes]:
         steady = {"value_optimizer": {"learning_rate": 1e-3, "schedule": "constant", "warmup_fraction": 0.0}}

@@ -33,6 +33,7 @@ def test_a_policy_in_bfloat16_is_trained_in_float32(tiny: ModuleType, workshop: 
     assert model.get_input_embeddings().weight.dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 def test_an_adapter_is_its_own_reference_when_it_is_switched_off(
     tiny: ModuleType, workshop: Path, tmp_path: Path
 ) -> None:
@@ -51,6 +52,7 @@ def test_an_adapter_is_its_own_reference_when_it_is_switched_off(
     assert saved and all(float(tensor.abs().sum()) > 0 for tensor in saved.values())
 
 
+@pytest.mark.slow
 def test_another_reference_is_what_the_kl_is_measured_to(tiny: ModuleType, workshop: Path) -> None:
     torch.manual_seed(5)
     from transformers import AutoConfig

@@ -25,6 +25,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CHANGES)
 def test_a_loop_of_ones_own_and_train_and_the_stage_give_the_same_bytes(
     tiny: ModuleType, workshop: Path, tmp_path: Path, case: str
@@ -75,6 +76,7 @@ def test_prepared_and_raw_prompts_may_be_mixed(tiny: ModuleType, workshop: Path)
     assert [episode.prompt for episode in made.rollout(mixed).episodes] == [each.raw for each in prepared]
 
 
+@pytest.mark.slow
 def test_prompts_by_name_are_those_of_the_file(tiny: ModuleType, workshop: Path) -> None:
     histories = []
     for prompts in (tiny.prompt_rows(workshop), workshop / "prompts.jsonl", str(workshop / "prompts.jsonl")):

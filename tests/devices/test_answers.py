@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from transformers import AutoTokenizer
 
 from rlhf.config import EvaluateConfig
@@ -9,6 +10,7 @@ from rlhf.evaluation import evaluate
 from rlhf.serving.served_reward import ScoreRequest, model_source
 
 
+@pytest.mark.slow
 def test_a_comparison_of_policies_mixes_no_devices(gpu, workshop, tmp_path):
     given = {
         "output_dir": str(tmp_path / "evaluate"),

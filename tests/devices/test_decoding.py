@@ -23,6 +23,7 @@ def answers(model, prompts, **changes):
     return sample(model, prompts, generator=torch.Generator().manual_seed(3), **(settings | changes))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
 def test_responses_are_those_of_a_cpu(gpu, monkeypatch, tiny_model, prompts, family):
     model = tiny_model(family)
@@ -43,6 +44,7 @@ def test_the_host_looks_once_in_eight_steps(gpu, tiny_model, prompts):
     assert sum(count for place, count in waits.items() if "endings.py" in place) == -(-NUM_STEPS // LOOK_EVERY) + 1
 
 
+@pytest.mark.slow
 def test_stop_strings_end_where_they_are_complete_though_the_host_looks_later(gpu, tiny_model, tiny_tokenizer, prompts):
     forced = torch.tensor([1, 2, 0, 3, 0])
     options = {"eos_ids": (), "stop_strings": ("A", "e", "m", "T"), "tokenizer": tiny_tokenizer, "num_forced": forced}
@@ -57,6 +59,7 @@ def test_stop_strings_end_where_they_are_complete_though_the_host_looks_later(gp
     assert sum(waits.values()) <= NUM_STEPS // LOOK_EVERY + FIXED + 4  # the forced tokens are read
 
 
+@pytest.mark.slow
 def test_filtered_answers_are_those_of_a_cpu(gpu, tiny_model, prompts):
     model, filters = tiny_model("llama"), Filters(top_k=9, top_p=0.8, min_p=0.01, repetition_penalty=1.2)
     expected = answers(model, prompts, filters=filters)

@@ -26,6 +26,7 @@ def cases(tiny, workshop):
     }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", ["full", "lora", "top layers", "separate critic"])
 def test_a_step_mixes_no_devices_and_waits_once_a_minibatch(gpu, tiny, workshop, cases, case, tmp_path):
     made = tiny.parts(tiny.ppo_config(workshop, **cases[case]))
@@ -44,6 +45,7 @@ def test_a_step_mixes_no_devices_and_waits_once_a_minibatch(gpu, tiny, workshop,
     assert float(result.experience.kl.abs().max()) == 0.0
 
 
+@pytest.mark.slow
 def test_a_whole_run_with_checkpoint_and_export_mixes_no_devices(gpu, tiny, workshop, tmp_path):
     settings = {"steps": 1, "epochs": 1, "checkpoints__every": 1, "output_dir": str(tmp_path / "ppo")}
     config = tiny.ppo_config(workshop, **settings, model__precision="bfloat16", model__trainable_layers=1)

@@ -21,6 +21,7 @@ STEPS = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("stage", list(STEPS))
 def test_a_run_mixes_no_devices_and_waits_once_a_step(gpu, monkeypatch, tmp_path, stage):
     kind, train, changes = STEPS[stage]

@@ -65,6 +65,7 @@ def test_responses_that_never_end_are_warned_of_and_fail_with_a_penalty(config, 
     assert troubles(fined) == {"end of response": "failing"}
 
 
+@pytest.mark.slow
 def test_lora_and_partly_frozen_policies_are_well(config, examined, troubles) -> None:
     assert troubles(examined(config(model__lora={"r": 2}))) == {}
     assert troubles(examined(config(model__trainable_layers=1))) == {}

@@ -60,6 +60,7 @@ def test_a_template_that_opens_the_answer_otherwise_fails(spoken, examined, trou
     assert "in 0 of 8" in findings["chat template"].measured
 
 
+@pytest.mark.slow
 def test_a_reward_model_with_other_special_tokens_is_warned_of(config, workshop, tmp_path, examined, troubles) -> None:
     other = shutil.copytree(workshop / "reward_model", tmp_path / "other")
     settings = json.loads((other / "tokenizer_config.json").read_text())

@@ -41,12 +41,14 @@ def run(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     return ran
 
 
+@pytest.mark.slow
 def test_a_function_is_the_reward_and_the_policy_is_saved(run, tmp_path: Path) -> None:
     lines = run("function_reward.py")
     assert len(lines) == 2 and lines[0].endswith("KL 0.00 nats")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "runs/function_reward/policy") is not None
 
 
+@pytest.mark.slow
 def test_two_models_and_a_rule_are_logged_apart(run, models: Path) -> None:
     paths = ["--preferences", str(models / "preferences"), "--sentiment", str(models / "sentiment")]
     lines = run("two_models_and_a_rule.py", *paths)
@@ -59,16 +61,19 @@ def test_a_server_is_asked_and_stopped(run) -> None:
     assert [line.split(":")[0] for line in run("remote_scorer.py")] == ["step 1", "step 2"]
 
 
+@pytest.mark.slow
 def test_a_loop_of_ones_own(run) -> None:
     lines = run("own_loop.py")
     assert len(lines) == 2 and "score" in lines[1]
 
 
+@pytest.mark.slow
 def test_resets_make_a_sparse_reward_visible(run) -> None:
     lines = run("sparse_reward_with_resets.py")
     assert len(lines) == 2 and "from prompts 0.00" in lines[0]
 
 
+@pytest.mark.slow
 def test_the_tutorials_task_with_a_classifier_of_words_and_with_one_of_transformers(
     run, models: Path, tmp_path: Path, on_disk: ModuleType
 ) -> None:
@@ -93,6 +98,7 @@ def test_pairs_make_a_reward_model(run, tmp_path: Path) -> None:
     assert model.config.num_labels == 1 and model.config.score_mean != 0.0
 
 
+@pytest.mark.slow
 def test_the_whole_path_and_a_second_call_that_trains_nothing(run, tmp_path: Path, root: Path) -> None:
     arguments = ["--data", str(root / "data"), "--layers", "1"]
     assert len(run("whole_path.py", *arguments)) == 2

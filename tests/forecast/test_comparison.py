@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from rlhf.forecast.comparison import FITTED_ROWS, Asked, evaluation_load
 from rlhf.functional.flops import Matrices, ModelMatrices, causal_work, forward_flops
 
@@ -13,6 +15,7 @@ def test_answers_are_read_as_often_as_there_are_prompts():
     assert asked.read(MODEL, predicts=False).inference == 10 * forward_flops(MODEL, causal_work([5, 9], 2))
 
 
+@pytest.mark.slow
 def test_every_policy_reads_its_answers_and_the_reference_those_of_the_others(recipe):
     def inference(*overrides):
         run = recipe("evaluate.reward_model=null", "evaluate.gold=null", *overrides)

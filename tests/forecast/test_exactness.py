@@ -44,6 +44,7 @@ def run(root, tmp_path_factory):
     return path, forecast
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["sft", "reward_model"])
 def test_a_supervised_stage_has_the_operations_that_were_forecast(run, stage):
     path, (sft, reward_model) = run
@@ -53,6 +54,7 @@ def test_a_supervised_stage_has_the_operations_that_were_forecast(run, stage):
     assert forecast.training == pytest.approx(seen["forward"] + seen["backward"], rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     ["model.trainable_layers=null", "model.trainable_layers=1", "model.lora={r: 2}"],

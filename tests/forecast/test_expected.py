@@ -36,6 +36,7 @@ def test_every_stage_of_a_recipe_has_a_time_before_any_has_run(recipe, speeds):
     assert len(speeds) == 1 and speeds[0][1:] == (512, torch.float32)  # once for the type, at SFT's microbatches
 
 
+@pytest.mark.slow
 def test_complete_stages_are_left_out_of_the_sum(recipe):
     run = recipe()
     finish(run.sft)
@@ -49,6 +50,7 @@ def test_stages_without_a_section_have_no_time(recipe):
     assert list(expected_of(recipe("ppo=null", "evaluate=null"))) == ["sft", "reward_model"]
 
 
+@pytest.mark.slow
 def test_twice_the_steps_are_twice_the_work(recipe):
     times = [expected_of(recipe(f"ppo.steps={steps}"))["ppo"].seconds for steps in (100, 200, 300)]
     assert times[2] - times[1] == pytest.approx(times[1] - times[0], rel=0.05)

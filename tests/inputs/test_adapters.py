@@ -64,6 +64,7 @@ def test_an_adapter_that_was_merged_is_said_to_be(workshop, adapter, tmp_path, c
     assert (policy / "adapter_config.json").is_file() == (lora is not None)
 
 
+@pytest.mark.slow
 def test_continue_trains_the_same_adapter_on_the_same_base(workshop, adapter, tmp_path, capsys) -> None:
     # huggingface/trl#3684: SFT and then RL on one adapter, without merging it in between.
     policy = _sft(workshop, adapter, tmp_path, lora="continue")
@@ -85,6 +86,7 @@ def _ppo(tiny, workshop, adapter, **changes):
     return tiny.ppo_config(workshop, model__path=str(adapter), model__lora="continue", **changes)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_reference_is_the_adapter_as_it_was(tiny, workshop, adapter) -> None:
     # huggingface/trl#1340 and #495: the base alone was the reference, and the KL was large at the first step.
@@ -102,6 +104,7 @@ def test_the_reference_is_the_adapter_as_it_was(tiny, workshop, adapter) -> None
     assert base <= {p.data_ptr() for p in reference.parameters()}  # the base is there once
 
 
+@pytest.mark.slow
 def test_a_continued_run_ends_in_the_same_bytes_after_a_stop(
     tiny, workshop, adapter, tmp_path, stopped_after_two_steps
 ) -> None:
@@ -115,6 +118,7 @@ def test_a_continued_run_ends_in_the_same_bytes_after_a_stop(
     assert (whole / "adapter_model.safetensors").read_bytes() == (parts / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_resets_and_a_separate_critic_continue_too(tiny, workshop, adapter) -> None:
     changes = {"reset": tiny.reset_section(workshop, 0.5), **tiny.separate(workshop)}
     made = tiny.parts(_ppo(tiny, workshop, adapter, **changes))
@@ -123,6 +127,7 @@ def test_resets_and_a_separate_critic_continue_too(tiny, workshop, adapter) -> N
     assert made.trainer.step([made.prompts[i] for i in range(8)]).updates
 
 
+@pytest.mark.slow
 def test_from_python_an_adapter_is_continued_by_name_and_as_an_object(tiny, workshop, adapter) -> None:
     settings = tiny.settings(workshop, model__lora="continue")
     base = AutoModelForCausalLM.from_pretrained(adapter.parent / "base")
@@ -135,6 +140,7 @@ def test_from_python_an_adapter_is_continued_by_name_and_as_an_object(tiny, work
         assert torch.equal(rollout.logprobs, rollout.ref_logprobs)
 
 
+@pytest.mark.slow
 def test_adapter_and_base_can_be_moved_together(workshop, adapter, tmp_path, tiny) -> None:
     policy = _sft(workshop, adapter, tmp_path / "run", lora="continue")
     expected, digest = _logits(load_causal_lm(str(policy))), content_digest(str(policy))

@@ -103,6 +103,7 @@ def test_without_a_template_the_hint_works(tiny_tokenizer: PreTrainedTokenizerBa
     assert read(use_chat_template(tiny_tokenizer, template, {"mood": "glad"})) == "u:q<eos>a:glad"
 
 
+@pytest.mark.slow
 def test_every_stage_takes_both_and_saves_them(in_the_repository: None, template: str, tmp_path: Path) -> None:
     run, data = tmp_path / "run", tmp_path / "talks.jsonl"
     answers = {"chosen": TALK[1:], "rejected": [{"role": "assistant", "content": "c"}]}

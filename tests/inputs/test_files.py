@@ -134,6 +134,7 @@ def test_an_element_that_never_ends_is_refused_before_memory_runs_out(
         read_rows(write(tmp_path / "a.json", '[{"a": "' + "x" * 1000 + '"}]'))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.jsonl.gz", "a.json.zst"])
 def test_a_file_is_never_in_memory_as_a_whole(tmp_path: Path, name: str) -> None:
     rows = [{"text": f"{number} " + "x" * 1000} for number in range(20_000)]
@@ -170,6 +171,7 @@ def test_any_bytes_give_rows_or_a_data_error(tmp_path: Path, content: bytes) -> 
                 assert name in str(error)  # noqa: PT017 - rows are as good as an error
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.dictionaries(st.text(max_size=5), st.text() | st.integers(), max_size=3), min_size=1),

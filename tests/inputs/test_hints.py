@@ -49,6 +49,7 @@ def hint_is_wrong(hint: dict[str, str], answer: str) -> bool:
     return any(complaint in answer for complaint in complaints)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_suggested_column_map_is_right_for_any_two_columns(stage: str, taken: Callable) -> None:
     num_hints = 0
@@ -129,6 +130,7 @@ def test_python_has_a_place_for_every_hint(workshop: Path) -> None:
     assert len(SFTTrainer(str(workshop / "policy"), config=config).train(rows)) == 1
 
 
+@pytest.mark.slow
 def test_ppo_from_python_has_it_for_lists_and_streams(workshop: Path, tiny: ModuleType) -> None:
     rows = [{"query": text} for text in tiny.BEGINNINGS]
     with pytest.raises(

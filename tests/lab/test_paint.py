@@ -4,6 +4,8 @@ import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
+import pytest
+
 from rlhf.lab.paint import COLOURS, svg
 from rlhf.lab.section import Curve, Figure
 
@@ -20,6 +22,7 @@ def texts(drawn):
     ]
 
 
+@pytest.mark.slow
 def test_the_same_figure_gives_the_same_bytes():
     assert svg(FIGURE) == svg(FIGURE)
     assert svg(FIGURE) != svg(replace(FIGURE, title="Another"))
@@ -37,6 +40,7 @@ def test_title_labels_and_the_legend_are_text():
     assert found.index("measured <1>") < found.index("formula")
 
 
+@pytest.mark.slow
 def test_a_logarithmic_axis_names_the_measured_places():
     assert {"1", "10", "100"} <= set(texts(svg(FIGURE)))
     many = [Curve(label="many", x=[float(x) for x in range(1, 13)], y=[1.0] * 12)]

@@ -26,6 +26,7 @@ def here(in_the_repository):
     """Paths of configs/ start at the root."""
 
 
+@pytest.mark.slow
 def test_a_full_8b_policy_needs_shards_and_says_what_is_too_large(capsys):
     out = planned(
         capsys, "--hardware", "8xH100-80GB", "--shape", "llama-3.1-8b", "model.trainable_layers=null",
@@ -53,6 +54,7 @@ def test_a_model_that_no_device_holds_is_sent_elsewhere(capsys):
     assert "each must hold the weights while it decodes" in out and "OpenRLHF, verl" in out
 
 
+@pytest.mark.slow
 def test_a_price_adds_the_cost_of_a_thousand_episodes(capsys):
     out = planned(capsys, "--hardware", "A100-80GB", "--shape", "smollm2-135m", "--price", "2")
     line = next(line.split() for line in out.splitlines() if line.startswith("replicated "))

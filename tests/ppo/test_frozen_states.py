@@ -7,6 +7,7 @@ import pytest
 import torch
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("has_critic", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_update_from_frozen_states_equals_one_without_bit_for_bit(
@@ -35,6 +36,7 @@ def test_an_update_from_frozen_states_equals_one_without_bit_for_bit(
         assert torch.equal(gradient, expected[name]) and bool(gradient.any()), name
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_steps_with_frozen_states_equal_steps_of_a_trunk_in_one_piece(
     tiny: ModuleType, workshop: Path, precision: str

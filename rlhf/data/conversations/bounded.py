@@ -30,6 +30,8 @@ _INSTEAD = {
 _FUNCTIONS: dict[str, Any] = {_COUNT: count_step, _MEASURE: measure, _TAKE: sandbox.taken}
 _FUNCTIONS |= {f"_rlhf_{name}": function for name, function in _INSTEAD.items()}
 _FILE = "<template>"
+_SANDBOX = "ImmutableSandboxedEnvironment"
+"""The class that transformers compiles templates for, as its module names it."""
 _compiling = threading.Lock()
 
 
@@ -86,12 +88,12 @@ def _compiled(template: str, name: str) -> Any:
 @contextmanager
 def _our_sandbox() -> Iterator[None]:
     """Let transformers compile for the sandbox that is bounded."""
-    theirs = chat_template_utils.ImmutableSandboxedEnvironment
-    chat_template_utils.ImmutableSandboxedEnvironment = sandbox.BoundedEnvironment
+    theirs = getattr(chat_template_utils, _SANDBOX)
+    setattr(chat_template_utils, _SANDBOX, sandbox.BoundedEnvironment)
     try:
         yield
     finally:
-        chat_template_utils.ImmutableSandboxedEnvironment = theirs
+        setattr(chat_template_utils, _SANDBOX, theirs)
 
 
 def _counting_code(source: str) -> CodeType:

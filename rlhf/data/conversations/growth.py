@@ -41,8 +41,9 @@ def _width(text: Any, width: Any = 80, *_: Any) -> int:
 
 
 def _replaced(text: Any, old: Any, new: Any, *_: Any) -> int:
-    whole = text if isinstance(text, str | bytes) else str(text)
-    return len(whole) + (whole.count(old) if isinstance(old, type(whole)) else len(whole) + 1) * written(new)
+    whole: Any = text if isinstance(text, bytes) else str(text)
+    number = whole.count(old) if isinstance(old, type(whole)) else len(whole) + 1
+    return len(whole) + number * written(new)
 
 
 def _joined(separator: Any, items: Any) -> int:

@@ -55,7 +55,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         if name in METHODS and isinstance(owner, str | bytes | int):
             args = _held(args)
             own = {key: value for key, value in kwargs.items() if key not in _SCOPES}
-            check_room(METHODS[name](*_arguments(_unbound(type(owner), name), (owner, *args), own)))
+            check_room(METHODS[name](*_arguments(getattr(type(owner), name), (owner, *args), own)))
         return _charged(super().call(__context, __obj, *args, **kwargs))
 
 
@@ -114,11 +114,6 @@ def _charged(value: Any) -> Any:
 def _held(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return arguments that may be looked at and then used."""
     return tuple(list(arg) if isinstance(arg, Iterator) else arg for arg in args)
-
-
-@functools.cache
-def _unbound(kind: type, name: str) -> Any:
-    return getattr(kind, name)
 
 
 @functools.cache

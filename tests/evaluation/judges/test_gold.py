@@ -72,6 +72,7 @@ def test_at_most_a_twentieth_of_human_text_is_penalised_for_each_fault(judge, co
     assert parts.is_repetitive.mean() <= 0.05
 
 
+@pytest.mark.slow
 def test_penalties_are_those_that_were_asked_for(judge, corpus):
     texts, labels = corpus
     mild = GoldJudge.train(texts[200:], labels[200:], texts[:200], fluency_penalty=0.25, repetition_penalty=0.5)
@@ -79,6 +80,7 @@ def test_penalties_are_those_that_were_asked_for(judge, corpus):
     np.testing.assert_allclose(parts.logits - parts.scores, [0.25, 0.5])
 
 
+@pytest.mark.slow
 def test_a_longer_text_may_repeat_more_when_long_human_texts_do(corpus):
     texts, labels = corpus
     long = [" ".join(texts[start : start + 6]) for start in range(0, 600, 6)]
@@ -105,6 +107,7 @@ def test_a_score_does_not_depend_on_the_texts_beside_it(judge, corpus):
     np.testing.assert_array_equal(judge.score(texts)[7:8], judge.score(texts[7:8]))
 
 
+@pytest.mark.slow
 def test_training_twice_gives_the_same_scores(judge, corpus):
     texts, labels = corpus
     again = GoldJudge.train(texts[200:], labels[200:], texts[:200])

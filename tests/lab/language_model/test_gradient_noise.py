@@ -71,6 +71,7 @@ def test_known_states_of_frozen_blocks_change_no_gradient(parts, collected):
     assert torch.equal(with_states, gradients(parts, collected, "reward_to_go", minibatches))
 
 
+@pytest.mark.slow
 def test_measuring_moves_no_weight_and_leaves_no_gradient(parts):
     before = {name: weight.clone() for name, weight in parts.trainer.policy.named_parameters()}
     measure(parts, QUICK, 0)
@@ -90,6 +91,7 @@ def test_every_rung_is_measured_against_the_reference_on_the_same_minibatches(pa
     assert 0 <= batch.kl_share < 0.1
 
 
+@pytest.mark.slow
 def test_the_section_is_the_same_for_the_same_seed(policy):
     first, second = (run(Settings(model=policy, quick=True)) for _ in range(2))
     assert first == second

@@ -47,6 +47,7 @@ def test_the_ratio_is_unbiased_where_the_squared_length_of_the_mean_is_not():
     assert ratios.mean() == pytest.approx(1 / 50, abs=0.073 / 50)
 
 
+@pytest.mark.slow
 def test_the_ratio_does_not_change_with_the_scale_and_grows_with_the_minibatch():
     numbers = torch.Generator().manual_seed(2)
     rows = torch.randn(4000, 8, generator=numbers, dtype=torch.float64) + 0.5

@@ -41,6 +41,7 @@ def test_the_runs_differ_in_their_start_or_their_resets_and_in_nothing_else(poli
     assert cloned == plain
 
 
+@pytest.mark.slow
 def test_cloning_makes_the_phrase_more_probable(policy, tmp_path):
     task = replace(QUICK, phrase="It was", cloning_steps=20)
     here = begun(policy, tmp_path, task)
@@ -119,6 +120,7 @@ def test_the_judged_responses_begin_at_the_prompts_and_their_successes_are_count
     assert found == sum("e" in text for text in texts) and 0 < found < 40
 
 
+@pytest.mark.slow
 def test_a_run_follows_as_many_steps_as_its_task_has(policy, tmp_path):
     task = replace(EASY, steps=3)
     made = outcome(ARMS["plain PPO"](begun(policy, tmp_path, task)), task)

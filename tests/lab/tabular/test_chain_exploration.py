@@ -38,6 +38,7 @@ def test_the_base_of_a_clone_is_the_inverse_of_its_chance_to_advance():
     assert [start.base for start in STARTS[:4]] == pytest.approx([3.0, 2.0, 7 / 5, 19 / 17])
 
 
+@pytest.mark.slow
 def test_the_section_shows_every_start_and_how_many_runs_solved():
     section = run(Settings(quick=True))
     fits, points = section.tables

@@ -34,6 +34,7 @@ def first_row(output: Path) -> dict[str, float]:
     return row
 
 
+@pytest.mark.slow
 def test_the_kl_goes_on_from_where_it_was_with_a_reference(
     tiny: ModuleType, workshop: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

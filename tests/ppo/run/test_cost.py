@@ -50,6 +50,7 @@ def step(trainer: PPO, prompt: Any, **changes: Any) -> tuple[StepResult, dict[st
     return result, counting.flops
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["full", "partial", "lora", "critic", "partial critic", "stopped"])
 def test_each_phase_has_the_operations_that_torch_counts(
     tiny: ModuleType, workshop: Path, case: str, monkeypatch: pytest.MonkeyPatch

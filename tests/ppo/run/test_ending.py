@@ -46,6 +46,7 @@ def test_held_out_prompts_are_evaluated_and_the_policy_is_the_best_step(
     assert all(torch.equal(tensor, masters[f"value_head.{name}"]) for name, tensor in head.items())
 
 
+@pytest.mark.slow
 def test_evaluations_leave_no_trace_in_the_training(
     tiny: ModuleType, workshop: Path, watched: Path, tmp_path: Path, on_disk: ModuleType
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_resumed_run_chooses_the_same_policy_byte_for_byte(
     assert on_disk.digests(resumed) == on_disk.digests(watched)
 
 
+@pytest.mark.slow
 def test_a_run_that_reaches_its_kl_is_complete_and_its_schedule_was_that_of_the_whole_run(
     tiny: ModuleType, workshop: Path, tmp_path: Path, on_disk: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +123,7 @@ def nan_at(step: int, times: int) -> Any:
     return broken
 
 
+@pytest.mark.slow
 def test_after_a_nan_the_run_goes_back_and_a_kill_after_that_changes_nothing(
     tiny: ModuleType, workshop: Path, tmp_path: Path, on_disk: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +146,7 @@ def test_after_a_nan_the_run_goes_back_and_a_kill_after_that_changes_nothing(
     assert on_disk.timeless(resumed) == rows and on_disk.digests(resumed) == on_disk.digests(straight)
 
 
+@pytest.mark.slow
 def test_a_nan_that_always_comes_ends_the_run_with_status_6_after_the_last_rollback(
     tiny: ModuleType, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +158,7 @@ def test_a_nan_that_always_comes_ends_the_run_with_status_6_after_the_last_rollb
     assert json.loads((tmp_path / "run/checkpoints/step-000001/course.json").read_text())["lr_factor"] == 0.25
 
 
+@pytest.mark.slow
 def test_from_python_the_history_holds_each_step_once_and_a_stream_is_refused(
     tiny: ModuleType, workshop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

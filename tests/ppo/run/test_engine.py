@@ -24,6 +24,7 @@ def fake(module: Callable[[Path], ModuleType], workshop: Path) -> Iterator[Any]:
     server.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, {"r": 2}])
 def test_ppo_trains_on_what_a_server_draws(
     tiny: ModuleType, workshop: Path, tmp_path: Path, fake: Any, lora: dict[str, int] | None
@@ -38,6 +39,7 @@ def test_ppo_trains_on_what_a_server_draws(
     assert rows[0]["objective/kl"] == 0.0 and rows[1]["objective/kl"] != 0.0
 
 
+@pytest.mark.slow
 def test_a_run_ends_where_the_server_answers_from_old_weights(
     tiny: ModuleType, workshop: Path, tmp_path: Path, fake: Any
 ) -> None:
@@ -48,6 +50,7 @@ def test_a_run_ends_where_the_server_answers_from_old_weights(
     assert len(tiny.logged(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_importance_weights_scale_the_advantages_and_nothing_else(
     tiny: ModuleType, workshop: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +70,7 @@ def test_importance_weights_scale_the_advantages_and_nothing_else(
     assert metrics["sampling/logprob_difference"] == pytest.approx(1.0, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_model_with_states_is_sampled_by_generate_and_the_log_says_so(
     tiny: ModuleType, workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,6 +87,7 @@ def test_a_model_with_states_is_sampled_by_generate_and_the_log_says_so(
     assert row["val/first_ratio_deviation"] == 0.0 and "sampling/logprob_difference" not in row
 
 
+@pytest.mark.slow
 def test_generate_draws_what_the_native_decoder_draws(tiny: ModuleType, workshop: Path, tmp_path: Path) -> None:
     rows = []
     for kind in ("native", "generate"):

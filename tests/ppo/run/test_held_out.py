@@ -9,6 +9,7 @@ from rlhf.errors import ConfigError
 from rlhf.ppo.run.held_out import held_out_metrics
 
 
+@pytest.mark.slow
 def test_an_evaluation_leaves_no_trace_in_the_training(tiny: ModuleType, workshop: Path) -> None:
     reward = {"kind": "length", "normalise": "running", "at_most": 2}
     plain, watched = (tiny.ppo_trainer(workshop, reward) for _ in range(2))

@@ -150,6 +150,7 @@ def lora_sft(workshop: Path) -> Path:
     return workshop / "lora_sft"
 
 
+@pytest.mark.slow
 def test_lora_ppo_from_a_lora_sft_has_the_merged_model_as_reference(
     tiny: ModuleType, workshop: Path, lora_sft: Path, tmp_path: Path
 ) -> None:

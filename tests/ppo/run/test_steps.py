@@ -28,6 +28,7 @@ def run_config(tiny: ModuleType, workshop: Path, output: Path, **changes: Any) -
     return tiny.ppo_config(workshop, output_dir=str(output), **(settings | changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -103,6 +104,7 @@ def test_a_step_draws_a_prompt_once_for_all_its_samples(tiny: ModuleType, worksh
     assert sorted(seen[0] + seen[1]) == sorted(prompt.text for prompt in made.prompts)
 
 
+@pytest.mark.slow
 def test_a_profile_tells_every_phase_of_a_step_and_changes_nothing_else(
     tiny: ModuleType, workshop: Path, tmp_path: Path, on_disk: ModuleType
 ) -> None:

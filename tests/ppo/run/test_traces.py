@@ -78,6 +78,7 @@ def test_each_ratio_belongs_to_its_own_token(tiny: ModuleType, workshop: Path) -
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_clipped_token_is_one_whose_gradient_the_loss_stopped(tiny: ModuleType, workshop: Path) -> None:
     changes = {"epochs": 2, "minibatches": 1, "clip_range": 0.001, "optimizer": {"learning_rate": 0.01}}
     for further, some in (({}, True), ({"clip_range": None}, False)):
@@ -113,6 +114,7 @@ def test_long_episodes_and_dropped_ones_keep_the_file_small(
     assert tracer.traces(result, [0]) == {}
 
 
+@pytest.mark.slow
 def test_samples_hold_traces_and_the_run_learns_the_same_without_them(
     tiny: ModuleType, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

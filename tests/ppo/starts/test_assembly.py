@@ -31,6 +31,7 @@ def run_config(tiny: ModuleType, workshop: Path, output: Path, **changes: Any) -
     return tiny.ppo_config(workshop, output_dir=str(output), **(settings | changes))
 
 
+@pytest.mark.slow
 def test_fraction_zero_is_plain_ppo_byte_for_byte(
     tiny: ModuleType, workshop: Path, tmp_path: Path, on_disk: ModuleType
 ) -> None:
@@ -55,6 +56,7 @@ def test_fraction_zero_is_plain_ppo_byte_for_byte(
     assert "policy/model.safetensors" in saved[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["own_best", "guide", "data"])
 def test_stopped_and_resumed_equals_uninterrupted(
     tiny: ModuleType,
