@@ -1,13 +1,14 @@
 """Tiny random models and a tiny tokenizer, built in code: no network, the same bytes every time; and two processes."""
 
 import functools
+import gc
 import importlib.util
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,11 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Until all tests are found, nothing that is made is garbage, and what is compiled is kept for the next process, even if
+# the environment says otherwise: compiling and looking for garbage took half of that time.
+gc.disable()
+WRITES_NO_BYTECODE = sys.dont_write_bytecode
+sys.dont_write_bytecode = False
 
 import pytest
 import torch
@@ -101,6 +107,17 @@ def tiny_config(family: str, **changes: object) -> PreTrainedConfig:
         fields |= {"sliding_window": 8, "query_pre_attn_scalar": 8}
         fields |= {"layer_types": ["sliding_attention", "full_attention"]}
     return _CONFIGS[family](**(fields | changes))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Go back to the ordinary once all tests are found; what is there by then is never looked at for garbage."""
+    try:
+        return (yield)
+    finally:
+        sys.dont_write_bytecode = WRITES_NO_BYTECODE
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

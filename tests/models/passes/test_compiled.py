@@ -2,7 +2,6 @@ import shutil
 
 import pytest
 import torch
-import torch._inductor.compile_fx
 
 from rlhf.errors import ConfigError
 from rlhf.models.passes.anatomy import hidden_states
@@ -46,7 +45,7 @@ def test_blocks_that_cannot_be_compiled_run_as_they_are_with_a_line_in_the_log(t
     def failing(*_, **__):
         raise RuntimeError("a compiler that is broken")
 
-    monkeypatch.setattr(torch._inductor.compile_fx, "compile_fx", failing)
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", failing)
     model, plain = tiny_model("llama"), tiny_model("llama")
     ids = torch.randint(3, 128, (2, 7), generator=torch.Generator().manual_seed(0))
     compile_blocks(model)
