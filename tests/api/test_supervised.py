@@ -27,6 +27,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("by_name", [True, False], ids=["names", "objects"])
 @pytest.mark.parametrize("tuning", TUNING)
 def test_stage_and_trainer_leave_the_same_bytes(

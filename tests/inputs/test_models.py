@@ -45,6 +45,7 @@ def opt(small, tiny, tmp_path):
     return path, small.save(critic, tmp_path / "opt-critic", tiny)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "changes",
     [
@@ -89,6 +90,7 @@ def _without_class(small, name):
     return small.of_config(CodeGenConfig(vocab_size=488, pad_token_id=0, bos_token_id=1, eos_token_id=2, **heads))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["granite", "cohere2", "codegen"])
 @pytest.mark.parametrize("how", ["weights", "random", "adapter"])
 def test_a_base_without_a_classification_class_is_refused_with_advice(small, tiny, tmp_path, name, how) -> None:
@@ -191,6 +193,7 @@ def test_the_doctor_says_it_too(tiny, workshop, instruct) -> None:
     assert "decoding" not in {each.name for each in checked(assembled(tiny.ppo_config(workshop)))}
 
 
+@pytest.mark.slow
 def test_answers_take_it_where_that_is_asked_for(instruct, workshop, tmp_path) -> None:
     prompts = ["The film", "At last"] * 10
 
@@ -206,6 +209,7 @@ def test_answers_take_it_where_that_is_asked_for(instruct, workshop, tmp_path) -
     assert texts(instruct, filters="model") == texts(instruct, filters="model", seed=5)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("decoding", ["model", {"filters": "model", "max_new_tokens": 48}])
 def test_evaluation_takes_decoding_model(workshop, instruct, tmp_path, decoding) -> None:
     given = {"output_dir": str(tmp_path / "run"), "policies": {"a": str(instruct), "b": str(workshop / "policy")}}

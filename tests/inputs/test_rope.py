@@ -102,6 +102,7 @@ def test_cosines_and_sines_are_those_of_the_formula(small) -> None:
             assert float(sin[0, place, i + 4]) == pytest.approx(scale * math.sin(angle), abs=1e-5)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["phi3", "llama", "phimoe"])
 @torch.no_grad()
 def test_the_sampler_draws_from_what_a_pass_computes(small, kind) -> None:
@@ -173,6 +174,7 @@ def test_the_doctor_names_the_factors_and_the_first_step_is_right(small, tiny, w
     assert findings["positions"].state == "warning" and "longrope" in findings["positions"].line
 
 
+@pytest.mark.slow
 def test_with_resets_and_a_critic_of_its_own_old_logprobs_are_those_of_the_rows_alone(
     small, tiny, workshop, tmp_path
 ) -> None:

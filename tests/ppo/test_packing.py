@@ -12,6 +12,7 @@ from rlhf.models.passes.anatomy import blocks
 TUNINGS = {"all": {}, "last": {"model__trainable_layers": 1}, "adapter": {"model__lora": {"r": 4, "alpha": 8}}}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("tuning", TUNINGS)
 def test_every_pass_is_packed_the_first_ratio_is_1_and_the_first_kl_0(

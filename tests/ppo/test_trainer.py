@@ -201,6 +201,7 @@ def test_the_adaptive_controller_is_fed_the_sum_over_a_sequence(tiny: ModuleType
     assert result.kl_control.coef == pytest.approx(0.1 * 0.98)  # KL 0 on the first step: error -1, clipped to -0.2
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("switch", ["model__gradient_checkpointing", "release_gradients", "reference_on_host"])
 def test_what_saves_memory_changes_no_bit_of_two_steps(tiny: ModuleType, workshop: Path, switch: str) -> None:
     ended = []

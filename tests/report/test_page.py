@@ -139,6 +139,7 @@ def test_two_runs_show_their_settings_first_and_then_their_curves_together(plant
     assert "Entropy collapsed" in text and "(other)" in text
 
 
+@pytest.mark.slow
 def test_seeds_of_one_recipe_share_a_band(planting, tmp_path):
     runs = [read_run(planting.plant(tmp_path / f"seed{seed}", seed=seed)) for seed in range(3)]
     text = html(runs)
@@ -147,6 +148,7 @@ def test_seeds_of_one_recipe_share_a_band(planting, tmp_path):
     assert 'class="band b0"' in score[: score.index("</svg>")]
 
 
+@pytest.mark.slow
 def test_runs_of_one_name_are_told_apart(planting, tmp_path):
     runs = [read_run(planting.plant(tmp_path / name / "run")) for name in ("a", "b")]
     assert "a/run" in html(runs) and "b/run" in html(runs)

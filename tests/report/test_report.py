@@ -24,6 +24,7 @@ def test_two_runs_are_compared_in_a_file_of_ones_choice(planting, tmp_path):
     assert "Settings that differ" in (tmp_path / "deep" / "both.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_same_files_give_the_same_page(planting, tmp_path):
     run = planting.plant(tmp_path)
     first = write_report(run)
@@ -91,6 +92,7 @@ def test_a_figure_needs_a_ppo_stage(planting, tmp_path):
         report(ReportOptions(runs=(run / "evaluate",), figure=tmp_path / "f.svg"))
 
 
+@pytest.mark.slow
 def test_the_report_needs_no_torch(planting, tmp_path):
     run = planting.plant(tmp_path)
     code = f"import sys; from rlhf.cli import main; main(['report', {str(run)!r}]); print('torch' in sys.modules)"

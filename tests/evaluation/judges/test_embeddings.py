@@ -48,6 +48,7 @@ def test_a_text_beyond_the_positions_is_cut_on_the_right(encoder):
     np.testing.assert_allclose(encoder.embed([long], 256), encoder.embed([" ".join(long.split()[:14])], 256), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_judge_tells_praise_from_blame_in_human_standard_deviations(judge):
     assert (judge.score(HELDOUT[0]) > 0).tolist() == [True, False]
     assert judge.score(HELDOUT[0]).std() == pytest.approx(1.0)

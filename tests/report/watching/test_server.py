@@ -109,6 +109,7 @@ def test_what_cannot_be_watched_is_refused(tmp_path, capsys, arguments, message)
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_says_its_address_and_ends_normally_on_a_signal(tmp_path, environment):
     command = [sys.executable, "-m", "rlhf", "watch", str(tmp_path / "run")]
     with subprocess.Popen(
