@@ -95,6 +95,7 @@ class StopsAfter(Callback):
             raise KeyError("my own mistake")
 
 
+@pytest.mark.sweep
 def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(both: Any, workshop: Path, tmp_path: Path) -> None:
     settings = {"checkpoints": {"every": 2}, "model": {"lora": {"r": 2, "dropout": 0.3}}}
     both.train(both.make(workshop / "policy", output_dir=tmp_path / "whole", **settings))

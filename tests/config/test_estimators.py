@@ -88,6 +88,7 @@ def test_without_a_critic_the_value_loss_reaches_no_weight(tiny: ModuleType, wor
     assert float(loss.detach()) == pytest.approx(sums["policy_loss"], rel=1e-6) and config.value_coef > 0
 
 
+@pytest.mark.slow
 def test_group_relatives_learn(tiny: ModuleType, workshop: Path) -> None:
     settings: dict[str, Any] = {"kl_coef": 0.0, "rollout_batch_size": 16, "optimizer__learning_rate": 1e-2}
     settings |= {"sampling": {"max_new_tokens": 5}, "microbatch_tokens": 512}

@@ -59,6 +59,7 @@ def compared(policy_directory, reward_model_directory, encoder_directory, labell
         return settings, evaluate(settings)
 
 
+@pytest.mark.slow
 def test_every_policy_and_every_judge_is_in_the_comparison(compared):
     summary = compared[1]
     comparison = json.loads(summary.with_name("comparison.json").read_text())
@@ -75,6 +76,7 @@ def test_every_policy_and_every_judge_is_in_the_comparison(compared):
     assert "| win rate against sft, gold judge |" in text and "| score, reward model |" in text and "## Samples" in text
 
 
+@pytest.mark.slow
 def test_human_text_is_measured_beside_the_policies(compared):
     comparison = json.loads(compared[1].with_name("comparison.json").read_text())
     human = comparison["human"]
@@ -98,6 +100,7 @@ def test_table_and_samples_are_printed(policy_directory, tmp_path, capsys):
     assert f"  human text: {first['texts']['human text']}" in said
 
 
+@pytest.mark.slow
 def test_a_policy_against_itself_wins_half_and_has_kl_0(compared):
     policies = json.loads(compared[1].with_name("comparison.json").read_text())["policies"]
     for judge in JUDGES:
@@ -110,6 +113,7 @@ def test_a_policy_against_itself_wins_half_and_has_kl_0(compared):
     assert {**policies["twin"], "judges": policies["sft"]["judges"]} == policies["sft"]
 
 
+@pytest.mark.slow
 def test_the_responses_of_each_policy_are_written(compared):
     heldout = [json.loads(line) for line in (DATA / "heldout_prompts.jsonl").read_text().splitlines()]
     parts = {}
@@ -126,6 +130,7 @@ def test_the_responses_of_each_policy_are_written(compared):
     assert parts["sft"] == parts["twin"] != parts["ppo"]
 
 
+@pytest.mark.slow
 def test_a_second_call_skips_and_leaves_every_file(compared, capsys):
     settings, summary = compared
     before = {path.name: path.stat().st_mtime_ns for path in summary.parent.iterdir()}
@@ -134,6 +139,7 @@ def test_a_second_call_skips_and_leaves_every_file(compared, capsys):
     assert {path.name: path.stat().st_mtime_ns for path in summary.parent.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_another_config_in_the_same_directory_is_refused_and_leaves_every_file(compared):
     settings, summary = compared
     before = {path.name: path.read_bytes() for path in summary.parent.iterdir()}

@@ -31,6 +31,7 @@ def kept_before_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     return watch
 
 
+@pytest.mark.slow
 def test_killed_before_any_rename_and_started_again_a_run_leaves_the_same_files(
     run: Path,
     finished_sft: Path,

@@ -74,6 +74,7 @@ def test_a_column_map_names_the_columns_and_the_output_keeps_the_names_of_the_so
     assert row == {"q": "p", "a": "x y", "words": -2.0}
 
 
+@pytest.mark.slow
 def test_the_gold_judge_scores_without_a_tokenizer(score, root, tmp_path, on_disk):
     pytest.importorskip("sklearn")
     rows = on_disk.rows(root / "data/labelled_texts.jsonl")

@@ -37,12 +37,12 @@ def written(value: Any) -> int:
     return extent(value, {}).chars
 
 
-def extent(value: Any, known: dict[int, Extent]) -> Extent:
+def extent(value: Any, known: dict[int, tuple[Any, Extent]]) -> Extent:
     """Measure a value that is written out, each part once.
 
     Args:
         value: anything that a template holds.
-        known: parts that were measured before, by id.
+        known: parts that were measured before, by id; they are held, so that no other part gets their id.
     """
     if isinstance(value, str | bytes):
         return Extent(len(value) + 2, 1, 0, 0)
@@ -50,13 +50,13 @@ def extent(value: Any, known: dict[int, Extent]) -> Extent:
     if held is None:
         return Extent(SMALL + length(value) * 3, 1, 0, abs(value) if isinstance(value, int) else 0)
     if id(value) not in known:
-        known[id(value)] = Extent(SMALL, 1, 0, 0)  # what holds itself is written as dots
+        known[id(value)] = value, Extent(SMALL, 1, 0, 0)  # what holds itself is written as dots
         found = [extent(part, known) for part in held]
         chars = SMALL + sum(each.chars + 4 for each in found)
         number = 1 + sum(each.number for each in found)
         depth = 1 + max((each.depth for each in found), default=0)
-        known[id(value)] = Extent(chars, number, depth, sum(each.widths for each in found))
-    return known[id(value)]
+        known[id(value)] = value, Extent(chars, number, depth, sum(each.widths for each in found))
+    return known[id(value)][1]
 
 
 def parts(value: Any) -> list[Any] | None:

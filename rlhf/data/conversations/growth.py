@@ -14,6 +14,9 @@ ESCAPED = 6
 """Characters into which one may turn, as `<` does in JSON."""
 _DIGITS = re.compile(r"\d+")
 _SPACE = re.compile(r"\s")
+_NESTED = re.compile(r"\{[^{}]*\{")
+"""A place of a pattern whose width comes from the values."""
+_FEW = 10_000
 _HUGE = 10**18
 
 
@@ -31,9 +34,16 @@ def of_operator(operator: str, left: Any, right: Any) -> int:
 def _filled(pattern: Any, mark: str, *values: Any) -> int:
     """Return the length of a pattern with values in its places: each may take all of them, at the largest width."""
     text = str(pattern)
-    widths = sum(int(digits) if len(digits) < len(str(_HUGE)) else _HUGE for digits in _DIGITS.findall(text))
     size = extent(values, {})
+    widths = _widths(text)
+    if _NESTED.search(text):  # a text may be a width as well
+        widths += _widths(str(values)) if size.chars < _FEW else _HUGE
     return len(text) + text.count(mark) * (ESCAPED * size.chars + widths + size.widths)
+
+
+def _widths(text: str) -> int:
+    """Return the sum of the numbers in a text, any of which may be a width."""
+    return sum(int(digits) if len(digits) < len(str(_HUGE)) else _HUGE for digits in _DIGITS.findall(text))
 
 
 def _width(text: Any, width: Any = 80, *_: Any) -> int:
@@ -100,6 +110,8 @@ METHODS: dict[str, Callable[..., int]] = {
     "zfill": _width,
 }
 """The length of what a method returns, from the text or number that it is one of and its arguments."""
+FUNCTIONS: dict[str, Callable[..., int]] = {"raise_exception": written}
+"""The length of what a function of the environment makes, from its arguments: here of a message."""
 FILTERS: dict[str, Callable[..., int]] = {
     "batch": _anywhere,
     "center": _width,
@@ -109,6 +121,7 @@ FILTERS: dict[str, Callable[..., int]] = {
     "list": lambda value: SMALL * len(value) if isinstance(value, str) else 0,
     "pprint": _printed,
     "replace": _replaced,
+    "round": lambda number, precision=0, *_: SMALL * abs(precision) if isinstance(precision, int) else 0,
     "slice": _anywhere,
     "string": written,
     "sum": _summed,

@@ -11,7 +11,7 @@ from markupsafe import escape
 
 from rlhf.data.conversations.budget import charge, check_room
 from rlhf.data.conversations.extent import length, written
-from rlhf.data.conversations.growth import FILTERS, METHODS, of_operator
+from rlhf.data.conversations.growth import FILTERS, FUNCTIONS, METHODS, of_operator
 
 _SCOPES = ("_loop_vars", "_block_vars")
 """Arguments of Jinja's own beside those of a function."""
@@ -52,7 +52,9 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         """Call a function or method."""
         method = getattr(__obj, "__wrapped__", __obj)  # format is wrapped by Jinja
         name, owner = getattr(method, "__name__", None), getattr(method, "__self__", None)
-        if name in METHODS and isinstance(owner, str | bytes | int):
+        if name in FUNCTIONS and owner is None:
+            check_room(FUNCTIONS[name](args))
+        elif name in METHODS and isinstance(owner, str | bytes | int):
             args = _held(args)
             own = {key: value for key, value in kwargs.items() if key not in _SCOPES}
             check_room(METHODS[name](*_arguments(getattr(type(owner), name), (owner, *args), own)))
