@@ -55,6 +55,7 @@ def test_stage_and_trainer_leave_the_same_bytes(
     assert again == ours
 
 
+@pytest.mark.sweep
 def test_the_best_step_is_the_result_of_stage_and_trainer_alike(both: Any, workshop: Path, tmp_path: Path) -> None:
     best = {"metric": "eval/loss", "greater_is_better": True, "load_at_end": True}  # the loss falls: step 2 has more
     saved = both.run(workshop / "policy", tmp_path / "stage", best=best)
@@ -75,6 +76,7 @@ def test_the_best_step_is_the_result_of_stage_and_trainer_alike(both: Any, works
         made.train(str(both.training), evaluation=str(both.heldout))
 
 
+@pytest.mark.sweep
 def test_without_output_dir_nothing_is_written_and_the_numbers_are_the_same(
     tiny: ModuleType, both: Any, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +144,7 @@ class Evaluates(Callback):
         self.found.append(trainer.evaluate(self.rows))
 
 
+@pytest.mark.sweep
 def test_an_evaluation_is_rows_or_a_function_and_changes_nothing(
     tiny: ModuleType, both: Any, workshop: Path, read_rows: Callable[[Path], list[dict[str, Any]]]
 ) -> None:

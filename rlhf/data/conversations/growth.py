@@ -21,7 +21,9 @@ _HUGE = 10**18
 
 
 def of_operator(operator: str, left: Any, right: Any) -> int:
-    """Return the length of `left operator right`."""
+    """Return the length of `left operator right`; that of numbers as the square, as the time to multiply them grows."""
+    if isinstance(left, int) and isinstance(right, int):
+        return (left.bit_length() + right.bit_length()) ** 2 // SMALL
     if operator == "%" and isinstance(left, str | bytes):
         return _filled(left, "%", right)
     if operator == "*":

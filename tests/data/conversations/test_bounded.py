@@ -156,7 +156,7 @@ def test_a_template_that_transformers_rendered_before_is_bounded_as_well(
     before = tiny_tokenizer.apply_chat_template(TALK, tokenize=False)
     assert before == "aaa20000"
     assert Chat(tiny_tokenizer).render(TALK, "f:1", add_generation_prompt=False) == before
-    monkeypatch.setattr("rlhf.data.conversations.budget.MAX_CHARS", 90_000)
+    monkeypatch.setattr("rlhf.data.conversations.budget.MAX_CHARS", 70_000)
     with budget(), pytest.raises(TooMuch):
         tiny_tokenizer.apply_chat_template(TALK, tokenize=False)
 

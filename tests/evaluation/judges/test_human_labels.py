@@ -35,6 +35,7 @@ def reviews(subject, num):
     ]
 
 
+@pytest.mark.slow
 def test_the_judge_is_fitted_and_its_accuracy_on_held_out_texts_is_printed(tmp_path, capsys):
     train, heldout = (
         written(tmp_path / "a.jsonl", reviews("film", 60)),
@@ -46,6 +47,7 @@ def test_the_judge_is_fitted_and_its_accuracy_on_held_out_texts_is_printed(tmp_p
     assert "agrees with the author on 100.0% of 20 held-out human texts" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_limit_takes_rows_of_both_files_from_the_front(tmp_path, capsys):
     train, heldout = (
         written(tmp_path / "a.jsonl", reviews("film", 60)),

@@ -57,6 +57,7 @@ def test_a_model_that_both_know_gets_the_same_responses_from_both(
     assert len({len(ids) for ids in found.responses}) > 1 and bool(found.ended.any()) and not bool(found.ended.all())
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("family", list(STATES))
 def test_the_past_of_a_model_with_states_is_not_forgotten(
     tiny_sampling: ModuleType, tiny_tokenizer: Any, family: str
