@@ -17,8 +17,10 @@ BIN := $(VENV)/bin
 DEMO := configs/quickstart/run.yaml
 INPUTS := pyproject.toml constraints.txt
 
-# Two test workers on two cores: with more threads each they would take the cores from one another.
+# Two test workers on two cores: with more threads each they would take the cores from one another. Each begins with one
+# half of the tests, so that what the tests of a file share is made once.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+PYTEST = $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Random kills of each kind of run, and every how many operations on a file there is one. A few take about 4 minutes on
 # 2 cores, `make test-faults` about 12; a whole trial is `make test-faults TRIALS=30 STRIDE=1`.
@@ -37,19 +39,19 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/rlhf run --config $(DEMO)
 
 test: $(VENV)/.installed-test
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2
+	$(PYTEST)
 
 test-slow: $(VENV)/.installed-test
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m slow
+	$(PYTEST) -m slow
 
 fuzz: $(VENV)/.installed-test
-	RLHF_FUZZ=long $(TEST_ENV) $(BIN)/python -m pytest -n 2 --timeout 1800 tests/fuzz
+	RLHF_FUZZ=long $(PYTEST) --timeout 1800 tests/fuzz
 
 trials: $(VENV)/.installed-test
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m trial --trials $(TRIALS) --stride $(STRIDE) tests/faults
+	$(PYTEST) -m trial --trials $(TRIALS) --stride $(STRIDE) tests/faults
 
 test-faults: $(VENV)/.installed-test
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "" --trials $(TRIALS) --stride $(STRIDE) tests/faults
+	$(PYTEST) -m "" --trials $(TRIALS) --stride $(STRIDE) tests/faults
 
 reliability: $(VENV)/.installed-test
 	$(TEST_ENV) $(BIN)/python tests/faults/promises/reliability.py --trials $(TRIALS) --stride $(STRIDE)
