@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -122,15 +123,15 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what starts two processes or reads the real model, and each case of a sweep but the first."""
-    swept: set[str] = set()
+    """Mark as slow what starts two processes or reads the real model, and each case of a sweep but the first ones."""
+    cases: Counter[str] = Counter()
     for item in items:
         is_heavy = "in_two_processes" in getattr(item, "fixturenames", ()) or item.get_closest_marker("real")
+        sweep = item.get_closest_marker("sweep")
         name = item.nodeid.partition("[")[0]
-        if is_heavy or name in swept:
+        cases[name] += 1
+        if is_heavy or (sweep is not None and cases[name] > (sweep.args or (1,))[0]):
             item.add_marker(pytest.mark.slow)
-        if item.get_closest_marker("sweep"):
-            swept.add(name)
 
 
 @pytest.fixture

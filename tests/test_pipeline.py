@@ -217,12 +217,14 @@ def recipe_run(tmp_path_factory, root):
     return path / "run", seen
 
 
+@pytest.mark.slow
 def test_a_broken_stage_leaves_the_earlier_ones_complete(recipe_run):
     status, complete, _ = recipe_run[1][0]
     assert status == 5
     assert complete == ["sft", "reward_model"]
 
 
+@pytest.mark.slow
 def test_the_mended_run_goes_on_where_it_broke(recipe_run):
     path, ((_, _, before), (status, complete, after), _) = recipe_run
     assert status == 0 and complete == list(STAGES)
@@ -231,6 +233,7 @@ def test_the_mended_run_goes_on_where_it_broke(recipe_run):
         assert files and all(after[file] == time for file, time in files.items())
 
 
+@pytest.mark.slow
 def test_no_stage_opens_a_connection(recipe_run):
     assert json.loads((recipe_run[0].parent / "asked.json").read_text()) == []
 
@@ -243,11 +246,13 @@ def test_a_connection_would_be_seen():
     assert len(asked) == 2
 
 
+@pytest.mark.slow
 def test_a_complete_run_does_nothing_again(recipe_run):
     _, (_, (_, _, before), (status, _, after)) = recipe_run
     assert status == 0 and after == before
 
 
+@pytest.mark.slow
 def test_the_words_follow_the_prompts_of_the_evaluation_and_cannot_move_the_cursor(recipe_run):
     said = (recipe_run[0].parent / "said.txt").read_text()
     lines = said.splitlines()
@@ -259,6 +264,7 @@ def test_the_words_follow_the_prompts_of_the_evaluation_and_cannot_move_the_curs
     assert not any(ord(character) < 32 for line in lines for character in line)
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_a_page_about_it(recipe_run):
     page = (recipe_run[0] / "report.html").read_text(encoding="utf-8")
     for part in ("Report of run", 'id="ppo-objective-scores"', "Comparison of sft, ppo", 'id="what-ran"'):
@@ -271,6 +277,7 @@ def test_a_page_that_cannot_be_written_is_said_and_fails_nothing(stages, tmp_pat
     assert "report: not written: " in capsys.readouterr().out  # these stages leave no files
 
 
+@pytest.mark.slow
 def test_overrides_reach_the_stages(recipe_run):
     path, _ = recipe_run
     saved = yaml.safe_load((path / "ppo" / "config.yaml").read_text())

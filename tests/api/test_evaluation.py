@@ -117,6 +117,7 @@ def test_judges_are_functions_classifiers_and_sections_by_name(workshop: Path, o
         )
 
 
+@pytest.mark.slow
 def test_an_adapter_answers_as_its_merged_model_does(workshop: Path, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 

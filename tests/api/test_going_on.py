@@ -84,6 +84,7 @@ def test_epochs_make_a_run_longer_too(both: Any, workshop: Path, tmp_path: Path)
         assert [row["step"] for row in made.train(str(short))] == expected
 
 
+@pytest.mark.sweep
 def test_without_a_checkpoint_a_finished_run_is_not_begun_anew(both: Any, workshop: Path, tmp_path: Path) -> None:
     both.train(both.make(workshop / "policy", output_dir=tmp_path))
     before = weights(tmp_path / both.result)

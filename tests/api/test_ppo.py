@@ -50,6 +50,7 @@ def test_a_loop_of_ones_own_and_train_and_the_stage_give_the_same_bytes(
     assert [tiny.without_time(row) for row in logged] == [tiny.without_time(row) for row in history]
 
 
+@pytest.mark.slow
 def test_prompts_are_texts_messages_or_rows_and_columns_reach_the_reward(tiny: ModuleType, workshop: Path) -> None:
     seen: dict[str, list[Any]] = {}
 
@@ -86,6 +87,7 @@ def test_prompts_by_name_are_those_of_the_file(tiny: ModuleType, workshop: Path)
     assert histories[0] == histories[1] == histories[2]
 
 
+@pytest.mark.slow
 def test_held_out_prompts_that_it_trains_on_are_counted_or_refused(
     tiny: ModuleType, workshop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +139,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(
         other.train(tiny.BEGINNINGS)
 
 
+@pytest.mark.slow
 def test_what_makes_no_sense_is_refused(tiny: ModuleType, workshop: Path) -> None:
     with pytest.raises(ConfigError, match="they need output_dir"):
         tiny.ppo_trainer(workshop, checkpoints__every=1)

@@ -126,6 +126,7 @@ class Heard(Callback):
         self.heard.append(("evaluate", step))
 
 
+@pytest.mark.sweep
 def test_callbacks_hear_of_steps_saves_and_evaluations(both: Any, workshop: Path, tmp_path: Path) -> None:
     heard = Heard()
     made = both.make(workshop / "policy", output_dir=tmp_path, callbacks=[heard], checkpoints={"every": 3})
@@ -186,6 +187,7 @@ def test_a_policy_that_was_given_is_trained_in_place(sft: Any, workshop: Path) -
     assert made.model is model and not torch.equal(model.lm_head.weight, before)
 
 
+@pytest.mark.slow
 def test_a_language_model_that_was_given_stays_as_it_is_and_its_copy_gets_a_head(
     reward_model: Any, workshop: Path
 ) -> None:
@@ -198,6 +200,7 @@ def test_a_language_model_that_was_given_stays_as_it_is_and_its_copy_gets_a_head
     assert made.model is not model and made.model.config.num_labels == 1
 
 
+@pytest.mark.slow
 def test_a_classifier_that_was_given_keeps_its_head(reward_model: Any, workshop: Path) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(workshop / "reward_model", dtype=torch.float32)
     head = model.score.weight.detach().clone()
@@ -207,6 +210,7 @@ def test_a_classifier_that_was_given_keeps_its_head(reward_model: Any, workshop:
     assert not torch.equal(model.score.weight, head) and model.config.score_mean != 0.0
 
 
+@pytest.mark.slow
 def test_an_adapter_that_was_given_is_trained_and_saved(sft: Any, workshop: Path, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
@@ -242,6 +246,7 @@ def test_a_classifier_of_two_labels_is_no_reward_model(reward_model: Any, worksh
         reward_model.make(two)
 
 
+@pytest.mark.sweep
 def test_rows_that_do_not_fit_the_model_are_refused_before_the_first_step(both: Any, workshop: Path) -> None:
     long = {"prompt": "A", "completion": " no" * 400, "chosen": " no" * 400, "rejected": " yes"}
     made = both.make(workshop / "policy", data={"max_length": 5000})

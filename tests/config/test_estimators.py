@@ -57,6 +57,7 @@ def test_an_objective_is_its_loss(tiny: ModuleType, workshop: Path) -> None:
     assert len({float(clipped), float(free), float(plain)}) == 3
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("objective", ["policy_gradient", "ppo"])
 @pytest.mark.parametrize("advantage", RUNGS)
 def test_every_rung_trains_a_language_model(tiny: ModuleType, workshop: Path, advantage: str, objective: str) -> None:

@@ -35,6 +35,7 @@ def test_responses_are_those_of_a_cpu(gpu, monkeypatch, tiny_model, prompts, fam
     assert len({len(response) for response in found.responses}) > 1  # rows ended at different steps
 
 
+@pytest.mark.slow
 def test_the_host_looks_once_in_eight_steps(gpu, tiny_model, prompts):
     model = tiny_model("llama").to("cuda")
     with gpu.counted() as waits:

@@ -52,6 +52,7 @@ def test_a_whole_run_with_checkpoint_and_export_mixes_no_devices(gpu, tiny, work
     assert (train_ppo(config) / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_reference_on_the_host_comes_to_the_device_for_its_passes_alone(gpu, tiny, workshop):
     few = {"minibatches": 1, "epochs": 1, "rollout_batch_size": 4, "microbatch_tokens": 4096}
     switches = {"reference_on_host": True, "release_gradients": True, "model__gradient_checkpointing": True}

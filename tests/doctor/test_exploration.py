@@ -96,6 +96,7 @@ def test_a_reward_that_fails_has_been_told_of(found) -> None:
     assert found([0.0], error=RewardError("no"), resets=True) == []
 
 
+@pytest.mark.slow
 def test_a_reward_that_only_resets_meet_is_well_with_them_and_fails_without(
     config, tiny, workshop, tmp_path, examined, troubles
 ) -> None:

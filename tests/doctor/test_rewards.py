@@ -34,6 +34,7 @@ def named(functions: str, name: str) -> list[dict[str, str]]:
     return [{"kind": "function", "path": f"{functions}:{name}"}]
 
 
+@pytest.mark.slow
 def test_a_model_that_pools_over_its_padding_fails(config, workshop, examined, troubles, monkeypatch) -> None:
     def pooled(self, input_ids, mask):
         return self.classifier.score(hidden_states(self.classifier, input_ids).mean(1)).squeeze(-1)
@@ -76,6 +77,7 @@ def test_a_function_that_refuses_a_single_episode_is_warned_of(config, functions
     assert "no batch" in findings[SAME].advice
 
 
+@pytest.mark.slow
 def test_each_reward_is_asked_on_its_own(config, workshop, functions, examined, troubles) -> None:
     rewards = [{"kind": "model", "path": str(workshop / "reward_model")}, *named(functions, "ranks")]
     findings = examined(config(rewards=rewards))

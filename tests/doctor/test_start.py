@@ -57,6 +57,7 @@ def test_a_critic_that_is_not_finite_fails(number, config, examined, troubles) -
     assert "not finite" in findings["critic"].advice
 
 
+@pytest.mark.slow
 def test_responses_that_never_end_are_warned_of_and_fail_with_a_penalty(config, examined, troubles) -> None:
     endless = examined(config(sampling={"max_new_tokens": 5}))
     assert troubles(endless) == {"end of response": "warning"}

@@ -48,12 +48,14 @@ def spoken(config, conversations, workshop):
     return config(prompts__path=conversations, prompts__max_length=64, model_reward=workshop / "reward_model")
 
 
+@pytest.mark.slow
 def test_a_template_whose_prompt_begins_the_conversation_is_well(spoken, examined, troubles) -> None:
     findings = examined(spoken, use_template(GOOD))
     assert troubles(findings) == {}
     assert findings["chat template"].measured == "the conversation begins with the prompt in 8 of 8"
 
 
+@pytest.mark.slow
 def test_a_template_that_opens_the_answer_otherwise_fails(spoken, examined, troubles) -> None:
     findings = examined(spoken, use_template(OTHER_OPENING))
     assert troubles(findings) == {"chat template": "failing"}
@@ -71,6 +73,7 @@ def test_a_reward_model_with_other_special_tokens_is_warned_of(config, workshop,
     assert examined(config(model_reward=workshop / "reward_model"))["tokenizers"].measured.endswith("reads ids")
 
 
+@pytest.mark.slow
 def test_a_critic_is_among_those_that_read_ids(config, workshop, examined) -> None:
     made = config(critic="separate", critic_model={"path": str(workshop / "reward_model")})
     assert "the critic reads ids" in examined(made)["tokenizers"].measured

@@ -19,6 +19,7 @@ def test_the_trial_is_the_beginning_of_the_first_batch_and_moves_nothing(config,
     assert parts.trainer.optimizer.num_done == 0
 
 
+@pytest.mark.slow
 def test_the_value_loss_is_that_of_the_first_update(config, tiny) -> None:
     config = config(minibatches=1)
     made = run_trial(assembled(config))

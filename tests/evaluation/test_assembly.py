@@ -160,6 +160,7 @@ def vowels(completions):
 """
 
 
+@pytest.mark.slow
 def test_named_judges_several_answers_and_a_best_of_n_in_one_comparison(policy_directory, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(VOWELS)
     function = {"kind": "function", "path": f"{tmp_path}/mine.py:vowels"}
@@ -185,6 +186,7 @@ def test_named_judges_several_answers_and_a_best_of_n_in_one_comparison(policy_d
         evaluate(config(tmp_path / "evaluate", policies, **changes, best_of=best_of))
 
 
+@pytest.mark.slow
 def test_a_judge_of_pairs_compares_what_the_policies_wrote(policy_directory, tmp_path, monkeypatch):
     asked = []
 

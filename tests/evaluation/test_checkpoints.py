@@ -58,6 +58,7 @@ def test_a_checkpoint_is_the_policy_that_a_run_of_so_many_steps_saves(trained: A
     assert policy.eos_ids == expected.eos_ids
 
 
+@pytest.mark.slow
 def test_what_is_no_checkpoint_is_not_taken_for_one(whole: Path, tmp_path: Path) -> None:
     assert step_of(whole / "policy") is None and step_of("fetch:smollm2-135m") is None
     (tmp_path / "step-000001").mkdir()

@@ -31,6 +31,7 @@ def test_every_policy_reads_its_answers_and_the_reference_those_of_the_others(re
     assert inference(alone, "evaluate.best_of={n: 4, policy: sft, judge: x}") == 2 * once  # the winners are read again
 
 
+@pytest.mark.slow
 def test_the_gold_judge_takes_time_for_each_row(recipe, tmp_path):
     path = tmp_path / "gold.jsonl"
     path.write_text((json.dumps({"text": "a film", "label": 1}) + "\n") * 280)

@@ -29,6 +29,7 @@ def finish(config):
         directory.mark_complete()
 
 
+@pytest.mark.slow
 def test_every_stage_of_a_recipe_has_a_time_before_any_has_run(recipe, speeds):
     found = expected_of(recipe())
     assert list(found) == ["sft", "reward_model", "ppo", "evaluate"]
@@ -56,6 +57,7 @@ def test_twice_the_steps_are_twice_the_work(recipe):
     assert times[2] - times[1] == pytest.approx(times[1] - times[0], rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_reward_whose_time_nobody_knows_is_named(recipe):
     rewards = "[{kind: function, path: 'my.py:score'}, {kind: length, at_most: 5}, {kind: http, url: 'http://x/y'}]"
     found = expected_of(recipe(f"ppo.rewards={rewards}"))["ppo"]

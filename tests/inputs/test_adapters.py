@@ -52,6 +52,7 @@ def _sft(workshop, adapter, tmp_path, **model):
     return train_sft(SftConfig.model_validate(given))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("lora", "said"),
     [(None, "the sum is trained and saved as a whole model"), ({"r": 2}, "a new adapter is trained on the sum")],

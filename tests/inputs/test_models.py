@@ -64,6 +64,7 @@ def test_the_value_head_reads_what_the_output_embedding_reads(tiny, workshop, op
     assert made.trainer.step([made.prompts[i] for i in range(8)]).updates
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("lora", [None, {"r": 2}])
 def test_a_separate_critic_reads_what_its_score_reads(tiny, workshop, opt, lora) -> None:
     _, critic = opt
@@ -108,6 +109,7 @@ def test_a_base_without_a_classification_class_is_refused_with_advice(small, tin
     assert "take another base for the reward model" in line and "local directory" not in line
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["granite", "cohere2", "codegen"])
 def test_the_advice_of_another_base_works(small, tiny, workshop, tmp_path, name) -> None:
     path = small.save(_without_class(small, name), tmp_path / "policy", tiny)
@@ -186,6 +188,7 @@ def test_rollouts_ignore_generation_config_and_say_so_once(tiny, workshop, instr
     )
 
 
+@pytest.mark.slow
 def test_the_doctor_says_it_too(tiny, workshop, instruct) -> None:
     findings = {each.name: each for each in checked(assembled(tiny.ppo_config(workshop, model__path=str(instruct))))}
     assert findings["decoding"].state == "ok" and "top_p 0.8" in findings["decoding"].line
@@ -219,6 +222,7 @@ def test_evaluation_takes_decoding_model(workshop, instruct, tmp_path, decoding)
     assert evaluate_stage(config).is_file()
 
 
+@pytest.mark.slow
 def test_a_setting_that_the_sampler_lacks_is_refused(instruct) -> None:
     file = instruct / "generation_config.json"
     settings = json.loads(file.read_text())
@@ -230,6 +234,7 @@ def test_a_setting_that_the_sampler_lacks_is_refused(instruct) -> None:
     assert generate(str(instruct), ["So"], filters="model")
 
 
+@pytest.mark.slow
 def test_a_model_whose_sizes_lie_in_a_text_config_has_a_value_head(small, tiny, workshop, tmp_path) -> None:
     # huggingface/trl#3828: Gemma 3's hidden_size was looked for beside text_config, and not found.
     text = {**small.SIZES, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 8}

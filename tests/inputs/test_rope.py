@@ -165,6 +165,7 @@ WAYS = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("way", WAYS)
 def test_the_doctor_names_the_factors_and_the_first_step_is_right(small, tiny, workshop, tmp_path, way) -> None:
     path = small.save(_longrope(small), tmp_path / "phi3", tiny)

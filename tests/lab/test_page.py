@@ -58,6 +58,7 @@ def test_page_figures_and_numbers_are_written(tmp_path):
     assert content["date"] and "torch" in content["versions"] and "thread" in content["machine"]
 
 
+@pytest.mark.slow
 def test_figures_of_experiments_that_ran_before_are_left_as_they_are(tmp_path):
     other = replace(SECTION, name="second", figures=[replace(FIGURE, name="other")])
     write_page(tmp_path, [RESULT], Settings())

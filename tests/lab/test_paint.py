@@ -52,6 +52,7 @@ def test_curves_with_one_label_stand_once_in_the_legend():
     assert texts(svg(twice)).count("formula") == 1
 
 
+@pytest.mark.slow
 def test_an_interval_is_a_band_and_a_formula_is_dashed():
     measured_only, plain_only = (svg(replace(FIGURE, curves=[curve])) for curve in (MEASURED, PLAIN))
     assert "FillBetween" in measured_only and "FillBetween" not in plain_only

@@ -15,6 +15,7 @@ from rlhf.batches import Experience
 LORA = {"r": 4, "alpha": 8.0}
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     ("precision", "tuning", "has_critic"),
     [

@@ -24,6 +24,7 @@ def test_padding_moves_to_the_left_and_shared_padding_is_dropped() -> None:
     assert mask.tolist() == [[False, False, True], [True, True, True]]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("lengths", [(5, 5, 5), (3, 11, 6)])
 def test_cached_steps_give_the_logits_of_one_forward_without_padding(
     tiny_model: Factory, tiny_sampling: ModuleType, roundings: ModuleType, family: str, lengths: tuple[int, ...]
@@ -69,6 +70,7 @@ def test_prompts_that_all_differ_are_passed_on_as_they_are(tiny_sampling: Module
     assert distinct is prompts and sources.tolist() == [0, 1, 2]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("lengths", [(5, 5), (3, 11)])
 def test_equal_prompts_are_read_once_and_then_go_on_apart(
     tiny_model: Factory, tiny_sampling: ModuleType, roundings: ModuleType, family: str, lengths: tuple[int, ...]

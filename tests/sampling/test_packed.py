@@ -196,6 +196,7 @@ def test_sampling_works_without_a_compiler(build: Factory, monkeypatch: pytest.M
     assert torch.equal(_sampled(model, prompts).response_ids, expected.response_ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_number_of_threads_does_not_change_what_is_said(
     build: Factory, threads: Callable[[int], None], dtype: torch.dtype

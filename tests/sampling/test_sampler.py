@@ -29,6 +29,7 @@ def _generate(model: PreTrainedModel, prompts: PromptBatch, **settings: Any) -> 
     return output[:, longest:]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("lengths", [(4, 4, 4), (3, 12, 7, 20)])
 def test_greedy_equals_generate_token_for_token(
     tiny_model: Factory, family: str, lengths: tuple[int, ...], tiny_sampling: ModuleType

@@ -42,6 +42,7 @@ def judge(corpus):
     return GoldJudge.train(texts[200:], labels[200:], texts[:200])
 
 
+@pytest.mark.slow
 def test_held_out_praise_scores_above_blame_and_shuffled_words_score_least(judge, corpus):
     texts, labels = corpus[0][:200], np.array(corpus[1][:200])
     scores = judge.score(texts)
@@ -53,10 +54,12 @@ def test_held_out_praise_scores_above_blame_and_shuffled_words_score_least(judge
     assert (judge.verdict(texts) == (labels == 1)).all()
 
 
+@pytest.mark.slow
 def test_one_unit_of_the_logit_is_a_standard_deviation_of_held_out_human_text(judge, corpus):
     assert judge.judge(corpus[0][:200]).logits.std() == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_a_score_is_the_logit_minus_the_penalties_that_apply(judge, corpus):
     fine = corpus[0][0]
     parts = judge.judge([fine, GIBBERISH, REPETITIVE])
@@ -66,6 +69,7 @@ def test_a_score_is_the_logit_minus_the_penalties_that_apply(judge, corpus):
     np.testing.assert_array_equal(parts.positive, judge.verdict([fine, GIBBERISH, REPETITIVE]))
 
 
+@pytest.mark.slow
 def test_at_most_a_twentieth_of_human_text_is_penalised_for_each_fault(judge, corpus):
     parts = judge.judge(corpus[0][:200])
     assert parts.is_disfluent.mean() <= 0.05
@@ -97,11 +101,13 @@ def test_a_longer_text_may_repeat_more_when_long_human_texts_do(corpus):
     assert rules.max_repeated_bigrams[-1] == rules.max_repeated_bigrams[long_class]
 
 
+@pytest.mark.slow
 def test_no_texts_get_no_scores_and_an_empty_text_gets_a_finite_one(judge):
     assert judge.score([]).shape == (0,)
     assert np.isfinite(judge.score([""])).all()
 
 
+@pytest.mark.slow
 def test_a_score_does_not_depend_on_the_texts_beside_it(judge, corpus):
     texts = corpus[0][:20]
     np.testing.assert_array_equal(judge.score(texts)[7:8], judge.score(texts[7:8]))
@@ -114,12 +120,14 @@ def test_training_twice_gives_the_same_scores(judge, corpus):
     np.testing.assert_array_equal(again.score(texts), judge.score(texts))
 
 
+@pytest.mark.slow
 def test_a_saved_judge_scores_as_before_and_holds_no_pickle(judge, corpus, tmp_path):
     judge.save(tmp_path / "gold")
     np.testing.assert_array_equal(GoldJudge.load(tmp_path / "gold").score(corpus[0]), judge.score(corpus[0]))
     assert {file.suffix for file in (tmp_path / "gold").iterdir()} == {".json", ".safetensors"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["missing", "cut", "other keys", "cut weights"])
 def test_a_broken_judge_is_refused_with_its_directory(judge, tmp_path, damage):
     judge.save(tmp_path)
@@ -150,6 +158,7 @@ def test_training_sets_without_meaning_are_refused(pieces, labels, human, messag
         GoldJudge.train(pieces, labels, human)
 
 
+@pytest.mark.slow
 def test_a_missing_scikit_learn_is_named_with_the_extra(judge, monkeypatch):
     def refuse(name):
         raise ImportError(name)

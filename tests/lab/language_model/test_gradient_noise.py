@@ -79,6 +79,7 @@ def test_measuring_moves_no_weight_and_leaves_no_gradient(parts):
         assert torch.equal(weight, before[name]) and weight.grad is None
 
 
+@pytest.mark.slow
 def test_every_rung_is_measured_against_the_reference_on_the_same_minibatches(parts):
     batch, measured = measure(parts, QUICK, 0)
     own = measured[REFERENCE]

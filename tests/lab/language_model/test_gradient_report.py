@@ -42,6 +42,7 @@ def test_the_figures_are_those_of_a_known_ratio():
     assert np.array_equal(scatter[REFERENCE].cosines.mean(), scatter[REFERENCE].to_rest.value)
 
 
+@pytest.mark.slow
 def test_the_finding_tells_what_climbs_and_what_is_not_told_apart():
     text = finding(scatter_of(measured(falling()), 0), BATCH, 0)
     assert "the ratios should climb: on this batch they do, and 2 of the 3 steps" in text

@@ -81,6 +81,7 @@ def test_resets_force_the_beginning_of_the_phrase_and_leave_its_last_token_to_th
     assert lengths() == set(range(longest + 1))
 
 
+@pytest.mark.slow
 def test_forced_tokens_are_used_in_the_run_with_resets_and_in_no_other(policy, tmp_path):
     forced = {}
     for name in ("plain PPO", "PPO with resets"):

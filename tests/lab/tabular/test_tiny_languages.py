@@ -91,6 +91,7 @@ def test_the_best_objective_is_that_of_the_optimal_policy():
         assert best > start and best > objective_of(process, optimum + 0.1 * random_logits(process, numbers()))
 
 
+@pytest.mark.slow
 def test_long_training_with_a_clip_comes_near_the_optimum():
     size = Size(learning_rates=(3.0,), num_seeds=2, num_batches=60, num_episodes=64)
     ends = train(partial(policy_loss, clip_range=0.2), 4, size, languages(2, 0), 0)

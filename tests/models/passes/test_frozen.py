@@ -24,6 +24,7 @@ def _ids() -> torch.Tensor:
     return torch.randint(3, 128, (3, 40), generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.sweep(4)
 @DTYPES
 @pytest.mark.parametrize("num_frozen", [1, 2, 3])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma"])

@@ -127,6 +127,7 @@ FAULTS_OF_LOADING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", list(FAULTS_OF_LOADING))
 def test_weights_that_do_not_arrive_are_noticed(
     fake: Any, policy: Any, prompts: Any, tmp_path: Path, fault: str
@@ -166,6 +167,7 @@ FAULTS_OF_DRAWING = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("fault", list(FAULTS_OF_DRAWING))
 def test_what_is_no_response_of_these_weights_is_refused(
     fake: Any, policy: Any, prompts: Any, tiny_tokenizer: Any, tiny_sampling: ModuleType, tmp_path: Path, fault: str
