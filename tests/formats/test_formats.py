@@ -70,6 +70,7 @@ def test_there_is_a_fixture_of_the_current_format(make: ModuleType) -> None:
     assert all(json.loads(path.read_text())["format_version"] == FORMAT_VERSION for path in manifests)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_finished_run_is_complete_and_goes_on_from_its_checkpoint_with_the_same_numbers(
     stage: str, written: Callable[[str], Path], make: ModuleType, capsys: pytest.CaptureFixture[str]

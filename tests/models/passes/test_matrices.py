@@ -60,6 +60,7 @@ def test_a_forward_pass_has_the_operations_that_torch_counts(model):
     assert counted(model, lambda: logprobs(model)) == expected
 
 
+@pytest.mark.sweep
 @torch.no_grad()
 def test_decoding_token_by_token_has_the_operations_that_torch_counts(model):
     matrices = model_matrices(model, heads(model))

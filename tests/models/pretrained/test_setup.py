@@ -86,6 +86,7 @@ def test_a_model_that_computes_in_bfloat16_is_saved_from_its_masters(source, tin
     assert again.dtype == torch.float32 and torch.equal(_logits(again), exact)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_a_saved_adapter_loads_with_peft_and_here(source, tiny_tokenizer, tmp_path, monkeypatch, family):
     path = source(family, vocab_size=100)
@@ -149,6 +150,7 @@ def test_a_reward_model_with_an_adapter_trains_its_head_and_is_saved_whole(sourc
     assert not trainable.starts_from_adapter
 
 
+@pytest.mark.slow
 def test_a_reward_model_can_start_from_an_adapter_of_the_policy(source, tiny_tokenizer, tmp_path):
     policy = _moved(_trainable(source(), lora=LORA))
     save_model(policy, tiny_tokenizer, tmp_path / "policy")

@@ -62,6 +62,7 @@ def reward(path, label="POSITIVE", activation="none", **options):
 CLOSE = {"rel": 1e-4, "abs": 1e-5}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("label", ["POSITIVE", 1])
 @pytest.mark.parametrize("max_tokens", [1, 12, 4096])
 def test_a_label_is_taken_by_name_or_index_whatever_stands_beside_it(sentiment, label, max_tokens):
