@@ -25,6 +25,7 @@ sys.dont_write_bytecode = False
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import (
     AutoModelForCausalLM,
@@ -47,6 +48,9 @@ from rlhf.models.pretrained.setup import make_trainable, save_model
 from rlhf.ppo import train_ppo
 from rlhf.ppo.run.steps import PPOSteps
 from rlhf.training.supervised import SupervisedSteps
+
+settings.register_profile("unhurried", settings(), deadline=None)  # a busy machine is no fault
+settings.load_profile("unhurried")
 
 VOCAB_SIZE = 128
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}

@@ -82,6 +82,7 @@ def test_a_command_is_understood_with_every_key_that_it_sets(text: str, files: P
         load_config(STAGES[verb].model, options.config, overrides)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("text", blocks("python"))
 def test_a_script_runs(text: str, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -25,7 +25,7 @@ def _nodes(text: str) -> list[ast.AST]:
 def _calls(text: str, name: str) -> list[tuple[str, dict[str, ast.expr]]]:
     """Return on what a method of this name is called, and the keywords that are written out."""
     found = []
-    for node in _nodes(text) if name in text else []:
+    for node in _nodes(text) if f".{name}" in text else []:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == name:
             found.append((ast.unparse(node.func.value), {each.arg: each.value for each in node.keywords if each.arg}))
     return found
@@ -59,7 +59,9 @@ def test_every_load_says_that_it_reads_safetensors_and_whose_code_it_runs() -> N
 
 
 def test_nothing_imports_what_runs_code_of_the_files_that_it_reads() -> None:
-    assert {name: found for name, text in SOURCES.items() if (found := _imported(text) & UNSAFE)} == {}
+    named = {name: text for name, text in SOURCES.items() if any(package in text for package in UNSAFE)}
+    assert named  # comments and messages name some
+    assert {name: found for name, text in named.items() if (found := _imported(text) & UNSAFE)} == {}
 
 
 def _imported(text: str) -> set[str]:

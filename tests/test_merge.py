@@ -30,6 +30,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     return found
 
 
+@pytest.mark.slow
 def test_the_merged_model_computes_what_base_and_adapter_compute(
     adapter: Path, workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

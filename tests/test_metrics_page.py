@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 from rlhf.ppo import train_ppo
 
 
@@ -13,6 +15,7 @@ def documented(root: Path) -> list[re.Pattern[str]]:
     return [re.compile(re.escape(name).replace("NAME", "[^/]+").replace("OTHER", "[^/]+")) for name in names]
 
 
+@pytest.mark.slow
 def test_every_metric_of_a_run_is_on_the_page(tiny: ModuleType, workshop: Path, tmp_path: Path, root: Path) -> None:
     rewards = [
         {"kind": "function", "path": f"{workshop / 'rewards.py'}:share_of_e"},

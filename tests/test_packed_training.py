@@ -62,6 +62,7 @@ def _check_equal(objective: Objective, model: PreTrainedModel, *, at_least: int)
         torch.testing.assert_close(packed[2][name], expected, rtol=0, atol=5e-6 * float(expected.abs().max()), msg=name)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("tuning", TUNINGS)
 @pytest.mark.parametrize("is_tied", [False, True], ids=["untied", "tied"])
 def test_sft_has_the_loss_and_gradient_of_padded_rows(tiny_model: Factory, tuning: str, is_tied: bool) -> None:
@@ -83,6 +84,7 @@ def classifier(tiny_model: Factory, tmp_path: Path) -> PreTrainedModel:
     return model
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("trainable_layers", [None, 1])
 def test_the_reward_model_has_the_loss_and_gradient_of_padded_pairs(
     classifier: PreTrainedModel, trainable_layers: int | None

@@ -53,6 +53,7 @@ def test_the_reward_model_has_the_policys_weights_and_one_label(model_directory,
     assert (tmp_path / "reward" / "tokenizer.json").is_file()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 def test_a_ppo_worker_times_its_updates_and_phases(critic, model_directory, tmp_path):
     options = ppo_vs_trl.arguments().parse_args(["--model", model_directory])

@@ -100,6 +100,7 @@ def test_duplicates_and_other_sources_are_dropped(table):
     assert not any("other source" in sentence for review in found for sentence in review.sentences)
 
 
+@pytest.mark.slow
 def test_the_order_of_the_table_does_not_matter(table):
     header, *lines = table.splitlines(keepends=True)
     assert split_files(read_reviews(header + "".join(reversed(lines)))) == split_files(read_reviews(table))
@@ -116,6 +117,7 @@ def test_an_unknown_label_is_refused():
         read_reviews("text,label,source\nx,good,imdb\n")
 
 
+@pytest.mark.slow
 def test_building_twice_writes_the_same_bytes(table, tmp_path):
     wheel = tmp_path / "reviews.whl"
     with zipfile.ZipFile(wheel, "w") as archive:

@@ -35,6 +35,7 @@ def label(workshop, tmp_path, on_disk):
     return labelled
 
 
+@pytest.mark.slow
 def test_the_higher_score_wins_and_its_columns_go_with_it(label, capsys):
     assert label(PAIRS) == [
         {"prompt": "The film", "chosen": " was.", "rejected": " was good.", "chosen_score": -1.0,

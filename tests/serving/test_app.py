@@ -85,6 +85,7 @@ def test_only_json_is_read(ask, app, kind):
     assert (answer.status_code, answer.json()) == (415, {"detail": "expected Content-Type: application/json"})
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(st.binary(max_size=200), st.text(alphabet='{}[]":,\\u0d8query1eE-+. ', max_size=60).map(str.encode)))
 def test_any_bytes_get_a_documented_answer(ask, app, body):

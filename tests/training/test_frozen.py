@@ -68,6 +68,7 @@ def test_parts_have_sources_of_their_own():
         assert all(torch.equal(value, expected[name]) for name, value in values(whole).items())
 
 
+@pytest.mark.slow
 def test_a_run_holds_frozen_weights_in_two_bytes_and_reads_them_again_from_its_model(tiny, workshop):
     settings = {"model__precision": "bfloat16", "model__trainable_layers": 1, **tiny.separate(workshop)}
     settings["critic_model"] = {**settings["critic_model"], "trainable_layers": 1}

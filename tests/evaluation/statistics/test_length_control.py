@@ -25,6 +25,7 @@ def test_a_saturated_case_by_hand():
     assert found.slope == pytest.approx(np.log(3) / 2 / np.tanh(1), abs=3e-3)
 
 
+@pytest.mark.slow
 def test_planted_strength_and_preference_for_length_are_recovered():
     generator = np.random.default_rng(1)
     differences = generator.normal(20, 30, 6000)

@@ -106,6 +106,7 @@ def test_a_saved_adapter_loads_with_peft_and_here(source, tiny_tokenizer, tmp_pa
     assert eos_ids(str(tmp_path / "policy"), tiny_tokenizer) == (2, 7)
 
 
+@pytest.mark.slow
 def test_an_adapter_on_an_adapter_names_the_merged_base(source, tiny_tokenizer, tmp_path):
     path = source(vocab_size=100, tie_word_embeddings=True)
     save_model(_moved(_trainable(path, lora=LORA)), tiny_tokenizer, tmp_path / "sft" / "policy")

@@ -144,6 +144,7 @@ def test_a_whole_manifest_with_a_key_that_nothing_reads_is_refused_and_not_skipp
         assert str(path) in str(refused.value)
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_of_a_manifest_is_found_or_means_the_same(
     store: CheckpointStore, numbered: ModuleType
 ) -> None:
