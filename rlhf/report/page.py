@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
@@ -18,6 +18,7 @@ from rlhf.report.reading.run import Run
 from rlhf.report.sections.answers import Cards, Followed, cards_of, followed_of
 from rlhf.report.sections.comparison import ComparisonSection, comparison_section
 from rlhf.report.sections.curves import StageCurves, chart_key, stage_curves
+from rlhf.report.sections.frontier import FrontierSection, frontier_sections
 from rlhf.report.sections.heat import Episode, episodes_of
 from rlhf.report.sections.settings import differences, is_one_recipe
 from rlhf.report.sections.what_ran import StageRan, what_ran
@@ -26,6 +27,7 @@ CONTENTS = (
     ("verdict", "Verdict"),
     ("differences", "Settings that differ"),
     ("comparison", "Comparison"),
+    ("frontier", "Over-optimisation"),
     ("curves", "Curves"),
     ("answers", "Answers"),
     ("followed", "Prompts followed"),
@@ -60,6 +62,7 @@ class Page:
     is_one_recipe: bool
     differences: list[list[str]]
     comparisons: list[ComparisonSection]
+    frontiers: list[FrontierSection]
     curves: list[StageCurves]
     cards: list[Cards]
     followed: list[tuple[str, list[Followed]]]
@@ -138,6 +141,7 @@ def page_of(runs: Sequence[Run]) -> Page:
         is_one_recipe=one_recipe,
         differences=[[key, *values] for key, values in differences(runs)] if len(runs) > 1 else [],
         comparisons=[each for place, run in enumerate(runs) if (each := comparison_section(run, f"r{place}"))],
+        frontiers=[each for place, run in enumerate(runs) for each in frontier_sections(run, f"r{place}-frontier")],
         curves=curves,
         cards=[cards for run in runs if (cards := cards_of(run))],
         followed=[(run.name, prompts) for run in runs if (prompts := followed_of(run))],
@@ -167,7 +171,7 @@ def _named_apart(runs: Sequence[Run]) -> list[Run]:
     longer = ["/".join(run.path.parts[-2:]) for run in runs]
     if len(set(longer)) < len(longer):
         longer = [f"{name} ({place})" for place, name in enumerate(longer, start=1)]
-    return [Run(name=name, path=run.path, stages=run.stages) for name, run in zip(longer, runs, strict=True)]
+    return [replace(run, name=name) for name, run in zip(longer, runs, strict=True)]
 
 
 def _text(value: object) -> object:

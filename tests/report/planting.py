@@ -134,6 +134,47 @@ def write_evaluation(directory: Path, content: dict[str, Any], *, with_scores: b
         write_rows(directory / f"{name}.jsonl", rows)
 
 
+def frontier() -> dict[str, Any]:
+    """A frontier whose proxy rises while gold turns at a KL of e: gain d (1 - 0.1 log d), gold d (1 - 2/3 log d)."""
+    beta = {"proxy": 0.1, "gold": 2 / 3}
+    points = [
+        {"kind": "ppo", "name": f"step-{step:06d}", "number": step, "kl": kl}
+        | {judge: interval(kl**0.5 * (1 - each * math.log(kl) / 2), 0.1) for judge, each in beta.items()}
+        for step, kl in ((10, 1.0), (20, 3.0), (30, 9.0), (40, 25.0))
+    ]
+    points += [
+        {"kind": "best_of", "name": f"best of {n}", "number": n, "kl": math.log(n) - (n - 1) / n}
+        | {"proxy": interval(0.6 * math.log2(n), 0.1), "gold": interval(0.3 * math.log2(n), 0.1)}
+        for n in (2, 4, 8)
+    ]
+    laws = {
+        judge: {"kind": "ppo", "alpha": interval(1.0, 0.2), "beta": interval(each, 0.05), "turnover_kl": turn}
+        for (judge, each), turn in zip(beta.items(), (None, math.e), strict=True)
+    }
+    noise = random.Random(2)
+    disputed = [
+        {"policy": "step-000040", "prompt": prompt, "response": sample(40, prompt, noise)["response"]}
+        | {"proxy": 4.0 - place / 10, "gold": -1.5}
+        for place, prompt in enumerate(PROMPTS[:6])
+    ]
+    return {
+        "gold_judge": "gold",
+        "num_prompts": 256,
+        "points": points,
+        "laws": {"ppo": laws, "best_of": {"proxy": None, "gold": None}},
+        "best": "step-000020",
+        "disputed": disputed,
+    }
+
+
+def write_frontier(run: Path, content: dict[str, Any] | None = None) -> Path:
+    """Write a frontier where `rlhf evaluate --frontier` puts it beside an evaluation; return the file."""
+    path = run / "evaluate" / "frontier" / "frontier.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(frontier() if content is None else content))
+    return path
+
+
 def plant(
     path: Path,
     changes: dict[str, tuple[Curve, float]] | None = None,

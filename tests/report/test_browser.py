@@ -1,6 +1,6 @@
 """The page in a browser: no request, no console error, sorting and filtering and reading by mouse and by keyboard.
 
-Needs playwright and a Chromium of the system (`apt-get install chromium`, `pip install playwright`); skipped without.
+Needs playwright (in the extra `test`) and a Chromium of the system (`apt-get install chromium`); skipped without.
 """
 
 import json
@@ -33,6 +33,7 @@ def page_file(planting, tmp_path_factory):
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[0]["response"] = "<script>document.title='pwned'</script> \u202eevil\x1b[2J <img src=http://127.0.0.1:9/x>"
     planting.write_rows(path, rows)
+    planting.write_frontier(run)
     return write_report(run)
 
 
@@ -63,7 +64,7 @@ def test_the_page_asks_for_nothing_complains_of_nothing_and_fits(opened, page_fi
     page = opened(width=width, scheme=scheme)
     assert page.problems == [] and page.requests == [page_file.as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-    for anchor in ("verdict", "comparison", "curves", "answers", "followed", "tokens", "what-ran"):
+    for anchor in ("verdict", "comparison", "frontier", "curves", "answers", "followed", "tokens", "what-ran"):
         assert page.locator(f"#{anchor}").is_visible()
     assert page.title() == "Report of run" and page.locator("body script").count() == 1
 
@@ -76,7 +77,7 @@ def test_what_a_model_wrote_is_shown_as_text(opened):
 
 
 def shown(page, name):
-    cards = page.locator(".card:visible")
+    cards = page.locator("#answers .card:visible")
     return [float(cards.nth(place).get_attribute(f"data-{name}")) for place in range(cards.count())]
 
 
@@ -121,6 +122,17 @@ def test_a_chart_is_read_by_keys_and_by_pointer(opened):
     figure.locator("svg").hover()
     step = int(figure.locator(".reading").inner_text().split()[1].rstrip(":"))
     assert 25 < step < 35
+
+
+def test_a_frontier_is_read_at_its_points_with_their_intervals(opened):
+    page = opened()
+    figure = page.locator("#r0-frontier-0-ppo")
+    figure.locator("svg").focus()
+    page.keyboard.press("End")
+    told = figure.locator(".reading").inner_text()
+    assert told.startswith("sqrt(KL in nats) 5: gold -0.3648 [-0.4648, -0.2648], gold, fitted -0.3648, proxy 4.195 [")
+    page.keyboard.press("Home")
+    assert figure.locator(".reading").inner_text().startswith("sqrt(KL in nats) 0: gold 0 [0, 0]")
 
 
 def test_tokens_change_their_colour_with_the_chosen_number(opened):

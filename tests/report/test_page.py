@@ -54,6 +54,10 @@ def hostile(planting, tmp_path):
             if "trace" in row:
                 row["trace"]["text"][-1] = HOSTILE
         planting.write_rows(path, rows)
+    content = planting.frontier()
+    content["points"][0]["name"] = content["best"] = content["gold_judge"] = HOSTILE
+    content["disputed"] = [dict.fromkeys(("policy", "prompt", "response"), HOSTILE) | {"proxy": 1.0, "gold": 0.0}]
+    planting.write_frontier(run, content)
     rows = planting.metrics({f"reward/{HOSTILE}/mean": (planting.rising(0, 1), 0.1)})
     planting.write_rows(run / "ppo" / "metrics.jsonl", rows)
     config = run / "ppo" / "config.yaml"
@@ -137,6 +141,28 @@ def test_two_runs_show_their_settings_first_and_then_their_curves_together(plant
     score = text[text.index('id="ppo-objective-scores"') :]
     assert re.findall(r'aria-hidden="true"></span>(\w+)</li>', score)[:2] == ["one", "other"]
     assert "Entropy collapsed" in text and "(other)" in text
+
+
+def test_a_frontier_has_its_section_and_a_run_without_one_says_what_makes_it(planting, tmp_path):
+    run = planting.plant(tmp_path / "run")
+    without = html([read_run(run)])
+    assert "No frontier here: <code>rlhf evaluate --frontier RUN</code>" in without
+    planting.write_frontier(run)
+    text = html([read_run(run)])
+    section = text[text.index('id="frontier"') : text.index('id="curves"')]
+    for part in (
+        "<strong>step-000020</strong> is the best policy",
+        "PPO: gain over the start",
+        "Best of n: gain over the start",
+        "the fit is highest at a KL of 2.72 nats",
+        "All points (7)",
+        "does not (6)",
+        "proxy +4, gold -1.5",
+    ):
+        assert part in section
+    both = html([read_run(run), read_run(planting.plant(tmp_path / "other"))])
+    page = Page(both)
+    assert len(set(page.ids)) == len(page.ids) and "No frontier here" not in both
 
 
 @pytest.mark.slow

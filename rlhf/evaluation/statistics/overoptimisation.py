@@ -28,10 +28,6 @@ class Law:
     turnover_kl: float | None
     """Nats at which the gain is highest; None where the fit never turns."""
 
-    def gain(self, kl: ArrayLike) -> Floats:
-        """Return the fitted gain at distances in nats."""
-        return np.asarray(_features(self.kind, np.asarray(kl, dtype=np.float64)) @ [self.alpha.mean, self.beta.mean])
-
 
 def fitted_law(
     kind: Kind, kl: ArrayLike, gains: ArrayLike, *, generator: np.random.Generator, num_resamples: int = NUM_RESAMPLES

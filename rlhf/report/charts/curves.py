@@ -10,6 +10,7 @@ from rlhf.printable import visible
 from rlhf.report.charts.axis import Axis, axis_over, short, ticks
 from rlhf.report.charts.line import Event, Line
 from rlhf.report.charts.svg import element, path
+from rlhf.report.reading.metrics import Floats
 
 WIDTH, HEIGHT = 400.0, 230.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 8.0, 8.0, 36.0
@@ -38,22 +39,34 @@ class Chart:
         return " ".join(_told(line, self.unit) for line in self.lines if len(line.x))
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return the header and a few rows of the numbers, evenly over the steps."""
-        steps = np.unique(np.concatenate([line.x for line in self.lines]))
+        """Return the header and a few rows of the numbers, evenly over the stops."""
+        steps = self.stops()
         chosen = steps[np.unique(np.linspace(0, len(steps) - 1, TABLE_ROWS).round().astype(int))]
-        rows = [[short(step), *(_cell(line.at(step)) for line in self.lines)] for step in chosen.tolist()]
+        rows = [[short(step), *(_cell(line, step) for line in self.lines)] for step in chosen.tolist()]
         return [self.x_label, *(line.label for line in self.lines)], rows
+
+    def stops(self) -> Floats:
+        """Return where the chart is read, in order: at the points that were measured, else wherever a line has one."""
+        measured = [line for line in self.lines if line.points_only] or self.lines
+        return np.unique(np.concatenate([line.x for line in measured]))
+
+    def key_of(self, place: int) -> str:
+        """Return the class of a line's sign in the legend: its colour, and whether it is points or a line."""
+        line = self.lines[place]
+        return f"k{_colour(line, place)}{' point' if line.points_only else ''}"
 
     def data(self) -> dict[str, object]:
         """Return the numbers that the reading by pointer and keys needs."""
         x, _ = self.axes()
         return {
+            "name": self.x_label,
+            "stops": self.stops().round(3).tolist(),
             "x": [round(x.low, 3), round(x.high, 3), x.start, x.end],
             "lines": [
                 {
                     "name": visible(line.label),
                     "x": line.x.round(3).tolist(),
-                    "y": [_rounded(y) for y in line.y.tolist()],
+                    "y": _readings(line),
                 }
                 for line in self.lines
             ],
@@ -95,8 +108,12 @@ class Chart:
             mark = element("path", element("title", event.label), d=path([(place, y.start), (place, y.end)]))
             parts.append(element("g", mark, class_="event"))
         for number, line in enumerate(self.lines):
-            parts += _drawn(line, (number if line.colour is None else line.colour) % COLOURS, x, y)
+            parts += _drawn(line, _colour(line, number), x, y)
         return parts
+
+
+def _colour(line: Line, place: int) -> int:
+    return (place if line.colour is None else line.colour) % COLOURS
 
 
 def _grid(x: Axis, y: Axis, x_label: str) -> list[Markup]:
@@ -146,8 +163,22 @@ def _told(line: Line, unit: str) -> str:
     return f"{line.label}: {len(line.x)} points, from {first} to {last}{of}; lowest {low}, highest {high}."
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else short(value)
+def _cell(line: Line, x: float) -> str:
+    place = line.place_at(x)
+    return "-" if place is None else _interval(line, place) or short(float(line.y[place]))
+
+
+def _readings(line: Line) -> list[float | str]:
+    """Return what is read aloud at each point: a number, or a measured point with its interval."""
+    return [_interval(line, place) or _rounded(y) for place, y in enumerate(line.y.tolist())]
+
+
+def _interval(line: Line, place: int) -> str:
+    """Return a measured point with its interval, as `0.5 [0.3, 0.7]`; nothing for a point of a curve."""
+    if not line.points_only or line.low is None or line.high is None:
+        return ""
+    mean, low, high = (short(_rounded(float(edge[place]))) for edge in (line.y, line.low, line.high))
+    return f"{mean} [{low}, {high}]"
 
 
 def _rounded(value: float) -> float:

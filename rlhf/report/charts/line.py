@@ -26,10 +26,10 @@ class Line:
     colour: int | None = None
     """Of the palette; None takes the place of the line in its chart."""
 
-    def at(self, x: float) -> float | None:
-        """Return the value at the last point up to `x`; None before the first."""
+    def place_at(self, x: float) -> int | None:
+        """Return the place of the last point up to `x`; None before the first."""
         place = int(np.searchsorted(self.x, x, side="right")) - 1
-        return float(self.y[place]) if place >= 0 else None
+        return place if place >= 0 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from rlhf.config.reading.yaml_text import read_mapping
 from rlhf.config.run import STAGES
 from rlhf.errors import ConfigError
 from rlhf.report.reading.files import json_lines, json_object
+from rlhf.report.reading.frontier import Frontier, frontiers_in
 from rlhf.report.reading.metrics import Metrics, of_rows
 from rlhf.report.reading.samples import Answer, read_answers, read_samples
 from rlhf.training.storage.run_directory import COMPLETE
@@ -66,6 +67,8 @@ class Run:
     name: str
     path: Path
     stages: Mapping[str, Stage]
+    frontiers: Mapping[str, Frontier] = field(default_factory=dict)
+    """By the place of their files within the directory."""
 
     @property
     def ppo(self) -> Stage | None:
@@ -130,7 +133,8 @@ def read_run(path: Path) -> Run:
             f"{path}: no run here: expected metrics.jsonl or comparison.json in it or in {', '.join(STAGES)} below it"
         )
     resolved = path.resolve()
-    return Run(name=resolved.name or str(resolved), path=resolved, stages=stages)
+    name = resolved.name or str(resolved)
+    return Run(name=name, path=resolved, stages=stages, frontiers=frontiers_in(path))
 
 
 def read_stage(path: Path, kind: str | None = None) -> Stage:

@@ -8,7 +8,7 @@
     const told = figure.querySelector(".reading");
     const plot = JSON.parse(figure.dataset.plot);
     const [low, high, start, end] = plot.x;
-    const steps = [...new Set(plot.lines.flatMap((line) => line.x))].sort((a, b) => a - b);
+    const steps = plot.stops;
     const cursor = document.createElementNS(SVG, "line");
     cursor.setAttribute("class", "cursor");
     let place = -1;
@@ -23,7 +23,7 @@
         const at = line.x.findLastIndex((value) => value <= step);
         return (plot.lines.length > 1 ? line.name + " " : "") + (at < 0 ? "-" : line.y[at]);
       });
-      told.textContent = "step " + step + ": " + values.join(", ");
+      told.textContent = plot.name + " " + step + ": " + values.join(", ");
     }
 
     svg.addEventListener("pointermove", (event) => {

@@ -8,9 +8,18 @@ from pathlib import Path
 
 from rlhf.errors import RlhfError
 from rlhf.report.page import html, waiting_html
+from rlhf.report.reading.frontier import DIRECTORY, FILE
 from rlhf.report.reading.run import read_run
 
-PATTERNS = ("metrics.jsonl", "circumstances.json", "comparison.json", "complete.json", "profile.json", "samples/*")
+PATTERNS = (
+    "metrics.jsonl",
+    "circumstances.json",
+    "comparison.json",
+    "complete.json",
+    "profile.json",
+    "samples/*",
+    f"{DIRECTORY}/{FILE}",
+)
 """The files of a stage whose change makes a new page."""
 MIN_SECONDS = 5.0
 """Between two pages."""

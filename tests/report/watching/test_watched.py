@@ -50,6 +50,15 @@ def test_new_rows_make_a_new_page_but_only_after_a_while(planting, tmp_path):
     assert f'data-version="{watched.version()}"' in watched.page()
 
 
+def test_a_frontier_that_comes_later_makes_a_new_page(planting, tmp_path):
+    clock, run = Clock(), planting.plant(tmp_path, steps=10)
+    watched = Watched([run], clock)
+    watched.page()
+    planting.write_frontier(run)
+    clock.now += 1000
+    assert "does not (6)" in watched.page()
+
+
 def test_without_a_change_the_page_is_made_once(planting, tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr("rlhf.report.watching.watched.html", lambda runs, version: made.append(version) or "page")
