@@ -48,7 +48,8 @@ def test_every_checkpoint_and_the_best_of_n_are_scored_fitted_and_drawn(
     drawing = ET.fromstring((place / "frontier.svg").read_text())
     titles = [each.text for each in drawing.iter("{http://www.w3.org/2000/svg}text")]
     assert "PPO: gain over the start" in titles and "Best of n: gain over the start" in titles
-    said = capsys.readouterr().out
+    said, told = capsys.readouterr()
+    assert "evaluate: step 192/192 (100%)" in told  # 16 prompts: 4 policies draw and are measured, and 4 for the best
     assert f"results: {place}/frontier.md" in said and "step-000001" in said
     assert len((place / "step-000001.jsonl").read_text().splitlines()) == 16
     assert main(arguments(run, workshop, tmp_path / "evaluate")) == 0

@@ -18,7 +18,7 @@ from rlhf.evaluation.judges.human_labels import labelled_texts, train_embedding_
 from rlhf.evaluation.judges.pairwise import ChatJudge, Compared
 from rlhf.evaluation.judges.scorers import make_scorers
 from rlhf.evaluation.judges.verdicts import Pair, pairs_of
-from rlhf.evaluation.measuring import Answered, Measuring
+from rlhf.evaluation.measuring import Answered, Measuring, work
 from rlhf.evaluation.output import json_lines, judged_rows, response_rows
 from rlhf.evaluation.readers import PolicyGenerations, Readers
 from rlhf.evaluation.respond import Policy, fix_factors, load_policy
@@ -33,6 +33,7 @@ from rlhf.training.processes import Processes
 from rlhf.training.storage.atomic import write_output
 from rlhf.training.storage.run_directory import RunDirectory
 from rlhf.training.telemetry.circumstances import write_circumstances
+from rlhf.training.telemetry.progress import Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +91,13 @@ def compare_policies(
         if isinstance(section, OpenAIJudgeSection)
     }
     measuring = make_measuring(inputs, settings, device)
-    try:
-        generations = measured_policies(inputs, measuring, device, output_dir)
-        human = measuring.human_read()
-    finally:
-        measuring.scorers.close()
-    compared = {name: _compared(judge, generations) for name, judge in pairwise.items()}
+    with measuring.progress as progress:
+        try:
+            generations = measured_policies(inputs, measuring, device, output_dir)
+            human = measuring.human_read()
+        finally:
+            measuring.scorers.close()
+        compared = {name: _compared(judge, generations, progress) for name, judge in pairwise.items()}
     samples = side_by_side(generations, human, settings.num_side_by_side, settings.seed)
     try:
         comparison = summarise(generations, human=human, compared=compared, samples=samples, seed=settings.seed)
@@ -113,8 +115,16 @@ def written_files(output_dir: Path, policies: Iterable[str]) -> list[Path]:
     return [output_dir / name for name in ("comparison.json", "summary.md", *(f"{each}.jsonl" for each in policies))]
 
 
-def make_measuring(inputs: ComparisonInputs, settings: EvaluateSettings, device: torch.device) -> Measuring:
-    """Load the reference and make the judges; the caller closes its scorers at the end.
+def make_measuring(
+    inputs: ComparisonInputs, settings: EvaluateSettings, device: torch.device, *, further: int = 0
+) -> Measuring:
+    """Load the reference and make the judges; the caller enters its progress, and closes its scorers at the end.
+
+    Args:
+        inputs: the policies and what they are compared on.
+        settings: of the evaluation.
+        device: where.
+        further: answers to each prompt that the caller draws besides those of `measured_policies`.
 
     Raises:
         RlhfError: one of them cannot be loaded.
@@ -131,7 +141,10 @@ def make_measuring(inputs: ComparisonInputs, settings: EvaluateSettings, device:
         given=inputs.judges,
     )
     human = _human(prompts, settings, reference)
-    return Measuring(settings=settings, reference=reference, readers=readers, scorers=scorers, human=human)
+    progress = Progress(work(settings, list(inputs.policies), len(prompts), further), "evaluate")
+    return Measuring(
+        settings=settings, reference=reference, readers=readers, scorers=scorers, human=human, progress=progress
+    )
 
 
 def measured_policies(
@@ -178,16 +191,20 @@ def _written(
     measured = measuring.measured(policy, answered, best_of)
     if output_dir is not None and measured.kl is not None:
         write_output(output_dir / f"{name}.jsonl", json_lines(judged_rows(rows, measured.kl, measured.scores)))
+    measuring.progress.advance(len(rows), rows)
     return measured
 
 
-def _compared(judge: ChatJudge, generations: Mapping[str, PolicyGenerations]) -> dict[Pair, Compared]:
+def _compared(
+    judge: ChatJudge, generations: Mapping[str, PolicyGenerations], progress: Progress
+) -> dict[Pair, Compared]:
     """Let a judge of pairs compare the policies."""
     compared = {}
     for ours, theirs in pairs_of(list(generations), judge.pairs):
         print(f"{judge.name}: comparing {ours} and {theirs}", flush=True)
         first, second = generations[ours], generations[theirs]
         compared[ours, theirs] = judge.compare(first.requests, first.answers, second.answers)
+        progress.advance(len(first.answers))
     return compared
 
 

@@ -132,12 +132,15 @@ def frontier(config: EvaluateConfig, run: Path, device: torch.device, output_dir
     """
     inputs = frontier_inputs(config, run)
     gold = _gold_judge(config)
-    measuring = make_measuring(inputs, config.model_copy(update={"best_of": None}), device)
-    try:
-        generations = measured_policies(inputs, measuring, device, output_dir)
-        chosen = _best_of(inputs, measuring, config, gold)
-    finally:
-        measuring.scorers.close()
+    number = MOST_ANSWERS if config.best_of is None else config.best_of.n
+    own = config.model_copy(update={"best_of": None, "judges": config.rewards})  # a judge of pairs has no part in it
+    measuring = make_measuring(inputs, own, device, further=number)
+    with measuring.progress:
+        try:
+            generations = measured_policies(inputs, measuring, device, output_dir)
+            chosen = _best_of(inputs, measuring, number, gold)
+        finally:
+            measuring.scorers.close()
     judges = {"proxy": PROXY, "gold": gold}
     start, policies = generations[START], {name: each for name, each in generations.items() if name != START}
     _check_scores(generations, judges, chosen)
@@ -227,11 +230,10 @@ def best_of_curve(scores: Mapping[str, Floats], units: Mapping[str, float]) -> C
     return Curve(kind="best_of", names=[f"best of {n}" for n in numbers], numbers=numbers, kl=kl, gains=gains)
 
 
-def _best_of(inputs: ComparisonInputs, measuring: Measuring, config: EvaluateConfig, gold: str) -> dict[str, Floats]:
-    number = MOST_ANSWERS if config.best_of is None else config.best_of.n
+def _best_of(inputs: ComparisonInputs, measuring: Measuring, number: int, gold: str) -> dict[str, Floats]:
     print(f"{START}: {number} answers to each prompt, for the best of n", flush=True)
     start = measuring.reference
-    prompts = prepare_prompts(inputs.prompts, start.tokenizer, **config.prompts.fitting).items
+    prompts = prepare_prompts(inputs.prompts, start.tokenizer, **measuring.settings.prompts.fitting).items
     asked, drawn = measuring.drawn(start, prompts, number)
     scores = {judge: measuring.score(name, asked, drawn) for judge, name in (("proxy", PROXY), ("gold", gold))}
     return {judge: given.reshape(-1, number) for judge, given in scores.items()}

@@ -7,14 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhf.config import EvaluateSettings
-from rlhf.config.judges import BestOfSection
+from rlhf.config.judges import BestOfSection, OpenAIJudgeSection
 from rlhf.data.records import Prompt
 from rlhf.evaluation.human import HumanTexts
 from rlhf.evaluation.judges.scorers import Scorers
+from rlhf.evaluation.judges.verdicts import pairs_of
 from rlhf.evaluation.readers import PolicyGenerations, Readers, response_perplexity, whole_words
 from rlhf.evaluation.respond import Policy, Response, logprobs_of_both, respond, temperature_of
 from rlhf.evaluation.statistics.best_of_n import kl_bound, kl_of_winners
 from rlhf.training.randomness import generator
+from rlhf.training.telemetry.progress import Progress
 
 Floats = NDArray[np.float64]
 
@@ -33,6 +35,26 @@ class Answered:
     """[R] under the reference."""
 
 
+def work(settings: EvaluateSettings, names: Sequence[str], num_prompts: int, further: int = 0) -> int:
+    """Return the steps of an evaluation: an answer is drawn, it is measured, and a judge of pairs compares it.
+
+    Args:
+        settings: of the evaluation.
+        names: of its policies.
+        num_prompts: that each of them answers.
+        further: answers to each prompt that are drawn besides.
+    """
+    samples, best_of = settings.samples_per_prompt, settings.best_of
+    names = [*names, *([] if best_of is None else [f"best of {best_of.n}"])]
+    drawn = samples * (len(names) if best_of is None else len(names) - 1 + best_of.n)
+    pairs = [
+        len(pairs_of(names, section.pairs))
+        for section in settings.judges.values()
+        if isinstance(section, OpenAIJudgeSection)
+    ]
+    return num_prompts * (drawn + samples * (len(names) + sum(pairs)) + further)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measuring:
     """What every policy of a comparison is measured with."""
@@ -42,12 +64,14 @@ class Measuring:
     readers: Readers
     scorers: Scorers
     human: HumanTexts | None
+    progress: Progress
+    """Shows how far the evaluation has come, in the steps of `work`."""
 
     def answered(self, policy: Policy, prompts: Sequence[Prompt]) -> Answered:
         """Let a policy answer every prompt `samples_per_prompt` times."""
         asked = [prompt for prompt in prompts for _ in range(self.settings.samples_per_prompt)]
         # Every policy draws the same uniform numbers: a policy compared with itself gives the same responses.
-        responses = respond(policy, asked, self.settings.decoding, generator(self.settings.seed, "evaluate"))
+        responses = self._responses(policy, asked, "evaluate")
         return self._with_logprobs(policy, asked, responses)
 
     def best(self, policy: Policy, prompts: Sequence[Prompt], section: BestOfSection) -> Answered:
@@ -61,7 +85,7 @@ class Measuring:
     def drawn(self, policy: Policy, prompts: Sequence[Prompt], number: int) -> tuple[list[Prompt], list[Response]]:
         """Return `number` answers to each prompt, other ones than those that are compared."""
         asked = [prompt for prompt in prompts for _ in range(number)]
-        return asked, respond(policy, asked, self.settings.decoding, generator(self.settings.seed, "best_of"))
+        return asked, self._responses(policy, asked, "best_of")
 
     def score(self, judge: str, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Floats:
         """Return one judge's scores [R] of responses; NaN where it gives none."""
@@ -105,6 +129,10 @@ class Measuring:
             return None
         texts = [whole_words(response) for response in self.human.responses]
         return response_perplexity(policy, self.human.prompts, texts, self.settings.microbatch_tokens)
+
+    def _responses(self, policy: Policy, asked: Sequence[Prompt], purpose: str) -> list[Response]:
+        drawing = generator(self.settings.seed, purpose)
+        return respond(policy, asked, self.settings.decoding, drawing, on_drawn=self.progress.advance)
 
     def _with_logprobs(self, policy: Policy, asked: list[Prompt], responses: list[Response]) -> Answered:
         ours, theirs = logprobs_of_both(

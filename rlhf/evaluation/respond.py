@@ -1,7 +1,7 @@
 """A policy answers prompts: load it, sample, and measure the KL of its responses to a reference."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -91,9 +91,13 @@ def fix_factors(policy: Policy, prompts: Sequence[Prompt], decoding: DecodingSec
 
 
 def respond(
-    policy: Policy, prompts: Sequence[Prompt], decoding: DecodingSection, generator: torch.Generator
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    decoding: DecodingSection,
+    generator: torch.Generator,
+    on_drawn: Callable[[int], None] | None = None,
 ) -> list[Response]:
-    """Sample one response per prompt, `decoding.batch_rows` prompts at a time.
+    """Sample one response per prompt, `decoding.batch_rows` prompts at a time; `on_drawn` is told how many each time.
 
     Raises:
         ConfigError: the longest prompt and a response do not fit into the model's positions.
@@ -111,7 +115,7 @@ def respond(
     tokenizer = policy.tokenizer
     batch = collate_prompts(list(prompts), int(tokenizer.pad_token_id))
     drawn = Decoding(**_drawing(policy, decoding), eos_ids=policy.eos_ids, tokenizer=tokenizer)
-    samples = sample_in_batches(policy.model, batch, drawn, generator)
+    samples = sample_in_batches(policy.model, batch, drawn, generator, on_drawn=on_drawn)
     texts = tokenizer.batch_decode([list(ids) for ids in samples.responses], skip_special_tokens=True)
     return [Response(*each) for each in zip(texts, samples.responses, samples.ended.tolist(), strict=True)]
 

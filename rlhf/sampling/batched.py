@@ -41,6 +41,7 @@ def sample_in_batches(
     generator: torch.Generator,
     num_forced: Tensor | None = None,
     sampler: Callable[..., Samples] | None = None,
+    on_drawn: Callable[[int], None] | None = None,
 ) -> Samples:
     """Sample one response to each prompt, `decoding.batch_rows` prompts at a time, each batch as wide as it needs.
 
@@ -51,14 +52,16 @@ def sample_in_batches(
         generator: advances batch by batch.
         num_forced: [B] int64, tokens at the end of each prompt that already begin its response; None for 0.
         sampler: draws a batch; None takes `sample`, or `sample_by_generate` for a model that it does not know.
+        on_drawn: called after each batch with the number of its responses.
 
     Raises:
         ValueError: as `sample` does.
         GuardStop: the model's logits are not finite.
     """
     draw = sampler or (sample if takes_keys_and_values(model) else sample_by_generate)
-    parts = [
-        draw(
+    parts = []
+    for rows in torch.arange(len(prompts.prompt_ids)).split(decoding.batch_rows):
+        part = draw(
             model,
             _trimmed(prompts.rows(rows)),
             max_new_tokens=decoding.max_new_tokens,
@@ -70,8 +73,9 @@ def sample_in_batches(
             num_forced=None if num_forced is None else num_forced[sent(rows, num_forced.device)],
             filters=decoding.filters,
         )
-        for rows in torch.arange(len(prompts.prompt_ids)).split(decoding.batch_rows)
-    ]
+        parts.append(part)
+        if on_drawn is not None:
+            on_drawn(len(rows))
     return _joined(parts)
 
 

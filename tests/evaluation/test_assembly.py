@@ -168,6 +168,8 @@ def test_named_judges_several_answers_and_a_best_of_n_in_one_comparison(policy_d
     changes = {"judges": {"vowels": function, "brief": {"kind": "length", "at_most": 4}}, "samples_per_prompt": 2}
     best_of = {"n": 4, "judge": "vowels", "policy": "sft"}
     summary = evaluate(config(tmp_path / "evaluate", policies, **changes, best_of=best_of))
+    told = capsys.readouterr().err  # 16 prompts twice: 2 policies and 4 for the best draw, 3 are measured
+    assert told.count("evaluate: step 288/288 (100%)") == told.count("(100%)") == 1
     comparison = json.loads(summary.with_name("comparison.json").read_text())
     assert list(comparison["policies"]) == ["sft", "sft.best_of_4", "ppo"]
     assert (comparison["num_prompts"], comparison["samples_per_prompt"]) == (16, 2)
@@ -187,7 +189,7 @@ def test_named_judges_several_answers_and_a_best_of_n_in_one_comparison(policy_d
 
 
 @pytest.mark.slow
-def test_a_judge_of_pairs_compares_what_the_policies_wrote(policy_directory, tmp_path, monkeypatch):
+def test_a_judge_of_pairs_compares_what_the_policies_wrote(policy_directory, tmp_path, monkeypatch, capsys):
     asked = []
 
     def longer(self, prompts, ours, theirs):
@@ -204,6 +206,8 @@ def test_a_judge_of_pairs_compares_what_the_policies_wrote(policy_directory, tmp
         name: [json.loads(line) for line in summary.with_name(f"{name}.jsonl").read_text().splitlines()]
         for name in policies
     }
+    told = capsys.readouterr().err  # 16 prompts: 3 policies draw, are measured, and two pairs are compared
+    assert told.count("evaluate: step 128/128 (100%)") == told.count("(100%)") == 1
     assert [row["prompt"] for row in written["ppo"]] == asked[0][0]
     assert all(row["response"].startswith(text) for row, text in zip(written["ppo"], asked[0][1], strict=True))
     assert list(comparison["win_rates"]["panel"]["ppo"]) == ["sft"]  # third and ppo were not compared

@@ -60,6 +60,12 @@ def test_forced_tokens_go_with_their_rows(tiny_model, tiny_tokenizer) -> None:
     assert [len(ids) for ids in found.responses] == [2, 6, 4, 6, 6]
 
 
+def test_each_batch_is_reported_when_it_is_drawn(tiny_model, tiny_tokenizer) -> None:
+    told: list[int] = []
+    sample_in_batches(tiny_model("llama"), prompts(), decoding(tiny_tokenizer), numbers(), on_drawn=told.append)
+    assert told == [2, 2, 1]
+
+
 def test_responses_are_without_padding() -> None:
     mask = torch.tensor([[True, True], [True, False], [False, False]])
     ids = torch.tensor([[5, 6], [7, 0], [0, 0]])

@@ -48,6 +48,7 @@ class Progress:
         self.total = total
         self.description = description
         self._start, self._interval, self._clock = start, interval, clock
+        self._step = start
         self._stream = stream or sys.stderr
         self._pace = Pace(total, start, clock)
         self._shown_time = clock()
@@ -60,6 +61,7 @@ class Progress:
         self, step: int, figures: Mapping[str, float] | None = None, samples: Sequence[Mapping[str, Any]] = ()
     ) -> None:
         """Report that `step` steps are complete, with the figures to show, and rows of which one may be shown."""
+        self._step = step
         now = self._pace.done(step)
         words = [f"{name} {_number(value)}" for name, value in (figures or {}).items()]
         if correction := self._pace.correction():
@@ -71,6 +73,10 @@ class Progress:
             share = f"step {step}/{self.total} ({step / self.total:.0%})"
             line = "  ".join([f"{self.description}: {share}", self._pace.told(), self._pace.left(), *words])
             print(line, file=self._stream, flush=True)
+
+    def advance(self, number: int, samples: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Report that `number` more steps are complete, with rows of which one may be shown; never beyond the total."""
+        self.update(min(self._step + number, self.total), samples=samples)
 
     def __enter__(self) -> Self:
         """Start the clock, and the display on a terminal."""

@@ -85,6 +85,25 @@ def test_samples_that_repeat_each_other_are_named(planting, tmp_path):
     assert found["diversity-lost"].first_step >= 20 and "distinct-2" in found["diversity-lost"].text
 
 
+def test_where_samples_are_few_the_answers_of_an_evaluation_are_looked_at(planting, tmp_path):
+    run = planting.plant(tmp_path)
+    for path in (run / "ppo" / "samples").glob("*.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        planting.write_rows(path, [{**row, "response": "a b c"} for row in rows])
+
+    def looked():
+        (found,) = [each for each in findings(read_run(run)) if each.detector.key == "diversity-lost"]
+        return found
+
+    assert looked().state == "ok" and "in the held-out answers went" in looked().text
+    path = run / "evaluate" / "ppo.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    planting.write_rows(path, [{**row, "response": "one and the same answer to everything"} for row in rows])
+    assert looked().state == "warning" and looked().first_step is None
+    planting.write_rows(path, rows[:1])
+    assert looked().state == "skipped"
+
+
 def test_a_forced_prefix_is_no_opening(planting, tmp_path):
     run = planting.plant(tmp_path)
     for path in sorted((run / "ppo" / "samples").glob("*.jsonl"))[7:]:

@@ -37,6 +37,19 @@ def test_below_one_step_a_second_the_pace_is_in_seconds_a_step() -> None:
     assert out.getvalue() == "ppo: step 2/22 (9%)  12.3 s/step  0:04:06 left\n"
 
 
+def test_more_steps_are_added_to_those_before_and_never_go_beyond_the_total() -> None:
+    now, out = [0.0], io.StringIO()
+    with Progress(10, "evaluate", interval=0.0, stream=out, clock=lambda: now[0]) as progress:
+        for number in (4, 4, 4):
+            now[0] += 2.0
+            progress.advance(number)
+    assert [line.split("  ")[0] for line in out.getvalue().splitlines()] == [
+        "evaluate: step 4/10 (40%)",
+        "evaluate: step 8/10 (80%)",
+        "evaluate: step 10/10 (100%)",
+    ]
+
+
 def test_other_processes_show_nothing() -> None:
     for out in (io.StringIO(), _Terminal()):
         with Progress(2, "sft", enabled=False, interval=0.0, stream=out) as progress:
