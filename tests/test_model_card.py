@@ -105,3 +105,24 @@ def test_the_best_step_is_named_where_its_weights_were_kept(tmp_path):
 def test_a_run_without_rows_says_so(tmp_path):
     text = Card(run=frame(ppo(tmp_path), tmp_path), last={}).text("critic", "")
     assert text.count("Not recorded.") == 2 and "## Samples" not in text
+
+
+def test_a_card_shows_a_bounded_number_of_figures(tmp_path):
+    last = {"step": 9.0, **{f"metric/{number:02d}": float(number) for number in range(40)}}
+    text = Card(run=frame(ppo(tmp_path), tmp_path), last=last).text("ppo", "")
+    assert text.count("| metric/") == 24 and "| metric/23 | 23 |" in text
+
+
+def test_of_directories_in_each_other_no_part_is_left(tmp_path):
+    outer = tmp_path / "home"
+    changes = {"output_dir": str(outer / "x"), "prompts": {"path": str(outer / "deep" / "er" / "p.jsonl")}}
+    text = Card.of(frame(ppo(tmp_path, **changes), tmp_path)).text("ppo", "")
+    assert "path: p.jsonl" in text and "deep" not in text
+
+
+@pytest.mark.parametrize(
+    "path", ["./pairs", "~/pairs", ".hidden/pairs", "user/pairs/more", "user/p.jsonl", "pairs:x/y"]
+)
+def test_what_may_be_a_path_is_no_data_set_of_the_hub(tmp_path, path):
+    config = RewardModelConfig(output_dir="x", model={"path": "fetch:smollm2"}, data={"path": path}, steps=1)
+    assert "datasets" not in front(Card.of(frame(config, tmp_path)).text("reward-model", ""))

@@ -1,5 +1,7 @@
 """Tests of rlhf.evaluation.frontier: answers that are judged already, with a proxy corrupted on purpose."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -27,8 +29,7 @@ def generations(name, kl, proxy, gold, seed):
     )
 
 
-@pytest.fixture(scope="module")
-def found():
+def planted(change=lambda scores: scores):
     """The proxy follows d (1 - 0.05 log d); the true score d (1 - 0.8 log d), which turns at exp(2 (1 / 0.8 - 1))."""
     start = generations("start", 0.0, 0.0, 0.0, 0)
     policies = {}
@@ -38,7 +39,18 @@ def found():
     generator = np.random.default_rng(1)
     quality, cheat = generator.normal(size=(2, NUM, 16))
     chosen = {"proxy": quality + cheat, "gold": quality - 0.5 * np.maximum(cheat - 1, 0) ** 2}
+    chosen = {judge: change(scores) for judge, scores in chosen.items()}
+    start, *others = (
+        replace(each, scores={judge: change(scores) for judge, scores in each.scores.items()})
+        for each in (start, *policies.values())
+    )
+    policies = dict(zip(policies, others, strict=True))
     return traced(start, policies, chosen, JUDGES, steps=[10, 20, 30, 40, None], seed=0)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return planted()
 
 
 def test_a_corrupted_proxy_shows_its_turnover_and_rises_itself(found):
@@ -71,3 +83,19 @@ def test_the_answers_that_only_the_proxy_likes_are_shown_once_a_prompt(found):
     assert {each.policy for each in found.disputed} == {"policy"}  # where proxy and gold are farthest apart
     assert all(each.proxy > each.gold for each in found.disputed)
     assert found.disputed[0].response.startswith("policy p")
+
+
+def test_the_unit_and_the_zero_of_a_judge_change_nothing(found):
+    other = planted(lambda scores: 4 * scores + 10)
+    for one, two in zip(found.points, other.points, strict=True):
+        for judge in JUDGES:
+            assert getattr(one, judge).mean == pytest.approx(getattr(two, judge).mean)
+    assert [(each.policy, each.prompt) for each in other.disputed] == [
+        (each.policy, each.prompt) for each in found.disputed
+    ]
+    assert [each.proxy for each in other.disputed] == pytest.approx([each.proxy for each in found.disputed])
+
+
+def test_scores_that_are_all_the_same_have_a_unit_of_1():
+    flat = planted(lambda scores: np.full_like(scores, 3.0))
+    assert {point.gold.mean for point in flat.points} == {0.0}

@@ -112,6 +112,20 @@ def test_an_answer_in_several_pairs_is_scored_once(label, tmp_path):
     assert [row["chosen_score"] for row in kept] == [3.0, 4.0]
 
 
+def test_answers_that_a_judge_may_find_different_are_scored_apart(label, tmp_path):
+    code = "def score(prompts, completions, bonus, **columns):\n"
+    code += "    return [each + len(text) for each, text in zip(bonus, completions)]\n"
+    (tmp_path / "judge.py").write_text(code)
+    rows = [{"prompt": "p", "first": "a", "second": "bb", "bonus": number} for number in (1.0, 5.0)]
+    kept = label(rows, {"kind": "function", "path": f"{tmp_path / 'judge.py'}:score"})
+    assert [row["chosen_score"] for row in kept] == [3.0, 7.0]
+    tokens = {"kind": "length", "unit": "tokens", "at_most": 0}  # an answer that was cut has no EOS: a token less
+    cut = {"prompt": "p", "first": " was", "second": " was good and long.", "ended": [False, True]}
+    whole = {**cut, "ended": [True, True]}
+    first, second = label([cut, whole], tokens)
+    assert first["chosen_score"] == second["chosen_score"] + 1
+
+
 def test_a_judge_of_pairs_labels_without_scores_and_sees_no_word_that_was_cut(label, monkeypatch):
     asked = []
 

@@ -68,6 +68,16 @@ def test_the_columns_of_a_row_reach_a_function_in_calls_of_a_size_and_none_becom
     assert [row["score"] for row in found] == [1.0, None, 3.0]
 
 
+def test_what_is_the_answer_itself_is_no_column_for_a_function(score, tmp_path):
+    code = (
+        "def score(prompts, completions, **columns):\n    return [float(sorted(columns) == ['mine'])] * len(prompts)\n"
+    )
+    (tmp_path / "judge.py").write_text(code)
+    row = {"prompt": "p", "response": " a", "ended": False, "tokens": 1, "mine": 3}
+    (found,) = score([row], {"kind": "function", "path": f"{tmp_path / 'judge.py'}:score"})
+    assert found["score"] == 1.0
+
+
 def test_a_column_map_names_the_columns_and_the_output_keeps_the_names_of_the_source(score, tmp_path):
     source = {"path": str(tmp_path / "rows.jsonl"), "column_map": {"prompt": "q", "completion": "a"}}
     (row,) = score([{"q": "p", "a": "x y"}], data=source, column="words")

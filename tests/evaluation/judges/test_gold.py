@@ -1,6 +1,7 @@
 import importlib
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,6 +100,13 @@ def test_a_longer_text_may_repeat_more_when_long_human_texts_do(corpus):
     # Classes without enough human texts borrow from the nearest that has enough.
     assert rules.max_repeated_bigrams[0] == rules.max_repeated_bigrams[short_class]
     assert rules.max_repeated_bigrams[-1] == rules.max_repeated_bigrams[long_class]
+
+
+def test_a_text_at_the_edge_of_two_lengths_belongs_to_the_longer_ones(judge):
+    rules = replace(judge.rules, max_repeated_bigrams=[0.0, *[1.0] * len(LENGTH_EDGES)])
+    strict = GoldJudge(judge._coef, rules, judge.language_model)
+    texts = ["a b a b a b a", "a b a b a b a b"]  # the first class has fewer than 8 words
+    assert strict.judge(texts).is_repetitive.tolist() == [True, False]
 
 
 @pytest.mark.slow

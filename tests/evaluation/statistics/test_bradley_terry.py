@@ -55,3 +55,9 @@ def test_a_ranking_has_intervals_over_prompts_and_the_first_policy_at_zero():
     for name in ("b", "c"):
         assert found[name].low < planted[name] < found[name].high
         assert found[name].high - found[name].low < 0.6
+
+
+def test_a_ranking_adds_half_a_win_to_both_sides_of_each_pair():
+    won = {("b", "a"): np.ones(4)}
+    found = ranking(["a", "b"], won, generator=np.random.default_rng(0), num_resamples=20)
+    assert found["b"].mean == pytest.approx(np.log(4.5 / 0.5), abs=1e-6)

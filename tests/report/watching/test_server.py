@@ -81,9 +81,29 @@ def test_other_methods_are_refused(port, method):
     assert (answer.status, text, answer.getheader("Allow")) == (405, "watch: method not allowed\n", "GET, HEAD")
 
 
+def raw(port, request):
+    """All bytes of the answer to a request as it is written."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(request.encode())
+        with connection.makefile("rb") as answer:
+            return answer.read()
+
+
 def test_head_has_no_body(port):
     answer, text = ask(port, method="HEAD")
     assert answer.status == 200 and text == "" and int(answer.getheader("Content-Length")) > 1000
+    assert raw(port, "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n").endswith(b"\r\n\r\n")
+
+
+def test_a_request_with_two_host_names_is_refused(port):
+    for second in ("evil.example", "localhost"):
+        hosts = f"Host: localhost\r\nHost: {second}\r\n"
+        assert b" 403 " in raw(port, f"GET /version HTTP/1.1\r\n{hosts}\r\n").splitlines()[0]
+
+
+def test_an_answered_connection_frees_its_place(port):
+    for _ in range(MOST_CONNECTIONS + 1):
+        assert ask(port, "/version")[0].status == 200
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ def test_tensorboard_holds_the_finite_numbers_and_the_accelerator_stays_usable(t
         for step in steps:
             trackers.log(step, {"loss": 10.0 * first_step + step, "kl": float("nan"), "stage": "ppo"})
         trackers.close()
+        assert accelerator.trackers == []  # the next stage starts its own
     events = EventAccumulator(str(tmp_path / "events" / "rlhf"))
     events.Reload()
     assert events.Tags()["scalars"] == ["loss"]
