@@ -18,6 +18,8 @@ ENDED_AT_ALL = 0.2
 """The share of ended responses at the start from which on it can be lost."""
 MOST_CLIPPED = 0.3
 """Share of clipped tokens above which much of each batch teaches nothing; usual are 0.02 to 0.2."""
+CLIP_STEPS = 10
+"""Steps from which on both fifths, of which a rise of the score is told, have two."""
 LEAST_CLIPPED = 1e-5
 """Below this, over the whole run, the updates may be too small to move the policy."""
 
@@ -81,7 +83,7 @@ def clip_fraction(run: Run) -> Result:
             return Warned(f"{evidence}, with a median of {middle:.2g}, and the score did not rise", None)
         return Fine(evidence)
 
-    return watched(run, "policy/clipfrac_avg", look, min_steps=16)
+    return watched(run, "policy/clipfrac_avg", look, min_steps=CLIP_STEPS)
 
 
 def not_finite(run: Run) -> Result:

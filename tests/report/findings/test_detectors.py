@@ -133,6 +133,12 @@ def test_no_clipping_at_all_is_named_where_the_score_does_not_rise(planting, tmp
     assert not warned(once)
 
 
+@pytest.mark.parametrize(("steps", "state"), [(9, "skipped"), (10, "warning")])
+def test_ten_steps_are_enough_for_the_clip_fraction(planting, tmp_path, steps, state):
+    run = read_run(planting.plant(tmp_path, planting.ILL["clip-fraction"], steps=steps))
+    assert {each.detector.key: each.state for each in findings(run)}["clip-fraction"] == state
+
+
 def test_a_kl_that_settles_high_and_one_that_still_doubles_are_told_apart(planting, tmp_path):
     settled = {"objective/kl": (planting.rising(0, 25), 0.3)}
     doubling = {"objective/kl": (lambda done: 25 * done**3, 0.3)}
