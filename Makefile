@@ -1,6 +1,6 @@
 # make demo   install what the demo needs, then run configs/quickstart: SFT, reward model, PPO, evaluation
 # make test   install what the tests need, then run the quick tests
-# make test-slow  run the tests that start processes, compile, or read the real model
+# make test-slow  run the tests that start processes, compile, drive a browser, or read the real model
 # make fuzz   ten minutes of other values than the tests try, in files, configurations and requests
 # make trials  kill, stop, damage and starve runs, and compare what they end in byte for byte: a few of each kind
 # make test-faults  the same by the hundred, and whatever else is tested about faults
