@@ -150,6 +150,10 @@ def test_a_win_rate_that_length_explains_is_noted():
     assert note in comparison.to_table()
     assert comparison.smallest_effect == pytest.approx(2.801585 * 0.5 / 40**0.5, rel=1e-5)
     assert "40 prompts find a win rate that differs by 22.1% from 50%" in comparison.to_markdown()
+    # Seen from the other side: at equal length the shorter policy wins more than it did.
+    other = summarise({"ppo": second, "sft": first})
+    said = other.policies["sft"].judges["reward"]
+    assert said.length_controlled.mean > said.win_rate.mean + 0.05 and len(other.notes) == 1
 
 
 def test_the_json_text_holds_every_number_and_loads_back():

@@ -153,6 +153,7 @@ def test_preferences_of_any_kind_are_labelled_anew(label):
     (kept,) = label(rows)
     assert kept["prompt"] == talk and kept["chosen"] == [{"role": "assistant", "content": "Well."}]
     assert kept["rejected"][0]["content"] == "Very well indeed." and "margin" not in kept
+    assert (kept["chosen_score"], kept["rejected_score"]) == (-1.0, -3.0)  # and not those of older labels
 
 
 def test_a_column_map_names_the_answers(label, tmp_path):

@@ -60,3 +60,10 @@ def test_a_judge_of_pairs_is_audited_by_its_two_orders():
     # decided answers: ours first 1, 1; theirs first 1 (second place), 0, 0 (first place): 4 of 5 prefer the first
     assert found.first_place == 4 / 5
     assert (found.num_unreadable, found.length_correlation, found.prefers_longer) == (2, None, 1.0)
+
+
+def test_judges_agree_on_the_prompts_that_both_judged():
+    one = {"a": np.array([1.0, 1, 1, np.nan]), "b": np.array([2.0, 2, 0, 0])}  # judges 1, 2, 3: b, b, a
+    other = {"a": np.array([np.nan, 1, 1, 1]), "b": np.array([0.0, 2, 2, 0])}  # judges 2, 3, 4: b, b, a
+    found = audits({"one": verdicts_of_scores(one, LENGTHS, 1), "other": verdicts_of_scores(other, LENGTHS, 1)})
+    assert found["one"].agreement == {"other": 1 / 2} and found["other"].agreement == {"one": 1 / 2}
