@@ -1,7 +1,4 @@
-"""PPO from Python: `PPOTrainer` assembles a run from its arguments, and offers each part of a step as a method.
-
-`rlhf/ppo/trainer.py` has the step itself; `rlhf ppo` runs the same code.
-"""
+"""PPO from Python: `PPOTrainer` offers each part of a step as a method; `rlhf ppo` runs the same code."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from functools import partial
@@ -38,7 +35,7 @@ from rlhf.ppo.run.prompt_source import GivenPrompt, ListedPrompts, PromptSource,
 from rlhf.ppo.run.steps import SHOWN, PPOSteps, all_metrics
 from rlhf.ppo.scoring.scorer import Scored, given_scores
 from rlhf.ppo.starts.assembly import make_resets
-from rlhf.ppo.trainer import StepBatch
+from rlhf.ppo.step_records import StepBatch
 
 Evaluation = Callable[["PPOTrainer"], Mapping[str, float]] | GivenPrompts
 """A function that returns metrics, or held-out prompts."""

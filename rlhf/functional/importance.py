@@ -22,6 +22,8 @@ class ImportanceWeights:
     """Scalar, share of real tokens whose weight was cut, or set to 0."""
     difference: Tensor
     """Scalar, nats, mean over real tokens of |trainer's logprob - engine's logprob|."""
+    largest: Tensor
+    """Scalar, nats, the largest of these differences."""
 
 
 @torch.no_grad()
@@ -74,4 +76,5 @@ def importance_weights(
         weights=keep(weights, mask),
         truncated=masked_mean(is_cut, mask),
         difference=masked_mean(log_ratio.abs(), mask),
+        largest=log_ratio.abs().max(),
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rlhf.batches import Experience, Samples
+from rlhf.batches import Experience, Rollout, Samples
 from rlhf.config import PPOSettings
 from rlhf.config.engine import ServerEngineSection
 from rlhf.functional.importance import ImportanceWeights, importance_weights
@@ -20,34 +20,42 @@ def placed_logprobs(samples: Samples, responses: Responses) -> Tensor:
     return placed
 
 
-def corrected(experience: Experience, engine_logprobs: Tensor | None, config: PPOSettings) -> Experience:
-    """Multiply advantages by importance weights, and with them the policy loss; without logprobs change nothing.
+def correction_of(rollout: Rollout, engine_logprobs: Tensor | None, config: PPOSettings) -> ImportanceWeights | None:
+    """Return the importance weights of what an engine drew; None without its logprobs."""
+    if engine_logprobs is None:
+        return None
+    section = config.engine
+    assert isinstance(section, ServerEngineSection)
+    return importance_weights(
+        rollout.logprobs, engine_logprobs, rollout.response_mask, section.correction, *section.bounds
+    )
+
+
+def corrected(experience: Experience, correction: ImportanceWeights | None) -> Experience:
+    """Multiply advantages by importance weights, and with them the policy loss; without weights change nothing.
 
     The weights are not negative: the clipped surrogate of w * A is w times that of A. Returns, and with them the value
     loss, stay as they are.
     """
-    if engine_logprobs is None:
+    if correction is None:
         return experience
-    weights = _weights(experience, engine_logprobs, config).weights
-    return replace(experience, advantages=experience.advantages * weights)
+    return replace(experience, advantages=experience.advantages * correction.weights)
 
 
-def correction_metrics(
-    experience: Experience, engine_logprobs: Tensor | None, config: PPOSettings, processes: Processes
-) -> dict[str, float]:
-    """Return how far the engine's logprobs were from the trainer's, over all processes; empty without them."""
-    if engine_logprobs is None:
+def correction_metrics(correction: ImportanceWeights | None, mask: Tensor, processes: Processes) -> dict[str, float]:
+    """Return how far the engine's logprobs were from the trainer's, over all processes; empty without weights.
+
+    Args:
+        correction: of this process.
+        mask: [B, T] bool, the tokens that it weighs.
+        processes: they add up.
+    """
+    if correction is None:
         return {}
-    found = _weights(experience, engine_logprobs, config)
-    num = int(experience.rollout.response_mask.sum())
-    tokens, difference, cut = processes.sums([num, float(found.difference) * num, float(found.truncated) * num])
-    return {"sampling/logprob_difference": difference / tokens, "sampling/share_truncated": cut / tokens}
-
-
-def _weights(experience: Experience, engine_logprobs: Tensor, config: PPOSettings) -> ImportanceWeights:
-    section = config.engine
-    assert isinstance(section, ServerEngineSection)
-    rollout = experience.rollout
-    return importance_weights(
-        rollout.logprobs, engine_logprobs, rollout.response_mask, section.correction, *section.bounds
-    )
+    num = int(mask.sum())
+    sums = processes.sums([num, float(correction.difference) * num, float(correction.truncated) * num])
+    return {
+        "sampling/logprob_difference": sums[1] / sums[0],
+        "sampling/logprob_difference_max": max(processes.gathered([float(correction.largest)])),
+        "sampling/share_truncated": sums[2] / sums[0],
+    }

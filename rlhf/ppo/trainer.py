@@ -14,55 +14,17 @@ from rlhf.errors import GuardStop
 from rlhf.functional.losses import PolicyLoss, policy_gradient_loss, policy_loss, value_loss
 from rlhf.functional.masking import masked_sum
 from rlhf.models.policy import PolicyWithValueHead
-from rlhf.ppo.correction import corrected
+from rlhf.ppo.correction import corrected, correction_of
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.kl_control import KLControl
 from rlhf.ppo.rollout import Collected, Collector, Sampled
 from rlhf.ppo.scoring.scorer import Scored
 from rlhf.ppo.starts.resets import Resets
 from rlhf.ppo.starts.start_states import draw_start_states
+from rlhf.ppo.step_records import StepBatch, StepResult, Update
 from rlhf.ppo.tally import largest, means_of, stacked, tally
 from rlhf.training.optimizer import Optimizer
 from rlhf.training.processes import Processes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
-    """One optimizer step, over all processes."""
-
-    means: dict[str, float]
-    """The losses of the minibatch, and means over its real tokens, by the names in `SUMS` of `tally.py`."""
-    ratio_max: float
-    """Largest ratio on this process."""
-    ratio_deviation: float
-    """Largest |ratio - 1| on this process."""
-    stepped: bool
-    """False when the minibatch exceeded `target_kl` and no step was taken."""
-    optimizer: dict[str, float]
-    """Learning rates and gradient norms."""
-    ratios: list[tuple[Tensor, Tensor]]
-    """Of each microbatch on this process: its rows [N], and the ratios of their real tokens in row order."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepBatch:
-    """What the updates of a PPO step learn from."""
-
-    collected: Collected
-    experience: Experience
-    kl_coef: float
-    """The coefficient that shaped the rewards."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepResult:
-    """Everything that one PPO step produced."""
-
-    collected: Collected
-    experience: Experience
-    updates: list[Update]
-    kl_coef: float
-    """The coefficient that shaped the rewards of this step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +96,9 @@ class PPO:
         kl_coef = self.kl_control.coef
         experience = make_experience(collected.rollout, kl_coef, self.config, self.processes)
         self.guard(experience)
-        experience = corrected(experience, collected.engine_logprobs, self.config)
-        return StepBatch(collected=collected, experience=experience, kl_coef=kl_coef)
+        correction = correction_of(collected.rollout, collected.engine_logprobs, self.config)
+        experience = corrected(experience, correction)
+        return StepBatch(collected=collected, experience=experience, kl_coef=kl_coef, correction=correction)
 
     def learn(self, batch: StepBatch) -> StepResult:
         """Run the updates of a PPO step, then update the KL coefficient and the resets."""
@@ -150,7 +113,13 @@ class PPO:
             prompts = [collected.prompts[row] for row in kept]
             responses = [collected.episodes[row].response_ids for row in kept]
             self.resets.finish_step(prompts, responses, [collected.text_scores[row] for row in kept], self.processes)
-        return StepResult(collected=collected, experience=experience, updates=updates, kl_coef=batch.kl_coef)
+        return StepResult(
+            collected=collected,
+            experience=experience,
+            kl_coef=batch.kl_coef,
+            correction=batch.correction,
+            updates=updates,
+        )
 
     def optimise(self, experience: Experience, collected: Collected) -> list[Update]:
         """Make `epochs` passes over the batch, one optimizer step per minibatch; stop early above `target_kl`."""

@@ -27,6 +27,7 @@ def test_weights_are_what_they_are_by_hand(correction: str) -> None:
     assert float(found.truncated) == truncated
     difference = (math.log(3) + math.log(4) + math.log(1.5) - math.log(0.75)) / 4
     assert float(found.difference) == pytest.approx(difference, rel=1e-5)
+    assert float(found.largest) == pytest.approx(math.log(4), rel=1e-5)
 
 
 def test_a_whole_response_is_cut_by_its_product() -> None:

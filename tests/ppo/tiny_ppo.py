@@ -26,7 +26,8 @@ from rlhf.ppo.rollout import Collected
 from rlhf.ppo.run.assembly import PPORun
 from rlhf.ppo.run.stage import assemble
 from rlhf.ppo.starts.start_states import StartStates, draw_start_states
-from rlhf.ppo.trainer import PPO, Update
+from rlhf.ppo.step_records import Update
+from rlhf.ppo.trainer import PPO
 from rlhf.stage import Frame
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes

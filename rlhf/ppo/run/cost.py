@@ -10,7 +10,8 @@ from rlhf.batches import Rollout
 from rlhf.functional.flops import ModelMatrices, Work, backward_flops, causal_work, forward_flops, sampling_work
 from rlhf.models.passes.matrices import frozen_matrices, model_matrices
 from rlhf.models.pretrained.loading import scalar_head
-from rlhf.ppo.trainer import PPO, StepResult
+from rlhf.ppo.step_records import StepResult
+from rlhf.ppo.trainer import PPO
 from rlhf.rewards.kinds.model import ModelReward
 
 

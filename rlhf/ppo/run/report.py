@@ -10,7 +10,7 @@ import torch
 from rlhf.functional.masking import masked_sum
 from rlhf.functional.statistics import explained_variance
 from rlhf.ppo.run.traces import Tracer
-from rlhf.ppo.trainer import StepResult
+from rlhf.ppo.step_records import StepResult
 from rlhf.training.processes import Processes
 from rlhf.training.storage.atomic import write_output
 

@@ -14,7 +14,8 @@ from rlhf.ppo.run.report import step_metrics, write_samples
 from rlhf.ppo.run.step_warnings import StepWarnings
 from rlhf.ppo.run.traces import Tracer
 from rlhf.ppo.starts.report import reset_metrics
-from rlhf.ppo.trainer import PPO, StepResult
+from rlhf.ppo.step_records import StepResult
+from rlhf.ppo.trainer import PPO
 from rlhf.training.protocol import NothingLeft
 from rlhf.training.randomness import (
     GLOBAL_GENERATORS,
@@ -176,7 +177,7 @@ def all_metrics(trainer: PPO, result: StepResult) -> dict[str, float]:
     metrics = step_metrics(result, trainer.processes, has_critic=trainer.config.has_critic)
     if trainer.resets is not None:
         metrics |= reset_metrics(result, trainer.processes)
-    drawn_at = result.collected.engine_logprobs
-    metrics |= correction_metrics(result.experience, drawn_at, trainer.config, trainer.processes)
+    weighed = result.experience.rollout.response_mask
+    metrics |= correction_metrics(result.correction, weighed, trainer.processes)
     episode = float(trainer.num_steps * trainer.config.rollout_batch_size)
     return {"episode": episode, **metrics, **result.collected.reward_metrics}

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.config import PPOSettings
-from rlhf.ppo.trainer import StepResult
+from rlhf.ppo.step_records import StepResult
 
 MOST_EPISODES = 2
 """Episodes of a step that are traced: those with the highest and the lowest score."""

@@ -1,6 +1,6 @@
 """The metrics that resets add to those of a PPO step."""
 
-from rlhf.ppo.trainer import StepResult
+from rlhf.ppo.step_records import StepResult
 from rlhf.training.processes import Processes
 
 

@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rlhf.functional.flops import Work, forward_flops
 from rlhf.ppo.run.cost import step_cost
-from rlhf.ppo.trainer import PPO, StepResult
+from rlhf.ppo.step_records import StepResult
+from rlhf.ppo.trainer import PPO
 from rlhf.sampling import sampler
 
 NUM_ROWS, NUM_NEW = 8, 5

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlhf.errors import ConfigError, EngineError
-from rlhf.ppo import train_ppo
+from rlhf.ppo import correction, train_ppo
 from rlhf.ppo.run.steps import all_metrics
 
 FAKE = Path(__file__).parents[2] / "sampling/engines/fake_vllm.py"
@@ -65,9 +65,12 @@ def test_importance_weights_scale_the_advantages_and_nothing_else(
     batch = ppo.make_experience(sampled, scored)
     torch.testing.assert_close(batch.experience.advantages, plain.advantages * 1.5, rtol=1e-3, atol=1e-5)
     assert torch.equal(batch.experience.returns, plain.returns)
+    assert batch.correction is not None  # weighed once: the metrics read the same weights
+    monkeypatch.setattr(correction, "importance_weights", None)
     metrics = all_metrics(ppo, ppo.learn(batch))
     assert metrics["sampling/share_truncated"] == 1.0
     assert metrics["sampling/logprob_difference"] == pytest.approx(1.0, abs=1e-3)
+    assert metrics["sampling/logprob_difference_max"] == pytest.approx(1.0, abs=1e-3)
 
 
 @pytest.mark.slow
@@ -100,6 +103,7 @@ def test_generate_draws_what_the_native_decoder_draws(tiny: ModuleType, workshop
     ("section", "message"),
     [
         ({"kind": "vllm"}, r"engine.*url"),
+        ({"kind": "native", "top_p": 0.9}, "top_p"),
         ({"kind": "tgi"}, "'tgi' found using 'kind' does not match"),
         ({"kind": "vllm", "url": "http://a", "floor": 0.1}, "floor has no effect with correction: token"),
         ({"kind": "vllm", "url": "http://a", "cap": 0.5}, r"must be between floor \(0\) and cap \(0.5\)"),

@@ -12,7 +12,7 @@ from rlhf.errors import CheckpointError
 from rlhf.ppo.run.prompt_source import ListedPrompts
 from rlhf.ppo.run.report import sampled_rows, step_metrics, write_samples
 from rlhf.ppo.run.steps import PPOSteps
-from rlhf.ppo.trainer import StepResult
+from rlhf.ppo.step_records import StepResult
 from rlhf.training.processes import Processes
 
 NAMES = {

@@ -10,7 +10,8 @@ import torch
 from rlhf.ppo.run.prompt_source import ListedPrompts
 from rlhf.ppo.run.steps import PPOSteps
 from rlhf.ppo.run.traces import MOST_EPISODES, Tracer, last_ratio
-from rlhf.ppo.trainer import PPO, StepResult
+from rlhf.ppo.step_records import StepResult
+from rlhf.ppo.trainer import PPO
 
 
 @pytest.fixture(scope="module")
