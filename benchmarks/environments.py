@@ -30,8 +30,10 @@ class LeftOut(Exception):
     """A side that cannot be measured, and why."""
 
 
-def python_of(name: str) -> Path:
+def python_of(name: str, *, whole: bool = False) -> Path:
     """Return the Python of the environment made from `pins/NAME.txt`; create the environment if it is missing.
+
+    `whole` installs what is listed and nothing that it requires beyond.
 
     Raises:
         LeftOut: pip failed; its last line is in the message.
@@ -45,7 +47,7 @@ def python_of(name: str) -> Path:
             shutil.rmtree(place, ignore_errors=True)
             _run([sys.executable, "-m", "venv", str(place)])
             # The last line reports a failure; it must not be pip's notice of a newer pip.
-            quiet = ["--quiet", "--disable-pip-version-check"]
+            quiet = ["--quiet", "--disable-pip-version-check", *(["--no-deps"] if whole else [])]
             _run([str(_python_in(place)), "-m", "pip", "install", *quiet, "--requirement", str(pins)])
             (place / MARK).write_text(digest, encoding="utf-8")
     return _python_in(place)

@@ -42,6 +42,13 @@ def test_pip_ends_a_failure_with_its_reason_not_with_a_notice(commands, monkeypa
     assert "--disable-pip-version-check" in whole[1]
 
 
+def test_a_whole_list_is_installed_without_what_it_requires_beyond(commands, monkeypatch):
+    whole, fake = [], environments._run
+    monkeypatch.setattr(environments, "_run", lambda command: (whole.append(command), fake(command)))
+    python_of("peer", whole=True)
+    assert "--no-deps" in whole[1]
+
+
 def test_other_pins_make_it_anew(commands, tmp_path):
     python_of("peer")
     (tmp_path / "peer.txt").write_text("torch==2.12.0\n")
@@ -78,4 +85,5 @@ def test_every_pin_is_exact_and_without_a_build_of_this_machine(pins):
     lines = [line for line in pins.read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*", line) for line in lines)
     assert "torch==2.13.0" in lines
-    assert f"trl=={pins.stem.removeprefix('trl-')}" in lines
+    name, _, version = pins.stem.rpartition("-")
+    assert f"{name}=={version}" in lines
