@@ -56,7 +56,8 @@ def generate(
         max_new_tokens: longest response in tokens.
         temperature: 0 decodes greedily.
         seed: of the sampler.
-        more: the other keys of `GenerateSettings`: samples_per_prompt, stop_strings, batch_rows, precision, fitting.
+        more: the other keys of `GenerateSettings`: samples_per_prompt, stop_strings, top_k, top_p, batch_rows, engine,
+            precision, fitting.
 
     Returns:
         One row per response, in the order of the prompts: prompt, response, ended, tokens.
@@ -131,9 +132,7 @@ def _answered(
     else:
         ready = answering(policy, tokenizer, settings, dtype, device)
     prompts = prepare_prompts(source.rows, ready.tokenizer, **source.fitting.fitting).items
-    return answers(
-        ready, prompts, settings.decoding, samples_per_prompt=settings.samples_per_prompt, seed=settings.seed
-    )
+    return answers(ready, prompts, settings)
 
 
 def _merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""The section `engine` of `rlhf ppo`: what draws the responses, told apart by its `kind`."""
+"""The section `engine`: what draws the responses of rollouts, and what answers in evaluation, told apart by `kind`."""
 
 from typing import Annotated, Literal, Self
 
@@ -23,7 +23,7 @@ class GenerateEngineSection(Section):
     kind: Literal["generate"] = Field(description="generate: transformers' own loop, in this process")
 
 
-class ServerEngineSection(Section):
+class ServerSection(Section):
     """A vLLM server with VLLM_SERVER_DEV_MODE=1 that reads the same disk; it gets the weights by path."""
 
     instead_of_secrets = (
@@ -40,8 +40,13 @@ class ServerEngineSection(Section):
     probe_tolerance: Positive = Field(
         0.25,
         description="nats a token, on average over a few known sequences, by which the server's logprobs may differ "
-        "from the trainer's after it loaded the weights; beyond, its weights are not these",
+        "from ours after it loaded the weights; beyond, its weights are not these",
     )
+
+
+class ServerEngineSection(ServerSection):
+    """A server that draws rollouts, and how the difference of its logprobs from the trainer's is corrected."""
+
     correction: Literal["token", "sequence", "icepop"] = Field(
         "token",
         description="importance weights of the policy loss, trainer over engine: cut at cap token by token, cut at cap "
@@ -71,3 +76,7 @@ class ServerEngineSection(Section):
 EngineSection = Annotated[
     NativeEngineSection | GenerateEngineSection | ServerEngineSection, Field(discriminator="kind")
 ]
+"""What draws rollouts."""
+
+AnsweringSection = Annotated[NativeEngineSection | GenerateEngineSection | ServerSection, Field(discriminator="kind")]
+"""What answers prompts where nothing is trained."""

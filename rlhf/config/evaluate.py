@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from rlhf.config.engine import AnsweringSection, NativeEngineSection
 from rlhf.config.judges import BestOfSection, Judges, OpenAIJudgeSection, check_judges
 from rlhf.config.rewards import RewardSection
 from rlhf.config.section import Section
@@ -23,6 +24,7 @@ FILE_NAME = re.compile(r"\w[\w.\-]*")
 """A valid name of a policy."""
 NO_LIMIT = 10**9
 """A max_length that drops no prompt; only the model's positions limit it."""
+ENGINE = "what draws the answers; a vllm server gets each policy's weights by path"
 
 
 class DecodingSection(Section):
@@ -37,6 +39,27 @@ class DecodingSection(Section):
         description="model: temperature, top_k, top_p, min_p and repetition_penalty as the model's "
         "generation_config.json sets them; `decoding: model` is short for it",
     )
+    top_k: int = Field(0, ge=0, description="draw from that many of the most probable tokens; 0: from all")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="draw from the fewest tokens that together have this probability; 1: from all"
+    )
+
+    @property
+    def told(self) -> str | None:
+        """How the answers differ from draws from the policy's whole distribution, for the user; None if they do not."""
+        if self.filters == "model":
+            return "answers with its own settings"
+        cuts = {"top_k": self.top_k, "top_p": self.top_p}
+        own = [f"{name} {cuts[name]:g}" for name, none in (("top_k", 0), ("top_p", 1.0)) if cuts[name] != none]
+        return f"answers with {' and '.join(own)}" if own else None
+
+    @model_validator(mode="after")
+    def _whose_filters(self) -> Self:
+        if self.filters == "model" and (self.top_k, self.top_p) != (0, 1.0):
+            raise ValueError(
+                "filters: model takes top_k and top_p from the model - leave them out, or set filters: none"
+            )
+        return self
 
 
 Decoding = Annotated[
@@ -111,6 +134,7 @@ class EvaluateSettings(ChatSection, Seeded):
     samples_per_prompt: Count = Field(1, description="responses of each policy to each prompt")
     best_of: BestOfSection | None = Field(None, description="one more column: the best of n answers of a policy")
     decoding: Decoding = DecodingSection()
+    engine: AnsweringSection = Field(NativeEngineSection(), description=ENGINE)
     precision: Precision = Field("auto", description="compute type")
     microbatch_tokens: Count = Field(2048, description="tokens in one forward pass")
     fluency_model: str | None = Field(
@@ -185,6 +209,7 @@ class GenerateConfig(ChatSection):
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler")
     samples_per_prompt: Count = Field(1, description="responses for each prompt")
     decoding: Decoding = DecodingSection()
+    engine: AnsweringSection = Field(NativeEngineSection(), description=ENGINE)
     precision: Precision = Field("auto", description="compute type")
 
 
@@ -193,6 +218,7 @@ class GenerateSettings(ChatSection, DecodingSection):
 
     samples_per_prompt: Count = Field(1, description="responses for each prompt")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler")
+    engine: AnsweringSection = Field(NativeEngineSection(), description=ENGINE)
     precision: Precision = Field("auto", description="compute type")
     fitting: FittingSection = Field(
         FittingSection(max_length=NO_LIMIT, over_long="error"), description="what happens to prompts that do not fit"

@@ -21,7 +21,7 @@ from rlhf.evaluation.judges.verdicts import Pair, pairs_of
 from rlhf.evaluation.measuring import Answered, Measuring, work
 from rlhf.evaluation.output import json_lines, judged_rows, response_rows
 from rlhf.evaluation.readers import PolicyGenerations, Readers
-from rlhf.evaluation.respond import Policy, fix_factors, load_policy
+from rlhf.evaluation.respond import Answering, Policy, fix_factors, load_policy
 from rlhf.fetch import resolve
 from rlhf.models.pretrained.tokenizer import tokenizer_fingerprint
 from rlhf.printable import printable
@@ -141,9 +141,14 @@ def make_measuring(
         given=inputs.judges,
     )
     human = _human(prompts, settings, reference)
-    progress = Progress(work(settings, list(inputs.policies), len(prompts), further), "evaluate")
     return Measuring(
-        settings=settings, reference=reference, readers=readers, scorers=scorers, human=human, progress=progress
+        settings=settings,
+        reference=reference,
+        readers=readers,
+        scorers=scorers,
+        human=human,
+        answering=Answering(settings.engine),
+        progress=Progress(work(settings, list(inputs.policies), len(prompts), further), "evaluate"),
     )
 
 
@@ -164,8 +169,8 @@ def measured_policies(
         prompts = _prompts(inputs, settings, policy)
         fix_factors(reference, prompts, settings.decoding)
         answered = measuring.answered(policy, prompts)
-        if settings.decoding.filters == "model":
-            print(f"{name}: answers with its own settings; the KL is measured on these answers", flush=True)
+        if settings.decoding.told is not None:
+            print(f"{name}: {settings.decoding.told}; the KL is measured on these answers", flush=True)
         generations[name] = _written(name, measuring, policy, answered, output_dir)
         section = settings.best_of
         if section is not None and section.policy == name:

@@ -7,7 +7,7 @@ from rlhf.config import GenerateConfig
 from rlhf.data.records import Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
-from rlhf.evaluation.respond import Policy, load_policy_here, respond
+from rlhf.evaluation.respond import Answering, Policy, load_policy_here, respond
 from rlhf.printable import printable
 from rlhf.training.randomness import generator
 
@@ -40,7 +40,7 @@ def converse(policy: Policy, config: GenerateConfig, lines: Iterable[str], show:
         lines: of the user; an empty one starts a new conversation.
         show: gets each response.
     """
-    numbers = generator(config.seed, "chat")
+    numbers, answering = generator(config.seed, "chat"), Answering(config.engine)
     has_template = policy.tokenizer.chat_template is not None
     messages: list[dict[str, object]] = []
     for line in lines:
@@ -50,6 +50,6 @@ def converse(policy: Policy, config: GenerateConfig, lines: Iterable[str], show:
             continue
         row = Row({"prompt": messages if has_template else said}, "this line")
         prompts = prepare_prompts([row], policy.tokenizer, max_length=NO_LIMIT, over_long="error").items
-        (answer,) = respond(policy, prompts, config.decoding, numbers)
+        (answer,) = respond(policy, prompts, config.decoding, numbers, answering)
         messages.append({"role": "assistant", "content": answer.text})
         show(answer.text)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.config import GenerateConfig
-from rlhf.config.evaluate import NO_LIMIT, DecodingSection
+from rlhf.config import GenerateConfig, GenerateSettings
+from rlhf.config.evaluate import NO_LIMIT
 from rlhf.data.records import Prepared, Prompt, Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import DataError
 from rlhf.evaluation.output import json_lines, response_rows
-from rlhf.evaluation.respond import Policy, Response, load_policy_here, respond
+from rlhf.evaluation.respond import Answering, Policy, Response, load_policy_here, respond
 from rlhf.stage import load_rows
 from rlhf.training.randomness import generator
 from rlhf.training.storage.atomic import write_output
@@ -29,9 +29,7 @@ def generate(config: GenerateConfig) -> Path | None:
     policy = load_policy_here(config.model, config.precision, config.chat)
     prepared = prompts_of(config, policy)
     print(f"prompts [{prepared.description}]: {prepared.summary()}", file=sys.stderr, flush=True)
-    rows = answers(
-        policy, prepared.items, config.decoding, samples_per_prompt=config.samples_per_prompt, seed=config.seed
-    )
+    rows = answers(policy, prepared.items, config)
     if config.output is None:
         # ASCII: a terminal obeys control characters, and may have another encoding.
         sys.stdout.write(json_lines(rows, ensure_ascii=True))
@@ -41,7 +39,7 @@ def generate(config: GenerateConfig) -> Path | None:
 
 
 def answers(
-    policy: Policy, prompts: Sequence[Prompt], decoding: DecodingSection, *, samples_per_prompt: int, seed: int
+    policy: Policy, prompts: Sequence[Prompt], config: GenerateConfig | GenerateSettings
 ) -> list[dict[str, Any]]:
     """Answer every prompt `samples_per_prompt` times.
 
@@ -51,20 +49,20 @@ def answers(
     Raises:
         ConfigError: a prompt and its response do not fit into the model's positions.
     """
-    given = answered(policy, prompts, decoding, samples_per_prompt=samples_per_prompt, seed=seed)
-    return response_rows(*given)
+    return response_rows(*answered(policy, prompts, config))
 
 
 def answered(
-    policy: Policy, prompts: Sequence[Prompt], decoding: DecodingSection, *, samples_per_prompt: int, seed: int
+    policy: Policy, prompts: Sequence[Prompt], config: GenerateConfig | GenerateSettings
 ) -> tuple[list[Prompt], list[Response]]:
     """Return the same as records: each prompt as often as it is answered, and its answers.
 
     Raises:
         ConfigError: a prompt and its response do not fit into the model's positions.
     """
-    asked = [prompt for prompt in prompts for _ in range(samples_per_prompt)]
-    return asked, respond(policy, asked, decoding, generator(seed, "generate"))
+    asked = [prompt for prompt in prompts for _ in range(config.samples_per_prompt)]
+    answering = Answering(config.engine)
+    return asked, respond(policy, asked, config.decoding, generator(config.seed, "generate"), answering)
 
 
 def prompts_of(config: GenerateConfig, policy: Policy) -> Prepared[Prompt]:

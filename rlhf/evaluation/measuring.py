@@ -13,7 +13,7 @@ from rlhf.evaluation.human import HumanTexts
 from rlhf.evaluation.judges.scorers import Scorers
 from rlhf.evaluation.judges.verdicts import pairs_of
 from rlhf.evaluation.readers import PolicyGenerations, Readers, response_perplexity, whole_words
-from rlhf.evaluation.respond import Policy, Response, logprobs_of_both, respond, temperature_of
+from rlhf.evaluation.respond import Answering, Policy, Response, logprobs_of_both, respond, temperature_of
 from rlhf.evaluation.statistics.best_of_n import kl_bound, kl_of_winners
 from rlhf.training.randomness import generator
 from rlhf.training.telemetry.progress import Progress
@@ -64,6 +64,7 @@ class Measuring:
     readers: Readers
     scorers: Scorers
     human: HumanTexts | None
+    answering: Answering
     progress: Progress
     """Shows how far the evaluation has come, in the steps of `work`."""
 
@@ -71,7 +72,7 @@ class Measuring:
         """Let a policy answer every prompt `samples_per_prompt` times."""
         asked = [prompt for prompt in prompts for _ in range(self.settings.samples_per_prompt)]
         # Every policy draws the same uniform numbers: a policy compared with itself gives the same responses.
-        responses = self._responses(policy, asked, "evaluate")
+        responses = self._respond(policy, asked, "evaluate")
         return self._with_logprobs(policy, asked, responses)
 
     def best(self, policy: Policy, prompts: Sequence[Prompt], section: BestOfSection) -> Answered:
@@ -85,7 +86,7 @@ class Measuring:
     def drawn(self, policy: Policy, prompts: Sequence[Prompt], number: int) -> tuple[list[Prompt], list[Response]]:
         """Return `number` answers to each prompt, other ones than those that are compared."""
         asked = [prompt for prompt in prompts for _ in range(number)]
-        return asked, self._responses(policy, asked, "best_of")
+        return asked, self._respond(policy, asked, "best_of")
 
     def score(self, judge: str, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Floats:
         """Return one judge's scores [R] of responses; NaN where it gives none."""
@@ -124,15 +125,15 @@ class Measuring:
         scores = {name: self.scorers.score(name, prompts, responses) for name in named}
         return self.readers.read(prompts, responses, None, scores)
 
+    def _respond(self, policy: Policy, asked: list[Prompt], stream: str) -> list[Response]:
+        numbers = generator(self.settings.seed, stream)
+        return respond(policy, asked, self.settings.decoding, numbers, self.answering, self.progress.advance)
+
     def _human_perplexity(self, policy: Policy) -> Floats | None:
         if self.human is None:
             return None
         texts = [whole_words(response) for response in self.human.responses]
         return response_perplexity(policy, self.human.prompts, texts, self.settings.microbatch_tokens)
-
-    def _responses(self, policy: Policy, asked: Sequence[Prompt], purpose: str) -> list[Response]:
-        drawing = generator(self.settings.seed, purpose)
-        return respond(policy, asked, self.settings.decoding, drawing, on_drawn=self.progress.advance)
 
     def _with_logprobs(self, policy: Policy, asked: list[Prompt], responses: list[Response]) -> Answered:
         ours, theirs = logprobs_of_both(

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.batches import join
+from rlhf.batches import PromptBatch, Samples, join
+from rlhf.config.engine import AnsweringSection, GenerateEngineSection, NativeEngineSection, ServerSection
 from rlhf.config.evaluate import DecodingSection
 from rlhf.data.batching import collate_prompts, padded
 from rlhf.data.records import Prompt
@@ -23,10 +26,14 @@ from rlhf.models.passes.rotary import choose_factors
 from rlhf.models.policy import sequence_logprobs
 from rlhf.models.pretrained.generation import is_greedy, sampling_settings
 from rlhf.models.pretrained.loading import check_positions, load_causal_lm
+from rlhf.models.pretrained.quiet import quiet_transformers
 from rlhf.models.pretrained.tokenizer import eos_ids, load_tokenizer
 from rlhf.models.reference import made_frozen
-from rlhf.sampling.batched import Decoding, sample_in_batches
+from rlhf.sampling.batched import Decoding
+from rlhf.sampling.engines.local import LocalEngine
+from rlhf.sampling.engines.protocol import known_sequences
 from rlhf.sampling.filters import Filters
+from rlhf.stage_engine import make_server, weights_for_server
 from rlhf.training.precision import compute_dtype
 
 Floats = NDArray[np.float64]
@@ -53,6 +60,52 @@ class Response:
     """Including EOS."""
     ended: bool
     """True when it ended by EOS or a stop string."""
+
+
+class Answering:
+    """What draws the answers of policies: an engine of this process, or a server that gets one policy after another."""
+
+    def __init__(self, section: AnsweringSection | None = None) -> None:
+        """Describe the engine; nothing is sent.
+
+        Raises:
+            ConfigError: the address of a server is none.
+        """
+        self._section = section or NativeEngineSection()
+        self._server = make_server(self._section) if isinstance(self._section, ServerSection) else None
+        self._held: Policy | None = None  # whose weights the server has
+
+    def draw(
+        self,
+        policy: Policy,
+        prompts: PromptBatch,
+        decoding: Decoding,
+        generator: torch.Generator,
+        on_drawn: Callable[[int], None] | None = None,
+    ) -> Samples:
+        """Draw one response to each prompt from a policy's weights, as `respond` says.
+
+        Raises:
+            EngineError: the server does not answer, or not from these weights.
+        """
+        if self._server is None:
+            generates = isinstance(self._section, GenerateEngineSection)
+            return LocalEngine(policy.model, generates=generates, on_drawn=on_drawn).sample(prompts, decoding, generator)
+        if self._held is not policy:
+            self._held = None
+            weights = weights_for_server(policy.model, partial(_save, policy), known_sequences(prompts))
+            self._server.load(weights, self._server.version + 1)
+            self._held = policy
+        samples = self._server.sample(prompts, decoding, generator)
+        if on_drawn is not None:
+            on_drawn(len(samples.responses))
+        return samples
+
+
+def _save(policy: Policy, directory: Path) -> None:
+    with quiet_transformers():
+        policy.model.save_pretrained(directory)
+        policy.tokenizer.save_pretrained(directory)
 
 
 def load_policy(path: str, dtype: torch.dtype, device: torch.device, chat: Mapping[str, Any] | None = None) -> Policy:
@@ -95,12 +148,16 @@ def respond(
     prompts: Sequence[Prompt],
     decoding: DecodingSection,
     generator: torch.Generator,
+    answering: Answering | None = None,
     on_drawn: Callable[[int], None] | None = None,
 ) -> list[Response]:
-    """Sample one response per prompt, `decoding.batch_rows` prompts at a time; `on_drawn` is told how many each time.
+    """Sample one response per prompt, `decoding.batch_rows` prompts at a time, natively or as `answering` says.
+
+    `on_drawn` is told how many were drawn, after each batch; a server's are one batch.
 
     Raises:
         ConfigError: the longest prompt and a response do not fit into the model's positions.
+        EngineError: a server does not answer, or not from the policy's weights.
         GuardStop: the model's logits are not finite.
     """
     fix_factors(policy, prompts, decoding)
@@ -115,7 +172,7 @@ def respond(
     tokenizer = policy.tokenizer
     batch = collate_prompts(list(prompts), int(tokenizer.pad_token_id))
     drawn = Decoding(**_drawing(policy, decoding), eos_ids=policy.eos_ids, tokenizer=tokenizer)
-    samples = sample_in_batches(policy.model, batch, drawn, generator, on_drawn=on_drawn)
+    samples = (answering or Answering()).draw(policy, batch, drawn, generator, on_drawn)
     texts = tokenizer.batch_decode([list(ids) for ids in samples.responses], skip_special_tokens=True)
     return [Response(*each) for each in zip(texts, samples.responses, samples.ended.tolist(), strict=True)]
 
@@ -131,9 +188,10 @@ def _drawing(policy: Policy, decoding: DecodingSection) -> dict[str, Any]:
     Raises:
         ConfigError: the model's generation config has a setting that the sampler does not know.
     """
-    given = decoding.model_dump(exclude={"filters"})
+    given = decoding.model_dump(exclude={"filters", "top_k", "top_p"})
     if decoding.filters == "none":
-        return given
+        own = Filters(top_k=decoding.top_k, top_p=decoding.top_p)
+        return {**given, "filters": None if own == Filters() else own}
     settings = sampling_settings(policy.model)
     temperature = settings.pop("temperature", given["temperature"])
     if is_greedy(policy.model):

@@ -41,7 +41,7 @@ def sample_pairs(config: SamplePairsConfig) -> Path:
     for number, prompt in enumerate(prepared.items, start=1):
         json_line(prompt.columns, f"prompt {number}")  # refused before it takes time
     num = config.samples_per_prompt
-    _, responses = answered(policy, prepared.items, config.decoding, samples_per_prompt=num, seed=config.seed)
+    _, responses = answered(policy, prepared.items, config)
     numbers, fates, rows = generator(config.seed, "sample-pairs"), Counter[str](), list[dict[str, Any]]()
     for place, prompt in enumerate(prepared.items):
         some = responses[place * num : (place + 1) * num]

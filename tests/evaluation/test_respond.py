@@ -1,18 +1,21 @@
 """Tests of rlhf.evaluation.respond."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from rlhf.config.engine import GenerateEngineSection, ServerSection
 from rlhf.config.evaluate import DecodingSection
 from rlhf.data.records import Row
 from rlhf.data.tokenization import prepare_prompts
-from rlhf.errors import ConfigError
-from rlhf.evaluation.respond import load_policy, logprobs_of_both, respond
+from rlhf.errors import ConfigError, EngineError
+from rlhf.evaluation.respond import Answering, load_policy, logprobs_of_both, respond
 from rlhf.training.randomness import generator
 
 CPU = torch.device("cpu")
+FAKE = Path(__file__).parents[1] / "sampling" / "engines" / "fake_vllm.py"
 
 
 def sequence_kl(*given, **options):
@@ -39,8 +42,16 @@ def prompts(policy):
     return prepare_prompts(rows, policy.tokenizer, max_length=32).items
 
 
-def answers(policy, prompts, seed=0, **decoding):
-    return respond(policy, prompts, DecodingSection(**{"max_new_tokens": 12, **decoding}), generator(seed, "test"))
+def answers(policy, prompts, seed=0, answering=None, **decoding):
+    section = DecodingSection(**{"max_new_tokens": 12, **decoding})
+    return respond(policy, prompts, section, generator(seed, "test"), answering)
+
+
+@pytest.fixture
+def fake(module, policy_directory):
+    server = module(FAKE).FakeVLLM(str(policy_directory(0)))
+    yield server
+    server.close()
 
 
 def slow_logprob(policy, prompt, response, temperature):
@@ -138,3 +149,38 @@ def test_a_policy_is_frozen_and_computes_in_the_type_that_was_asked_for(policy_d
 def test_a_directory_without_a_policy_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no tokenizer could be loaded"):
         load_policy(str(tmp_path), torch.float32, CPU)
+
+
+def test_a_server_answers_from_the_weights_of_one_policy_after_the_other(policy, other, prompts, fake):
+    server = Answering(ServerSection(kind="vllm", url=fake.url, retries=0, probe_tolerance=0.01))
+    for each in (policy, policy, other, policy):
+        found = answers(each, prompts, answering=server, temperature=0.0)
+        assert found == answers(each, prompts, temperature=0.0)
+    assert len(fake.read) == 3  # the same policy twice in a row is loaded once
+    fake.faults = {"stale weights"}
+    with pytest.raises(EngineError, match=r"^(wrong|stale) weights: "):
+        answers(other, prompts, answering=server)
+    fake.faults = set()
+    assert answers(other, prompts, answering=server, temperature=0.0) == answers(other, prompts, temperature=0.0)
+
+
+def test_transformers_generate_answers_what_the_native_decoder_does(policy, prompts):
+    generate = Answering(GenerateEngineSection(kind="generate"))
+    assert answers(policy, prompts, answering=generate) == answers(policy, prompts)
+    server = generate.engine_of(policy, None)
+    assert server._sampler is not None
+
+
+def test_top_k_and_top_p_cut_what_is_drawn_natively_and_by_a_server(policy, prompts, fake):
+    server = Answering(ServerSection(kind="vllm", url=fake.url, retries=0))
+    greedy = answers(policy, prompts, temperature=0.0)
+    assert answers(policy, prompts, top_k=1) == answers(policy, prompts, top_p=1e-6) == greedy
+    assert answers(policy, prompts, answering=server, top_k=1, top_p=0.5) == greedy
+    assert {(each["top_k"], each["top_p"]) for each in fake.requests[-len(prompts) :]} == {(1, 0.5)}
+    assert answers(policy, prompts) != greedy
+
+
+def test_filters_of_the_model_and_of_ones_own_are_not_mixed():
+    with pytest.raises(ConfigError, match="filters: model takes top_k and top_p from the model - leave them out"):
+        DecodingSection(filters="model", top_k=5)
+    assert DecodingSection(**DecodingSection(filters="model").model_dump()).filters == "model"

@@ -17,11 +17,17 @@ class LocalEngine:
 
     is_exact = True
 
-    def __init__(self, model: Callable[..., Any], *, generates: bool = False) -> None:
-        """Take the model that is trained; `generates` asks for transformers' `generate`."""
+    def __init__(
+        self, model: Callable[..., Any], *, generates: bool = False, on_drawn: Callable[[int], None] | None = None
+    ) -> None:
+        """Take the model that is trained; `generates` asks for transformers' `generate`.
+
+        `on_drawn` is told after each batch how many responses it had.
+        """
         self.version = 0
         self._model = model
         self._sampler = sample_by_generate if generates else None
+        self._on_drawn = on_drawn
 
     def load(self, weights: Weights, version: int) -> None:
         """Note the version: the model holds the weights already."""
@@ -32,4 +38,6 @@ class LocalEngine:
         self, prompts: PromptBatch, decoding: Decoding, generator: torch.Generator, num_forced: Tensor | None = None
     ) -> Samples:
         """Draw one response to each prompt, `decoding.batch_rows` prompts at a time."""
-        return sample_in_batches(self._model, prompts, decoding, generator, num_forced, sampler=self._sampler)
+        return sample_in_batches(
+            self._model, prompts, decoding, generator, num_forced, sampler=self._sampler, on_drawn=self._on_drawn
+        )

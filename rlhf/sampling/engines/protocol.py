@@ -18,6 +18,8 @@ class Weights:
 
     save: Callable[[Path], None]
     """Writes them, whole and without an adapter, as a Hugging Face directory."""
+    vocabulary: int
+    """How many token ids they know."""
     known: list[list[int]]
     """A few sequences of at least 2 tokens, by which an engine's weights are compared with these."""
     logprobs: Callable[[list[list[int]]], list[list[float]]]
@@ -57,8 +59,11 @@ class Engine(Protocol):
 
 
 def known_sequences(prompts: PromptBatch, num: int = 4) -> list[list[int]]:
-    """Return the longest prompts, by which a server's weights are compared with the trainer's."""
+    """Return the longest prompts, by which a server's weights are compared with the trainer's.
+
+    One of a single token, which predicts nothing, is read twice in a row.
+    """
     lengths = prompts.prompt_mask.sum(1)
     chosen = lengths.argsort(descending=True, stable=True)[:num].tolist()
     rows = [prompts.prompt_ids[row, : int(lengths[row])].tolist() for row in chosen]
-    return [ids for ids in rows if len(ids) > 1]
+    return [ids if len(ids) > 1 else ids * 2 for ids in rows]

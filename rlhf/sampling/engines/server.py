@@ -3,11 +3,14 @@
 Left out: several servers, weights over NCCL, responses that begin with old weights and end with new ones.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -39,18 +42,18 @@ class ServerEngine:
 
     is_exact = False
 
-    def __init__(self, calls: Calls, directory: Path, vocabulary: int, tolerance: float) -> None:
+    def __init__(self, calls: Calls, directory: Path | None, tolerance: float) -> None:
         """Describe the server; nothing is sent before the first weights.
 
         Args:
             calls: talks to it.
-            directory: where weights are written for it; it must read the same disk.
-            vocabulary: how many token ids the policy knows.
+            directory: where weights are written for it, on a disk that it reads too; None for a temporary one, removed
+                once it has read them.
             tolerance: nats a token, on average, by which its logprobs of known sequences may differ.
         """
         self.version = 0
-        self._calls, self._directory = calls, directory
-        self._vocabulary, self._tolerance = vocabulary, tolerance
+        self._calls, self._directory, self._tolerance = calls, directory, tolerance
+        self._vocabulary = 0  # token ids that the weights know
         self._run = token_hex(4)  # another run's version 3 is not this one's
         self._known: list[list[int]] = []
         self._last: _Probe | None = None
@@ -63,14 +66,15 @@ class ServerEngine:
         Raises:
             EngineError: a call failed, or the server answers from other weights.
         """
-        weights.save(self._directory)
         calls = self._calls
-        calls.pause()
-        calls.reload(str(self._directory.absolute()))
+        with self._place() as directory:
+            weights.save(directory)
+            calls.pause()
+            calls.reload(str(directory.absolute()))
         calls.reset_cache()
         calls.set_version(self._name(version))
         calls.resume()
-        self.version = version
+        self.version, self._vocabulary = version, weights.vocabulary
         self._check_version("after loading")
         self._known = self._known or weights.known
         self._check_logprobs(weights.logprobs(self._known))
@@ -113,6 +117,14 @@ class ServerEngine:
         length, ended = _first_end(ids, prompt[len(prompt) - num_forced :], decoding)
         check_length(choice, length, limit, ended=ended, where=where)
         return _Response(ids[:length], logprobs[:length], ended)
+
+    @contextmanager
+    def _place(self) -> Iterator[Path]:
+        if self._directory is not None:
+            yield self._directory
+            return
+        with TemporaryDirectory(prefix="rlhf-engine-") as directory:
+            yield Path(directory) / "weights"
 
     def _name(self, version: int) -> str:
         return f"{self._run}-{version}"

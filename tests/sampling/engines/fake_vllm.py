@@ -15,6 +15,7 @@ class FakeVLLM:
     def __init__(self, directory: str) -> None:
         self.faults: set[str] = set()
         self.calls: list[str] = []
+        self.read: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.version, self.paused, self.released = "default", False, threading.Event()
         self.model = AutoModelForCausalLM.from_pretrained(directory).eval()
@@ -38,7 +39,7 @@ class FakeVLLM:
             "/pause?mode=wait": lambda _: self._pause(True),
             "/resume": lambda _: self._pause(False),
             "/collective_rpc": self._reload,
-            "/reset_prefix_cache": lambda _: (200, {"success": False} if "cache kept" in self.faults else None),
+            "/reset_prefix_cache": lambda _: (200, {"success": "cache kept" not in self.faults}),
             "/update_weight_version": self._set_version,
             "/v1/completions": self._complete,
         }
@@ -64,6 +65,7 @@ class FakeVLLM:
 
     def _reload(self, body: dict[str, Any]) -> tuple[int, Any]:
         assert body["method"] == "reload_weights" and self.paused
+        self.read.append(body["kwargs"]["weights_path"])
         if "no dev mode" in self.faults:
             return 404, {"detail": "Not Found"}
         if "stale weights" not in self.faults:
@@ -82,8 +84,11 @@ class FakeVLLM:
         drawn: list[int] = []
         logprobs: list[float] = []
         while len(drawn) < body["max_tokens"] and not set(drawn) & set(body["stop_token_ids"]):
-            table = (self.model(torch.tensor([ids + drawn])).logits[0, -1] / body["temperature"]).log_softmax(-1)
-            drawn.append(int(table.exp().multinomial(1, generator=numbers)))
+            logits, temperature = self.model(torch.tensor([ids + drawn])).logits[0, -1], body["temperature"]
+            table = (logits / (temperature or 1.0)).log_softmax(-1)
+            if body["top_k"]:
+                table = table.masked_fill(table < table.topk(body["top_k"]).values[-1], -torch.inf).log_softmax(-1)
+            drawn.append(int(table.exp().multinomial(1, generator=numbers) if temperature else table.argmax()))
             logprobs.append(float(table[drawn[-1]]))
         choice = {"token_ids": drawn, "prompt_token_ids": ids, "finish_reason": "length"}
         choice["logprobs"] = {"token_logprobs": logprobs}

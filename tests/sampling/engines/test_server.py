@@ -43,7 +43,7 @@ def prompts(tiny_sampling: ModuleType) -> Any:
 
 def engine(fake: Any, tmp_path: Path, **limits: Any) -> ServerEngine:
     given = {"timeout": 30.0, "deadline": 30.0, "retries": 0, "max_response_bytes": 10**6} | limits
-    return ServerEngine(Calls(fake.url, Limits(**given)), tmp_path / "weights", 128, 0.25)
+    return ServerEngine(Calls(fake.url, Limits(**given)), tmp_path / "weights", 0.25)
 
 
 def weights(model: Any, prompts: Any) -> Weights:
@@ -57,7 +57,7 @@ def weights(model: Any, prompts: Any) -> Weights:
             for table, ids in zip(tables, known, strict=True)
         ]
 
-    return Weights(save=model.save_pretrained, known=known_sequences(prompts), logprobs=logprobs)
+    return Weights(save=model.save_pretrained, vocabulary=128, known=known_sequences(prompts), logprobs=logprobs)
 
 
 def decoding(tokenizer: Any, **changes: Any) -> Decoding:
@@ -177,6 +177,21 @@ def test_what_is_no_response_of_these_weights_is_refused(
     fake.faults = {fault}
     with pytest.raises(EngineError, match=FAULTS_OF_DRAWING[fault]):
         made.sample(prompts, decoding(tiny_tokenizer, eos_ids=()), tiny_sampling.generator(1))
+
+
+def test_prompts_of_one_token_are_probed_all_the_same(tiny_sampling: ModuleType) -> None:
+    prompts = tiny_sampling.prompts(1, 2)
+    one, two = int(prompts.prompt_ids[0, 0]), prompts.prompt_ids[1, :2].tolist()
+    assert known_sequences(prompts) == [two, [one, one]]
+
+
+def test_a_temporary_directory_holds_the_weights_only_until_the_server_has_read_them(
+    fake: Any, policy: Any, prompts: Any
+) -> None:
+    limits = Limits(timeout=30.0, deadline=30.0, retries=0, max_response_bytes=10**6)
+    ServerEngine(Calls(fake.url, limits), None, 0.25).load(weights(policy, prompts), 1)
+    (read,) = fake.read
+    assert Path(read).name == "weights" and not Path(read).parent.exists()
 
 
 def test_a_server_that_hangs_is_given_up(fake: Any, policy: Any, prompts: Any, tmp_path: Path) -> None:
