@@ -23,7 +23,7 @@ def asked(monkeypatch):
     """The text of each prompt that the policy was asked."""
     seen = []
 
-    def respond(policy, prompts, decoding, numbers):
+    def respond(policy, prompts, decoding, numbers, answering):
         seen.append(prompts[0].text)
         return [Response(f"answer {len(seen)}", (5,), True)]
 
