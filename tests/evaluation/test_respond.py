@@ -164,11 +164,21 @@ def test_a_server_answers_from_the_weights_of_one_policy_after_the_other(policy,
     assert answers(other, prompts, answering=server, temperature=0.0) == answers(other, prompts, temperature=0.0)
 
 
-def test_transformers_generate_answers_what_the_native_decoder_does(policy, prompts):
-    generate = Answering(GenerateEngineSection(kind="generate"))
-    assert answers(policy, prompts, answering=generate) == answers(policy, prompts)
-    server = generate.engine_of(policy, None)
-    assert server._sampler is not None
+def test_transformers_generate_answers_what_the_native_decoder_does(policy, prompts, monkeypatch):
+    native = answers(policy, prompts)
+    asked = []
+    monkeypatch.setattr(local, "sample_by_generate", lambda *a, **k: asked.append(1) or sample_by_generate(*a, **k))
+    assert answers(policy, prompts, answering=Answering(GenerateEngineSection(kind="generate"))) == native
+    assert asked
+
+
+@pytest.mark.parametrize(("kind", "told"), [("native", [2, 1]), ("vllm", [3])])
+def test_whoever_shows_the_progress_is_told_of_each_batch(policy, prompts, fake, kind, told):
+    section = ServerSection(kind="vllm", url=fake.url, retries=0) if kind == "vllm" else None
+    heard = []
+    decoding = DecodingSection(max_new_tokens=4, batch_rows=2)
+    respond(policy, prompts[:3], decoding, torch.Generator().manual_seed(0), Answering(section), heard.append)
+    assert heard == told
 
 
 def test_top_k_and_top_p_cut_what_is_drawn_natively_and_by_a_server(policy, prompts, fake):
