@@ -73,10 +73,9 @@ def tuned(model: PreTrainedModel, section: TuningSection, tokenizer: PreTrainedT
     use_short_row_attention(model)
     if is_adapter(source) and is_main_by_launch():
         print(_what_was_merged(model, section, source), flush=True)
-    lora = None if section.lora is None else section.lora.model_dump()
     if section.gradient_checkpointing:
         use_checkpointing(model)
-    return make_trainable(model, source, lora=lora, trainable_layers=section.trainable_layers)
+    return make_trainable(model, source, lora=section.new_lora, trainable_layers=section.trainable_layers)
 
 
 def going_on(

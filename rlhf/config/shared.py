@@ -84,6 +84,11 @@ class TuningSection(ChatSection):
         False, description="compute each block again in the backward pass: less memory, about a third more time"
     )
 
+    @property
+    def new_lora(self) -> dict[str, Any] | None:
+        """The settings of new adapters, as `make_trainable` takes them; None where none are added."""
+        return self.lora.model_dump() if isinstance(self.lora, LoraSection) else None
+
     @model_validator(mode="after")
     def _one_way_to_train(self) -> Self:
         if self.lora is not None and self.trainable_layers is not None:

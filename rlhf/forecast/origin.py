@@ -20,7 +20,7 @@ from transformers import (
 
 from rlhf.config import RunConfig
 from rlhf.config.run import STAGES
-from rlhf.config.shared import LoraSection, ModelSection
+from rlhf.config.shared import ModelSection
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.pretrained.adapters import base_of, is_adapter
@@ -124,7 +124,7 @@ def tuned_sizes(section: ModelSection, origin: Origin, kind: Any) -> PreTrainedM
     depth = getattr(section, "num_layers", None)
     model = sizes(origin if depth is None else replace(origin, num_layers=depth), kind).requires_grad_(True)
     fit_vocabulary(model, origin.tokenizer, origin.source)
-    lora = section.lora.model_dump() if isinstance(section.lora, LoraSection) else None
+    lora = section.new_lora
     if section.lora == "continue":
         if origin.lora is None:
             raise Unknown(f"{section.path} is no adapter")
@@ -136,9 +136,7 @@ def tuned_sizes(section: ModelSection, origin: Origin, kind: Any) -> PreTrainedM
 
 def _made(section: ModelSection, earlier: Origin) -> Origin:
     """Return what a stage makes of a model."""
-    lora = earlier.lora if section.lora == "continue" else None
-    if isinstance(section.lora, LoraSection):
-        lora = section.lora.model_dump()
+    lora = earlier.lora if section.lora == "continue" else section.new_lora
     return replace(earlier, num_layers=getattr(section, "num_layers", None) or earlier.num_layers, lora=lora)
 
 

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from rlhf.config import PPOConfig
 from rlhf.config.rewards import model_paths
-from rlhf.config.shared import LoraSection, TuningSection
+from rlhf.config.shared import TuningSection
 from rlhf.forecast.models import PPOModels
 from rlhf.models.pretrained.loading import scalar_head
 from rlhf.models.pretrained.setup import make_trainable
@@ -42,7 +42,6 @@ def _made(kind: Any, shape: str) -> PreTrainedModel:
 def _tuned(model: PreTrainedModel, tuning: TuningSection) -> PreTrainedModel:
     """Set `requires_grad` as a stage would."""
     model.requires_grad_(True)
-    lora = tuning.lora.model_dump() if isinstance(tuning.lora, LoraSection) else None
     with torch.device("meta"):
-        make_trainable(model, "shape", lora=lora, trainable_layers=tuning.trainable_layers)
+        make_trainable(model, "shape", lora=tuning.new_lora, trainable_layers=tuning.trainable_layers)
     return model
