@@ -12,6 +12,8 @@ from rlhf.data.records import Row
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError, EngineError
 from rlhf.evaluation.respond import Answering, load_policy, logprobs_of_both, respond
+from rlhf.sampling.engines import local
+from rlhf.sampling.engines.generated import sample_by_generate
 from rlhf.training.randomness import generator
 
 CPU = torch.device("cpu")

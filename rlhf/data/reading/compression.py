@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from rlhf.data.reading.packages import needed
 from rlhf.errors import DataError
 
 
@@ -42,8 +43,7 @@ def kind_of_file(path: Path) -> str:
 
 
 def _open_zstd(path: Path) -> BinaryIO:
-    import pyarrow as pa  # slow to import, and few sources need it
-
+    pa = needed("pyarrow", path)
     if not pa.Codec.is_available("zstd"):
         raise DataError(f"{path}: this build of pyarrow cannot read zstd - unpack the file first, with zstd -d")
     return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="zstd")))

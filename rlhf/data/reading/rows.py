@@ -8,6 +8,7 @@ from pathlib import Path
 from rlhf.data.reading.column_names import in_our_names
 from rlhf.data.reading.compression import PACKINGS, kind_of_file, packing_of
 from rlhf.data.reading.json_array import read_json
+from rlhf.data.reading.packages import needed
 from rlhf.data.reading.text_files import read_csv, read_jsonl
 from rlhf.data.records import Row
 from rlhf.errors import DataError
@@ -95,9 +96,7 @@ def _read_file(path: Path, kind: str | None, split: str | None, keep_faulty: boo
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
-    import pyarrow as pa  # slow to import, and few sources need it
-    from pyarrow import parquet
-
+    parquet, pa = needed("pyarrow.parquet", path), needed("pyarrow", path)
     try:
         number = 0
         with parquet.ParquetFile(path) as file:
@@ -110,14 +109,13 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 
 
 def _read_saved(path: Path, split: str | None) -> Iterator[Row]:
-    import datasets
-
     if not any((path / mark).is_file() for mark in _SAVED_MARKS):
         found = sorted(entry.name for entry in path.iterdir())[:5]
         raise DataError(
             f"{path}: 0 rows: a directory must have been written by Dataset.save_to_disk; found {found or 'nothing'} "
             "- name one file instead"
         )
+    datasets = needed("datasets", path)
     try:
         saved = datasets.load_from_disk(str(path))
     except Exception as error:  # datasets passes on whatever its file readers raise
@@ -132,7 +130,7 @@ def _read_saved(path: Path, split: str | None) -> Iterator[Row]:
 
 
 def _read_hub(name: str, split: str) -> Iterator[Row]:
-    import datasets
+    datasets = needed("datasets", name)
     from datasets.load import CachedDatasetModuleFactory
 
     def is_cached() -> bool:
