@@ -11,8 +11,33 @@ PER_NODE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Efficiency:
+    """What the phases of a step make of a device: shares of its rates, and what each block waits for besides.
+
+    The defaults are for accelerators, from what others published. `calibration.py` fits them to runs of one's own.
+    """
+
+    training: float = 0.40
+    """Share of `flops` in forward and backward passes: 38 % to 43 % when Llama 3 was pretrained on H100
+    (arXiv:2407.21783, table 4)."""
+    inference: float = 0.50
+    """Of passes without gradients. Assumed: they have no second pass over memory."""
+    decoding: float = 0.50
+    """Of decode steps, where products and not the memory limit them. Assumed, as `inference`."""
+    reading: float = 0.94
+    """Share of `bandwidth` in decoding: 5.1 ms for the 16 GB of an 8B model on H100, with CUDA graphs."""
+    updating: float = 1.0
+    """Share of `bandwidth` in optimizer steps. Assumed: they are small beside the rest."""
+    launch: float = 1e-4
+    """Seconds of a decode step that a block's kernels take to start, without CUDA graphs: 8.4 ms instead of 5.1 for 32
+    blocks."""
+    pass_launch: float = 0.0
+    """The same in a pass, forward or backward: on accelerators hidden behind the work of a microbatch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One accelerator."""
+    """One accelerator, or the processor of a machine."""
 
     memory: float
     """Bytes."""
@@ -24,6 +49,8 @@ class Device:
     """Bytes a second to a device of the same node, in one direction."""
     network: float = 25e9
     """Bytes a second to a device of another node: 200 Gbit/s each, unless its usual nodes have more."""
+    efficiency: Efficiency = Efficiency()
+    """What the phases of a step make of it."""
 
 
 DEVICES = {
@@ -47,11 +74,8 @@ class Hardware:
     name: str
     """Of the device."""
     num: int
-
-    @property
-    def device(self) -> Device:
-        """One of them."""
-        return DEVICES[self.name]
+    device: Device
+    """One of them."""
 
     @property
     def link(self) -> float:
@@ -70,4 +94,4 @@ def hardware_of(text: str) -> Hardware:
     name = known.get(found["name"].lower()) if found else None
     if found is None or name is None or int(found["num"] or 1) == 0:
         raise ConfigError(f"--hardware: expected NxDEVICE with a DEVICE of {', '.join(DEVICES)}, found {text!r}")
-    return Hardware(name=name, num=int(found["num"] or 1))
+    return Hardware(name=name, num=int(found["num"] or 1), device=DEVICES[name])

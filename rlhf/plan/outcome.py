@@ -12,7 +12,7 @@ from rlhf.plan.hardware import Hardware
 from rlhf.plan.memory import Held, Memory, Shape, memory_of
 from rlhf.plan.setups import Setup
 from rlhf.plan.sizes import Sizes
-from rlhf.plan.times import Step, Times, times_of
+from rlhf.plan.times import Step, Times, Work, communication_of, work_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,19 +54,28 @@ class Planned:
         return self.devices * self.times.total / 3600 * 1000 / self.episodes
 
 
-def planned(config: PPOConfig, models: PPOModels, setup: Setup, lengths: Lengths, hardware: Hardware) -> Planned:
-    """Return what one way of running takes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What a device holds and does in a step."""
+
+    held: Held
+    shape: Shape
+    step: Step
+    work: Work
+
+
+def counted(config: PPOConfig, models: PPOModels, setup: Setup, lengths: Lengths, num_devices: int) -> Counted:
+    """Count a step of one way of running: `planned` and `calibration.py` say how long that takes.
 
     Args:
         config: with the changes of the setup.
         models: of that configuration.
         setup: the way.
         lengths: of the episodes.
-        hardware: the machine.
+        num_devices: that share the step.
     """
-    held, available = _held(models), hardware.device.memory
-    shape, step = _shape(config, setup, lengths, hardware), _step(config, lengths, hardware)
-    cost = cost_of(models, config.minibatches)
+    held, shape = _held(models), _shape(config, setup, lengths, num_devices)
+    step, cost = _step(config, lengths, num_devices), cost_of(models, config.minibatches)
     rows = [lengths.prompt] * config.rollout_batch_size, [lengths.response] * config.rollout_batch_size
     flops = cost.flops(
         causal_work([lengths.both] * config.rollout_batch_size, sum(rows[1])),
@@ -75,14 +84,21 @@ def planned(config: PPOConfig, models: PPOModels, setup: Setup, lengths: Lengths
         passes=config.epochs,
         keeps_states=keeps_states(models),
     )
+    return Counted(held=held, shape=shape, step=step, work=work_of(flops, held, cost.sampling, shape, step))
+
+
+def planned(config: PPOConfig, models: PPOModels, setup: Setup, lengths: Lengths, hardware: Hardware) -> Planned:
+    """Return what one way of running takes: `counted` on a machine."""
+    found, available = counted(config, models, setup, lengths, hardware.num), hardware.device.memory
+    sync = communication_of(found.held, found.shape, found.step, hardware)
     return Planned(
         setup=setup,
-        memory=memory_of(held, shape),
-        times=times_of(flops, held, cost.sampling, shape, step, hardware),
+        memory=memory_of(found.held, found.shape),
+        times=found.work.times(hardware.device, sync),
         episodes=config.rollout_batch_size,
         available=available,
         devices=hardware.num,
-        remedy=_remedy(held, shape, available, lengths.both),
+        remedy=_remedy(found.held, found.shape, available, lengths.both),
     )
 
 
@@ -96,10 +112,10 @@ def _held(models: PPOModels) -> Held:
     return Held(trained=trained, frozen=rewards, shared=0 if adapted else lm.trained)
 
 
-def _shape(config: PPOConfig, setup: Setup, lengths: Lengths, hardware: Hardware) -> Shape:
-    episodes = math.ceil(config.rollout_batch_size / hardware.num)
+def _shape(config: PPOConfig, setup: Setup, lengths: Lengths, num_devices: int) -> Shape:
+    episodes = math.ceil(config.rollout_batch_size / num_devices)
     return Shape(
-        num_devices=hardware.num,
+        num_devices=num_devices,
         is_sharded=setup.is_sharded,
         has_engine=setup.has_engine,
         checkpoints_activations=False,
@@ -110,8 +126,8 @@ def _shape(config: PPOConfig, setup: Setup, lengths: Lengths, hardware: Hardware
     )
 
 
-def _step(config: PPOConfig, lengths: Lengths, hardware: Hardware) -> Step:
-    episodes = math.ceil(config.rollout_batch_size / hardware.num)
+def _step(config: PPOConfig, lengths: Lengths, num_devices: int) -> Step:
+    episodes = math.ceil(config.rollout_batch_size / num_devices)
     rows = max(1, config.microbatch_tokens // lengths.both)
     return Step(
         episodes=episodes,

@@ -5,18 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlhf.functional.flops import ModelMatrices, causal_work, forward_flops
-from rlhf.plan.hardware import Hardware
+from rlhf.plan.hardware import Device, Hardware
 from rlhf.plan.memory import COMPUTE, GRADIENT, Held, Shape, cache_bytes
 
-TRAINING = 0.40
-"""Share of a device's rate that forward and backward passes reach: 38 % to 43 % when Llama 3 was pretrained on H100
-(arXiv:2407.21783, table 4)."""
-INFERENCE = 0.50
-"""Of passes without gradients. Assumed: they have no second pass over memory."""
-READING = 0.94
-"""Share of the memory's bandwidth in decoding: 5.1 ms for the 16 GB of an 8B model on H100, with CUDA graphs."""
-LAUNCHES = 1e-4
-"""Seconds that a block's kernels take to start, without CUDA graphs: 8.4 ms instead of 5.1 for 32 blocks."""
 UPDATE_BYTES = 30
 """Bytes that move for each trained weight in an optimizer step: read and write the master, two moments and the module's
 weight, read the gradient, clear it."""
@@ -52,10 +43,48 @@ class Step:
     """Optimizer steps of an epoch."""
 
 
-def times_of(
-    flops: Mapping[str, float], held: Held, sampling: ModelMatrices, shape: Shape, step: Step, hardware: Hardware
-) -> Times:
-    """Return the times of a step.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What one device does in a step, counted: operations, bytes that move, and blocks that start."""
+
+    passes: float
+    """Operations of forward and backward passes."""
+    pass_blocks: float
+    """Blocks that these passes go through."""
+    update_bytes: float
+    """Moved by optimizer steps."""
+    scoring: float
+    """Operations of rewards and reference."""
+    scoring_blocks: float
+    """Blocks that these pass through."""
+    reading: float
+    """Operations of reading the prompts."""
+    decode_steps: float
+    """Of all groups of rows that are decoded together."""
+    decode_bytes: float
+    """Read in a decode step: weights and cache."""
+    decode_flops: float
+    """Operations of a decode step."""
+    decode_blocks: float
+    """Blocks that a decode step starts; 0 with an engine, whose graphs start all at once."""
+
+    def times(self, device: Device, communication: float = 0.0) -> Times:
+        """Return the seconds that this takes on a device."""
+        share = device.efficiency
+        read = self.reading / (share.inference * device.flops)
+        moved, multiplied = (
+            self.decode_bytes / (share.reading * device.bandwidth),
+            self.decode_flops / (share.decoding * device.flops),
+        )
+        decode = self.decode_steps * (max(moved, multiplied) + share.launch * self.decode_blocks)
+        passes = self.passes / (share.training * device.flops) + share.pass_launch * self.pass_blocks
+        scored = self.scoring / (share.inference * device.flops) + share.pass_launch * self.scoring_blocks
+        updates = self.update_bytes / (share.updating * device.bandwidth)
+        return Times(generation=read + decode, scoring=scored, training=passes + updates, communication=communication)
+
+
+def work_of(flops: Mapping[str, float], held: Held, sampling: ModelMatrices, shape: Shape, step: Step) -> Work:
+    """Count what one device does in a step.
 
     Args:
         flops: operations of a step by phase over all devices, as `ppo/run/cost.py` counts them.
@@ -63,35 +92,30 @@ def times_of(
         sampling: matrices of the policy's language model.
         shape: what one device has in memory at once.
         step: what it does.
-        hardware: the machine.
     """
-    device, each = hardware.device, {phase: number / hardware.num for phase, number in flops.items()}
+    each = {phase: number / shape.num_devices for phase, number in flops.items()}
     again = each["forward"] if shape.checkpoints_activations else 0.0
-    passes = (each["forward"] + each["backward"] + again) / (TRAINING * device.flops)
-    trained = sum(model.trained for model in held.trained)
-    updates = step.epochs * step.minibatches * trained * UPDATE_BYTES / device.bandwidth
-    return Times(
-        generation=_generation(held, sampling, shape, step.episodes, hardware),
-        scoring=(each["reward"] + each["reference"]) / (INFERENCE * device.flops),
-        training=passes + updates / (hardware.num if shape.is_sharded else 1),
-        communication=_communication(held, shape, step, hardware),
+    trained, layers = sum(model.trained for model in held.trained), sum(model.num_layers for model in held.trained)
+    updates = step.epochs * step.minibatches * trained * UPDATE_BYTES
+    policy, prompt = held.trained[0], shape.row_tokens - shape.response_tokens
+    rows = step.episodes if shape.has_engine else min(shape.rows, step.episodes)
+    attended = rows * (prompt + shape.response_tokens / 2)
+    scorers = policy.num_layers + sum(model.num_layers for model in held.frozen)
+    return Work(
+        passes=each["forward"] + each["backward"] + again,
+        pass_blocks=layers * step.microbatches * (1 + 2 * step.epochs),
+        update_bytes=updates / (shape.num_devices if shape.is_sharded else 1),
+        scoring=each["reward"] + each["reference"],
+        scoring_blocks=scorers * step.microbatches,
+        reading=forward_flops(sampling, causal_work([prompt] * step.episodes, step.episodes)),
+        decode_steps=math.ceil(step.episodes / rows) * shape.response_tokens,
+        decode_bytes=COMPUTE * policy.weights + attended * cache_bytes(policy),
+        decode_flops=forward_flops(sampling, causal_work([1] * rows, rows)),
+        decode_blocks=0 if shape.has_engine else policy.num_layers,
     )
 
 
-def _generation(held: Held, sampling: ModelMatrices, shape: Shape, episodes: int, hardware: Hardware) -> float:
-    """Return the seconds of reading the prompts, and of a step a token: weights and cache are read, rows multiplied."""
-    device, policy = hardware.device, held.trained[0]
-    prompt = shape.row_tokens - shape.response_tokens
-    read = forward_flops(sampling, causal_work([prompt] * episodes, episodes)) / (INFERENCE * device.flops)
-    rows = episodes if shape.has_engine else min(shape.rows, episodes)
-    attended = rows * (prompt + shape.response_tokens / 2)
-    moved = (COMPUTE * policy.weights + attended * cache_bytes(policy)) / (READING * device.bandwidth)
-    multiplied = forward_flops(sampling, causal_work([1] * rows, rows)) / (INFERENCE * device.flops)
-    step = max(moved, multiplied) + (0.0 if shape.has_engine else LAUNCHES * policy.num_layers)
-    return read + math.ceil(episodes / rows) * shape.response_tokens * step
-
-
-def _communication(held: Held, shape: Shape, step: Step, hardware: Hardware) -> float:
+def communication_of(held: Held, shape: Shape, step: Step, hardware: Hardware) -> float:
     """Return the seconds of summing gradients, or of gathering weights and scattering gradients in every pass."""
     others = (hardware.num - 1) / hardware.num
     trained = sum(model.trained for model in held.trained)

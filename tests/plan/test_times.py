@@ -6,7 +6,7 @@ from rlhf.functional.flops import Matrices, ModelMatrices
 from rlhf.plan.hardware import DEVICES, hardware_of
 from rlhf.plan.memory import Held, Shape
 from rlhf.plan.sizes import Sizes
-from rlhf.plan.times import INFERENCE, TRAINING, Step, times_of
+from rlhf.plan.times import Step, communication_of, work_of
 
 NOTHING = Matrices(trunk=0, scores=0, head=0)
 FREE = ModelMatrices(used=NOTHING, crossed=NOTHING, trained=NOTHING)
@@ -33,7 +33,8 @@ def shape(**changes):
 
 def taken(hardware="1xH100-80GB", flops=NO_FLOPS, **changes):
     step = Step(episodes=1, microbatches=2, epochs=3, minibatches=1)
-    return times_of(flops, HELD, FREE, shape(**changes), step, hardware_of(hardware))
+    machine, held = hardware_of(hardware), shape(**changes)
+    return work_of(flops, HELD, FREE, held, step).times(machine.device, communication_of(HELD, held, step, machine))
 
 
 def test_an_8b_model_decodes_a_token_in_the_published_times():
@@ -44,11 +45,12 @@ def test_an_8b_model_decodes_a_token_in_the_published_times():
 def test_passes_take_their_operations_over_a_share_of_the_rate():
     flops = {**NO_FLOPS, "forward": 1e15, "backward": 2e15, "reference": 4e15}
     more, without = taken(flops=flops), taken()
-    rate = DEVICES["H100-80GB"].flops
-    assert more.training - without.training == pytest.approx(3e15 / (TRAINING * rate))
-    assert more.scoring == pytest.approx(4e15 / (INFERENCE * rate))
+    device = DEVICES["H100-80GB"]
+    rate, share = device.flops, device.efficiency
+    assert more.training - without.training == pytest.approx(3e15 / (share.training * rate))
+    assert more.scoring == pytest.approx(4e15 / (share.inference * rate))
     again = taken(flops=flops, checkpoints_activations=True)
-    assert again.training - more.training == pytest.approx(1e15 / (TRAINING * rate))
+    assert again.training - more.training == pytest.approx(1e15 / (share.training * rate))
 
 
 def test_one_device_talks_to_nobody():
