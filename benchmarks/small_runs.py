@@ -82,7 +82,7 @@ def prompt_tokens() -> int:
     return len(load_tokenizer(str(ROOT / "data/tiny_model"))(PROMPT)["input_ids"])
 
 
-def do(run: Run, place: Path, *, seconds: float = 400) -> Path:
+def do(run: Run, place: Path, *, seconds: float = 600) -> Path:
     """Do a run, profiled, in processes of its own; return its output directory.
 
     Raises:
