@@ -97,7 +97,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny models, to see that it runs")
     options = parser.parse_args()
-    chosen, found, counts = runs(options.quick), {}, {}
+    chosen = runs(options.quick)
+    found: dict[str, Measured] = {}
+    counts: dict[str, Work] = {}
     with tempfile.TemporaryDirectory() as made:
         place = Path(made)
         small_runs.prepare(place, set(chosen))

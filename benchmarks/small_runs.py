@@ -67,7 +67,7 @@ def prepare(place: Path, sizes: set[str]) -> None:
     source = str(ROOT / "data/tiny_model")
     for size in sorted(sizes):
         torch.manual_seed(0)
-        shape = {**COMMON, "num_key_value_heads": 2, **SIZES[size]}
+        shape: dict[str, Any] = {**COMMON, "num_key_value_heads": 2, **SIZES[size]}
         shape["head_dim"] = shape["hidden_size"] // shape["num_attention_heads"]
         config = AutoConfig.from_pretrained(source, **shape)
         AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(place / size)
