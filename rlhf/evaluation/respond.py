@@ -90,7 +90,9 @@ class Answering:
         """
         if self._server is None:
             generates = isinstance(self._section, GenerateEngineSection)
-            return LocalEngine(policy.model, generates=generates, on_drawn=on_drawn).sample(prompts, decoding, generator)
+            return LocalEngine(policy.model, generates=generates, on_drawn=on_drawn).sample(
+                prompts, decoding, generator
+            )
         if self._held is not policy:
             self._held = None
             weights = weights_for_server(policy.model, partial(_save, policy), known_sequences(prompts))
