@@ -126,9 +126,3 @@ def test_of_directories_in_each_other_no_part_is_left(tmp_path):
 def test_what_may_be_a_path_is_no_data_set_of_the_hub(tmp_path, path):
     config = RewardModelConfig(output_dir="x", model={"path": "fetch:smollm2"}, data={"path": path}, steps=1)
     assert "datasets" not in front(Card.of(frame(config, tmp_path)).text("reward-model", ""))
-
-
-def test_a_secret_of_the_recipe_is_not_in_the_card(tmp_path):
-    model = {"path": "HuggingFaceTB/SmolLM2-135M", "chat_template_kwargs": {"api_key": "s3cret"}}
-    text = Card.of(frame(ppo(tmp_path, model=model), tmp_path)).text("ppo", "")
-    assert "api_key: REDACTED" in text and "s3cret" not in text
