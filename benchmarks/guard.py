@@ -34,7 +34,7 @@ from rlhf.ppo.run.stage import assemble
 from rlhf.ppo.starts.start_states import draw_start_states
 from rlhf.sampling.decoder import left_padded
 from rlhf.sampling.sampler import sample
-from rlhf.stage import Frame
+from rlhf.stage.frame import Frame
 from rlhf.training.processes import Processes
 from rlhf.training.storage.run_directory import RunDirectory
 

@@ -77,7 +77,7 @@ def sides(options: Any) -> dict[str, Side]:
         del blocks(model)[options.layers :]
         model.config.num_hidden_layers = options.layers
     use_short_row_attention(model)
-    model.to(compute_dtype(options.dtype, torch.device("cpu")))  # type: ignore[arg-type]  # as in rlhf.supervised_run
+    model.to(compute_dtype(options.dtype, torch.device("cpu")))  # type: ignore[arg-type]  # as in rlhf.stage.supervised
     draw = random.Random(options.seed)  # noqa: S311  # reproducible lengths, not a secret
     lengths = [draw.randint(SHORTEST, options.longest) for _ in range(options.rows)]
     unequal = _objective(model, directory, lengths, options.seed)

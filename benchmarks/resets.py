@@ -24,7 +24,7 @@ from rlhf.ppo.run.assembly import PPORun
 from rlhf.ppo.run.prompt_source import ListedPrompts
 from rlhf.ppo.run.stage import assemble
 from rlhf.ppo.run.steps import PPOSteps
-from rlhf.stage import frame, load_rows
+from rlhf.stage.frame import frame, load_rows
 from rlhf.training.randomness import generator
 from rows import Row, circumstances, save
 

@@ -12,7 +12,7 @@ from rlhf.printable import printable
 from rlhf.report.figure import drawn_beside
 from rlhf.report.reading.frontier import DIRECTORY, FILE, Frontier, frontier_of
 from rlhf.report.sections.frontier import HEADER, about, charts_of, laws_told, rows_of
-from rlhf.stage import completed, fingerprint
+from rlhf.stage.frame import completed, fingerprint
 from rlhf.training.processes import Processes
 from rlhf.training.storage.atomic import write_output
 from rlhf.training.storage.run_directory import RunDirectory

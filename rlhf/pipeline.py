@@ -22,7 +22,7 @@ from rlhf.printable import one_line, printable
 from rlhf.report import write_report
 from rlhf.reward_model import train_reward_model
 from rlhf.sft import train_sft
-from rlhf.stage import load_rows
+from rlhf.stage.frame import load_rows
 from rlhf.training.launch import check_plain_launch
 from rlhf.training.processes import is_main_by_launch
 from rlhf.training.randomness import generator

@@ -23,8 +23,8 @@ from rlhf.models.passes.head import head_logprobs
 from rlhf.models.passes.matrices import model_matrices
 from rlhf.models.passes.packing import packs
 from rlhf.models.pretrained.loading import load_causal_lm
-from rlhf.stage import Frame
-from rlhf.supervised_run import Learner, Source, run_stage
+from rlhf.stage.frame import Frame
+from rlhf.stage.supervised import Learner, Source, run_stage
 from rlhf.training.sharding.shares import own_results
 
 

@@ -10,7 +10,7 @@ from rlhf.config import PPOConfig
 from rlhf.config.reading.overrides import apply_overrides, parse_overrides
 from rlhf.ppo.run.stage import assemble
 from rlhf.ppo.trainer import PPO
-from rlhf.stage import frame
+from rlhf.stage.frame import frame
 from stopwatch import Stopwatch, serve
 
 FULL_PASS = 1 << 20

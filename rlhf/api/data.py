@@ -14,7 +14,7 @@ from rlhf.data.records import Prompt, Row
 from rlhf.errors import DataError
 from rlhf.fetch import resolve
 from rlhf.ppo.run.prompt_source import GivenPrompt, rows_of, several
-from rlhf.supervised_run import Source
+from rlhf.stage.supervised import Source
 
 GivenRows = Iterable[Mapping[str, Any]] | str | Path
 """A list of mappings, a `Dataset` or `IterableDataset`; or a path, hub name or `fetch:NAME/file`, as in a YAML file."""

@@ -27,8 +27,8 @@ from rlhf.fetch import resolve
 from rlhf.models.pretrained.loading import scalar_head
 from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.rewards.kinds.model import Loaded
-from rlhf.stage import fingerprint_with
-from rlhf.supervised_run import Source
+from rlhf.stage.frame import fingerprint_with
+from rlhf.stage.supervised import Source
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
 from rlhf.training.storage.fingerprint import content_digest

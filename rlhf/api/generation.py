@@ -29,8 +29,8 @@ from rlhf.evaluation.respond import Policy, load_policy
 from rlhf.fetch import resolve
 from rlhf.models.passes.anatomy import check_logits
 from rlhf.models.reference import made_frozen
-from rlhf.stage import Frame
-from rlhf.supervised_run import Source
+from rlhf.stage.frame import Frame
+from rlhf.stage.supervised import Source
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
 

@@ -22,8 +22,8 @@ from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language
 from rlhf.ppo.starts.assembly import reset_inputs
 from rlhf.rewards.component import Component
-from rlhf.stage import Frame
-from rlhf.stage_rewards import components
+from rlhf.stage.frame import Frame
+from rlhf.stage.rewards import components
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from rlhf.config import EvaluateSettings
 from rlhf.config.judges import OpenAIJudgeSection, check_judges
 from rlhf.errors import ConfigError
 from rlhf.rewards.kinds.model import Loaded
-from rlhf.stage_rewards import Given
+from rlhf.stage.rewards import Given
 
 OneJudge = OneReward | OpenAIJudgeSection
 """What PPO takes as a reward; or a model that compares two responses, as a section or a mapping with its keys."""

@@ -23,7 +23,7 @@ from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language, all_eos_ids, eos_ids, load_tokenizer, with_pad
 from rlhf.models.pretrained.vocabulary import check_tokens, fit_vocabulary
 from rlhf.models.reference import load_reference, made_frozen
-from rlhf.stage_model import going_on, tuned
+from rlhf.stage.model import going_on, tuned
 from rlhf.training.storage.fingerprint import content_digest
 
 Model = PreTrainedModel | PeftModel | str

@@ -18,8 +18,8 @@ from rlhf.config import RewardSettings
 from rlhf.config.shared import FittingSection
 from rlhf.data.records import Pair
 from rlhf.reward_model import PreferenceTask
-from rlhf.stage import Frame
-from rlhf.supervised_run import Learner, make_learner
+from rlhf.stage.frame import Frame
+from rlhf.stage.supervised import Learner, make_learner
 
 
 class RewardTrainer(SupervisedTrainer[Pair]):

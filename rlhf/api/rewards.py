@@ -20,7 +20,7 @@ from rlhf.fetch import resolve
 from rlhf.models.pretrained.tokenizer import Language, read_tokenizer
 from rlhf.rewards.kinds.model import Loaded
 from rlhf.rewards.kinds.user_code import name_of
-from rlhf.stage_rewards import Given, reward_inputs
+from rlhf.stage.rewards import Given, reward_inputs
 from rlhf.training.storage.fingerprint import content_digest
 
 OneReward = Callable[..., object] | PreTrainedModel | RewardOptions | Mapping[str, Any] | str | Path

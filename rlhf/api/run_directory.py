@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rlhf.errors import Terminated
-from rlhf.stage import Frame, entered, fingerprint_with, named_settings
+from rlhf.stage.frame import Frame, entered, fingerprint_with, named_settings
 from rlhf.training.storage.run_directory import RunDirectory
 
 

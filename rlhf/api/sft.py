@@ -15,7 +15,7 @@ from rlhf.api.trainer import checked_config
 from rlhf.config import SFTSettings
 from rlhf.data.records import Example
 from rlhf.sft import CloningTask
-from rlhf.supervised_run import make_learner
+from rlhf.stage.supervised import make_learner
 
 
 class SFTTrainer(SupervisedTrainer[Example], Generating):

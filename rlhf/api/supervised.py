@@ -15,8 +15,8 @@ from rlhf.config import RewardSettings, SFTSettings
 from rlhf.config.shared import FittingSection
 from rlhf.config.stage import StageSettings
 from rlhf.models.pretrained.setup import Trainable
-from rlhf.stage_model import take_up
-from rlhf.supervised_run import (
+from rlhf.stage.model import take_up
+from rlhf.stage.supervised import (
     Finishing,
     Learner,
     SupervisedRun,

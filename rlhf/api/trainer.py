@@ -19,11 +19,11 @@ from rlhf.config.section import Section
 from rlhf.config.shared import InRunDirectory
 from rlhf.config.stage import StageSettings
 from rlhf.errors import CheckpointError, ConfigError, HubError, Terminated
-from rlhf.model_card import Card
 from rlhf.models.pretrained.hub import check_hub
 from rlhf.models.pretrained.setup import Trainable
-from rlhf.stage import Frame, fingerprint_with, joined, named_settings
-from rlhf.stage_model import push, push_result
+from rlhf.stage.frame import Frame, fingerprint_with, joined, named_settings
+from rlhf.stage.model import push, push_result
+from rlhf.stage.model_card import Card
 from rlhf.training.keeping import longer_run
 from rlhf.training.launch import check_unsharded_launch
 from rlhf.training.storage.fingerprint import lengthened

@@ -26,8 +26,8 @@ from rlhf.fetch import resolve
 from rlhf.models.pretrained.tokenizer import tokenizer_fingerprint
 from rlhf.printable import printable
 from rlhf.rewards.kinds.model import Loaded
-from rlhf.stage import completed, fingerprint, load_rows
-from rlhf.stage_rewards import Given, reward_inputs
+from rlhf.stage.frame import completed, fingerprint, load_rows
+from rlhf.stage.rewards import Given, reward_inputs
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
 from rlhf.training.storage.atomic import write_output

@@ -14,7 +14,7 @@ from rlhf.errors import CheckpointError, ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.pretrained.loading import load_causal_lm
 from rlhf.models.pretrained.tokenizer import load_tokenizer
-from rlhf.stage_model import trainable
+from rlhf.stage.model import trainable
 from rlhf.training.storage.checkpoint import Checkpoint
 from rlhf.training.storage.listing import Damaged
 from rlhf.training.storage.manifest import verify

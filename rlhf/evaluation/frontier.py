@@ -22,7 +22,7 @@ from rlhf.evaluation.statistics.bootstrap import Interval, mean_interval
 from rlhf.evaluation.statistics.overoptimisation import Kind, Law, best_of_expected, fitted_law
 from rlhf.evaluation.statistics.resampling import by_prompt
 from rlhf.fetch import resolve
-from rlhf.stage import load_rows
+from rlhf.stage.frame import load_rows
 
 Floats = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import DataError
 from rlhf.evaluation.output import json_lines, response_rows
 from rlhf.evaluation.respond import Answering, Policy, Response, load_policy_here, respond
-from rlhf.stage import load_rows
+from rlhf.stage.frame import load_rows
 from rlhf.training.randomness import generator
 from rlhf.training.storage.atomic import write_output
 

@@ -33,7 +33,7 @@ from rlhf.sampling.batched import Decoding
 from rlhf.sampling.engines.local import LocalEngine
 from rlhf.sampling.engines.protocol import known_sequences
 from rlhf.sampling.filters import Filters
-from rlhf.stage_engine import make_server, weights_for_server
+from rlhf.stage.engine import make_server, weights_for_server
 from rlhf.training.precision import compute_dtype
 
 Floats = NDArray[np.float64]

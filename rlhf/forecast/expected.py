@@ -17,7 +17,7 @@ from rlhf.forecast.speed import Speed, measured
 from rlhf.forecast.supervised import reward_model_load, sft_load
 from rlhf.models.passes.matrices import largest_matrix
 from rlhf.printable import printable
-from rlhf.stage import has_result
+from rlhf.stage.frame import has_result
 from rlhf.training.precision import compute_dtype
 
 Config = SftConfig | RewardModelConfig | PPOConfig | EvaluateConfig

@@ -10,8 +10,8 @@ from rlhf.config.shared import DataSection
 from rlhf.data.records import Prepared
 from rlhf.fetch import resolve
 from rlhf.forecast.origin import Unknown
-from rlhf.stage import load_rows
-from rlhf.supervised_run import Source
+from rlhf.stage.frame import load_rows
+from rlhf.stage.supervised import Source
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -12,7 +12,7 @@ from rlhf.cli import main
 from rlhf.errors import ConfigError, HubError
 from rlhf.models.pretrained import hub
 from rlhf.ppo import train_ppo
-from rlhf.stage_model import push_result
+from rlhf.stage.model import push_result
 
 
 def test_a_stage_and_a_trainer_upload_their_result_when_it_is_complete(
@@ -146,8 +146,8 @@ class Hub:
         return made
     def upload_folder(self, **options): pass
 hub.HfApi = Hub
-import rlhf.stage, rlhf.api.trainer
-rlhf.stage.check_hub = rlhf.api.trainer.check_hub = hub.check_hub
+import rlhf.stage.frame, rlhf.api.trainer
+rlhf.stage.frame.check_hub = rlhf.api.trainer.check_hub = hub.check_hub
 settings = SFTSettings(steps=1, batch_size=2, model={"precision": "float32"}, push_to_hub="me/model")
 made = SFTTrainer(workshop / "policy", config=settings, output_dir=log.parent / "run")
 rank = made.processes.rank

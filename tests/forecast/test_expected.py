@@ -7,7 +7,7 @@ import torch
 from rlhf.forecast import expected, forecast_of
 from rlhf.forecast.expected import expected_of
 from rlhf.forecast.speed import Speed
-from rlhf.stage import fingerprint
+from rlhf.stage.frame import fingerprint
 from rlhf.training.storage.run_directory import RunDirectory
 
 

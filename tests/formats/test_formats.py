@@ -12,11 +12,11 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from rlhf import stage as stage_module
 from rlhf.cli import main
 from rlhf.models.pretrained.loading import load_causal_lm, load_scalar_lm
 from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.report.reading.run import read_run
+from rlhf.stage import frame as stage_module
 from rlhf.training.storage.manifest import FORMAT_VERSION, MANIFEST, build_manifest
 
 HERE = Path(__file__).parent

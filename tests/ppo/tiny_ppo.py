@@ -28,7 +28,7 @@ from rlhf.ppo.run.stage import assemble
 from rlhf.ppo.starts.start_states import StartStates, draw_start_states
 from rlhf.ppo.step_records import Update
 from rlhf.ppo.trainer import PPO
-from rlhf.stage import Frame
+from rlhf.stage.frame import Frame
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
 

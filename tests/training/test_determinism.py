@@ -39,10 +39,10 @@ def test_what_the_user_set_stays():
 
 
 def test_a_stage_sets_it(tiny, workshop, monkeypatch, tmp_path):
-    from rlhf.stage import joined
+    from rlhf.stage.frame import joined
 
     seen = []
-    monkeypatch.setattr("rlhf.stage.use_determinism", lambda *, wanted: seen.append(wanted))
+    monkeypatch.setattr("rlhf.stage.frame.use_determinism", lambda *, wanted: seen.append(wanted))
     for wanted in (True, False):
         joined(tiny.ppo_config(workshop, deterministic=wanted), tmp_path, "")
     assert seen == [True, False]

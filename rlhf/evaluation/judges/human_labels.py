@@ -11,7 +11,7 @@ from rlhf.errors import CheckpointError, DataError
 from rlhf.evaluation.judges.embeddings import EmbeddingJudge, Encoder, Fitted
 from rlhf.evaluation.judges.gold import INVERSE_REGULARISATION, GoldJudge
 from rlhf.fetch import cache_home, resolve
-from rlhf.stage import load_rows
+from rlhf.stage.frame import load_rows
 from rlhf.training.storage.atomic import write_output
 from rlhf.training.storage.fingerprint import content_digest, json_digest
 

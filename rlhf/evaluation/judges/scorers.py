@@ -16,7 +16,7 @@ from rlhf.fetch import resolve
 from rlhf.rewards.component import Component, GuardedReward
 from rlhf.rewards.kinds.model import Loaded, ModelReward
 from rlhf.rewards.protocol import Episode
-from rlhf.stage_rewards import Given, components
+from rlhf.stage.rewards import Given, components
 
 Floats = NDArray[np.float64]
 

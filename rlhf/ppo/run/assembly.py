@@ -13,7 +13,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.config import PPOSettings
 from rlhf.data.records import Prompt
 from rlhf.errors import ConfigError
-from rlhf.model_card import Card
 from rlhf.models.passes.rotary import record_factors
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.pretrained.generation import ignored_settings
@@ -27,8 +26,8 @@ from rlhf.ppo.scoring.scorer import Scorer
 from rlhf.ppo.trainer import PPO, Generators
 from rlhf.rewards.component import Component
 from rlhf.rewards.protocol import Modelled
-from rlhf.stage import Frame
-from rlhf.stage_model import (
+from rlhf.stage.frame import Frame
+from rlhf.stage.model import (
     export,
     frozen_copy,
     held,
@@ -38,6 +37,7 @@ from rlhf.stage_model import (
     take_up,
     trainable,
 )
+from rlhf.stage.model_card import Card
 from rlhf.training.frozen import Sources
 from rlhf.training.optimizer import Optimizer, ParameterGroup
 from rlhf.training.processes import Processes

@@ -12,8 +12,8 @@ from rlhf.models.pretrained.setup import Trainable, save_whole
 from rlhf.sampling.engines.generated import takes_keys_and_values
 from rlhf.sampling.engines.local import LocalEngine
 from rlhf.sampling.engines.protocol import Engine, Weights
-from rlhf.stage import Frame
-from rlhf.stage_engine import make_server, weights_for_server
+from rlhf.stage.engine import make_server, weights_for_server
+from rlhf.stage.frame import Frame
 from rlhf.training.sharding.weights import Weights as HeldWeights
 from rlhf.training.storage.atomic import atomic_directory
 

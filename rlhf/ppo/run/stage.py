@@ -13,7 +13,6 @@ from rlhf.data.records import Prompt
 from rlhf.data.tokenization import prepare_prompts
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
-from rlhf.model_card import Card
 from rlhf.models.pretrained.loading import load_causal_lm
 from rlhf.models.pretrained.tokenizer import Language, eos_ids, load_tokenizer
 from rlhf.models.reference import load_reference
@@ -22,9 +21,10 @@ from rlhf.ppo.run.held_out import held_out_metrics
 from rlhf.ppo.run.prompt_source import ListedPrompts
 from rlhf.ppo.run.steps import SHOWN, PPOSteps
 from rlhf.ppo.starts.assembly import make_resets, reset_inputs
-from rlhf.stage import Frame, completed, fingerprint, frame, load_rows
-from rlhf.stage_model import push_result, trainable
-from rlhf.stage_rewards import components, reward_inputs
+from rlhf.stage.frame import Frame, completed, fingerprint, frame, load_rows
+from rlhf.stage.model import push_result, trainable
+from rlhf.stage.model_card import Card
+from rlhf.stage.rewards import components, reward_inputs
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
 from rlhf.training.randomness import seed_everything

@@ -14,7 +14,7 @@ from rlhf.ppo.starts.demonstrations import Ends, read_demonstrations
 from rlhf.ppo.starts.guide import sample_guide
 from rlhf.ppo.starts.own_best import OwnBest
 from rlhf.ppo.starts.resets import Resets
-from rlhf.stage import Frame
+from rlhf.stage.frame import Frame
 from rlhf.training.randomness import generator
 
 

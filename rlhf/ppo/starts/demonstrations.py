@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from rlhf.config.resets import DataDemonstrations
 from rlhf.data.demonstrations import prepare_demonstrations
 from rlhf.data.records import Demonstration
-from rlhf.stage import Frame, load_rows
+from rlhf.stage.frame import Frame, load_rows
 
 
 class Ends:

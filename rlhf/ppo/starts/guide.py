@@ -15,7 +15,7 @@ from rlhf.models.pretrained.tokenizer import eos_ids, load_tokenizer, tokenizer_
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
 from rlhf.ppo.starts.demonstrations import Ends
 from rlhf.sampling.batched import Decoding, sample_in_batches
-from rlhf.stage import Frame
+from rlhf.stage.frame import Frame
 from rlhf.training.randomness import generator
 
 Numbered = tuple[int, tuple[int, ...]]

@@ -9,7 +9,7 @@ from rlhf.errors import ConfigError
 from rlhf.models.passes.anatomy import blocks
 from rlhf.models.pretrained.depth import freeze_all_but_top, keep_first_blocks
 from rlhf.models.pretrained.loading import load_scalar_lm
-from rlhf.stage_model import tuned
+from rlhf.stage.model import tuned
 
 IDS = torch.tensor([[5, 6, 7]])
 

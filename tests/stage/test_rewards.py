@@ -1,4 +1,4 @@
-"""Tests of rlhf.stage_rewards: rewards named in a config alone, in runs of PPO."""
+"""Tests of rlhf.stage.rewards: rewards named in a config alone, in runs of PPO."""
 
 import importlib.util
 import json
@@ -22,7 +22,7 @@ from rlhf.ppo.run.prompt_source import ListedPrompts
 from rlhf.ppo.run.report import step_metrics
 from rlhf.ppo.run.steps import PPOSteps
 from rlhf.ppo.starts.report import reset_metrics
-from rlhf.stage_rewards import reward_inputs
+from rlhf.stage.rewards import reward_inputs
 
 MINE = """
 def every_third_is_nan(completions):

@@ -1,4 +1,4 @@
-"""Tests of rlhf.stage_rules."""
+"""Tests of rlhf.stage.rules."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from rlhf.config import PPOConfig
 from rlhf.config.reading.loader import load_config
 from rlhf.errors import ConfigError
-from rlhf.stage_rules import check_sharded
+from rlhf.stage.rules import check_sharded
 
 pytestmark = pytest.mark.usefixtures("in_the_repository")
 

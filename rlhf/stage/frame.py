@@ -29,7 +29,7 @@ from rlhf.models.passes.matrices import largest_matrix
 from rlhf.models.passes.packing import choose_packing, is_packable
 from rlhf.models.passes.rotary import choose_factors
 from rlhf.models.pretrained.hub import check_hub
-from rlhf.stage_rules import check_sharded, rules_of
+from rlhf.stage.rules import check_sharded, rules_of
 from rlhf.training.determinism import use_determinism
 from rlhf.training.keeping import sharded_by
 from rlhf.training.launch import launched_precision

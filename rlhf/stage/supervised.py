@@ -17,13 +17,13 @@ from rlhf.config.shared import DataSection, FittingSection
 from rlhf.data.records import Prepared, Row
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
-from rlhf.model_card import Card
 from rlhf.models.passes.rotary import record_factors
 from rlhf.models.pretrained.loading import context_length, limit_of
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import load_tokenizer
-from rlhf.stage import Frame, completed, fingerprint, frame, load_rows
-from rlhf.stage_model import export, held, optimizer_settings, push_result, trainable
+from rlhf.stage.frame import Frame, completed, fingerprint, frame, load_rows
+from rlhf.stage.model import export, held, optimizer_settings, push_result, trainable
+from rlhf.stage.model_card import Card
 from rlhf.training.batch_plan import BatchPlan
 from rlhf.training.optimizer import Optimizer, ParameterGroup
 from rlhf.training.protocol import Observer

@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from rlhf.config import PPOConfig, RewardModelConfig, SftConfig
-from rlhf.model_card import Card
-from rlhf.stage import Frame
+from rlhf.stage.frame import Frame
+from rlhf.stage.model_card import Card
 
 WILD = "</td><script>x</script> | **b**\n# Title\n![p](http://e.example/p.png) \x1b[2J"
 

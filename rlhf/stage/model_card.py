@@ -13,7 +13,7 @@ import yaml
 
 from rlhf.config.reading.secrets import redacted
 from rlhf.printable import escaped_markdown, one_line, text_of
-from rlhf.stage import UNIMPORTANT, Frame
+from rlhf.stage.frame import UNIMPORTANT, Frame
 from rlhf.training.storage.run_directory import CARD
 from rlhf.training.telemetry.metrics import saved_metrics
 

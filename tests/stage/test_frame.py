@@ -11,7 +11,7 @@ from rlhf.errors import CheckpointError, ConfigError, DataError, GuardStop
 from rlhf.models.passes import attention
 from rlhf.report.reading.run import read_stage
 from rlhf.sft import train_sft
-from rlhf.stage import fingerprint
+from rlhf.stage.frame import fingerprint
 from rlhf.training.batch_plan import BatchPlan
 from rlhf.training.supervised import SupervisedSteps
 
