@@ -1,6 +1,7 @@
 # make demo   install what the demo needs, then run configs/quickstart: SFT, reward model, PPO, evaluation
 # make test   install what the tests need, then run the quick tests
 # make test-slow  run the tests that start processes, compile, drive a browser, or read the real model
+# make test-lowest  the quick tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 # make fuzz   ten minutes of other values than the tests try, in files, configurations and requests
 # make trials  kill, stop, damage and starve runs, and compare what they end in byte for byte: a few of each kind
 # make test-faults  the same by the hundred, and whatever else is tested about faults
@@ -16,6 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := configs/quickstart/run.yaml
 INPUTS := pyproject.toml constraints.txt
+LOWEST := .venv-lowest
 
 # Two test workers on two cores: with more threads each they would take the cores from one another. Each begins with one
 # half of the tests, so that what the tests of a file share is made once.
@@ -30,7 +32,7 @@ trials: TRIALS := 1
 trials: STRIDE := 16
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow trials test-faults reliability fuzz check guard package docs clean
+.PHONY: help demo test test-slow test-lowest trials test-faults reliability fuzz check guard package docs clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -43,6 +45,9 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(PYTEST) -m slow
+
+test-lowest: $(LOWEST)/.installed
+	$(TEST_ENV) $(LOWEST)/bin/python -m pytest -n 2
 
 fuzz: $(VENV)/.installed-test
 	RLHF_FUZZ=long $(PYTEST) --timeout 1800 tests/fuzz
@@ -75,7 +80,7 @@ docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f website/mkdocs.yml
 
 clean:
-	rm -rf $(VENV) *.egg-info build dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) *.egg-info build dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments without the right Python say so before anything is downloaded.
@@ -94,4 +99,14 @@ $(VENV)/.installed-dev: EXTRAS := demo,lab,lexicon,tracking,test,dev
 $(VENV)/.installed-%: $(INPUTS) | $(BIN)/python
 	@echo "installing rlhf-ppo[$(EXTRAS)] into $(VENV) (the first time downloads torch and transformers) ..."
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+# The packages of constraints-lowest.txt in its versions, all others in those of constraints.txt.
+$(LOWEST)/.installed: $(INPUTS) constraints-lowest.txt | $(BIN)/python
+	@echo "installing the lowest versions into $(LOWEST) ..."
+	$(BIN)/python -m venv $(LOWEST)
+	grep -vE "^($$(sed -nE 's/^([a-z_]+)[=<].*/\1/p' constraints-lowest.txt | paste -sd '|' -))==" constraints.txt \
+		| cat constraints-lowest.txt - > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install -qq --disable-pip-version-check -c $(LOWEST)/constraints.txt \
+		-e '.[demo,lab,lexicon,tracking,test]'
 	@touch $@
