@@ -8,6 +8,8 @@ import pytest
 
 NAMED = re.compile(r"`((?:functional|lab|oracle|ppo)(?:\.\w+)+)`")
 
+FIGURED = ("docs/policy-gradients.md", "docs/results.md", "README.md")
+
 
 def resolved(name: str) -> object:
     """Import as much of the dotted name as is a module, and look the rest up."""
@@ -39,7 +41,7 @@ def test_every_file_that_the_walk_names_exists(root: Path) -> None:
 
 
 def test_every_figure_that_a_page_shows_exists_and_each_is_shown(root: Path) -> None:
-    texts = [(root / page).read_text(encoding="utf-8") for page in ("docs/policy-gradients.md", "README.md")]
+    texts = [(root / page).read_text(encoding="utf-8") for page in FIGURED]
     shown = re.findall(r"!\[[^]]*\]\((?:docs/)?(figures/[\w.]+)\)", "\n".join(texts))
     committed = {f"figures/{path.name}" for path in (root / "docs/figures").iterdir()}
     assert shown and set(shown) == committed

@@ -81,17 +81,23 @@ def laws_told(found: Frontier) -> list[str]:
     """Return each fitted law with its intervals, and where it turns."""
     lines = []
     for kind, title in TITLES.items():
+        farthest = max((point.kl for point in found.points if point.kind == kind), default=0.0)
         for judge, law in found.laws.get(kind, {}).items():
             if law is None:
                 lines.append(f"{title}, {judge}: too few points for a fit.")
                 continue
             term = "d" if kind == "best_of" else "log d"
-            turn = "never turns" if law.turnover_kl is None else f"is highest at a KL of {law.turnover_kl:.3g} nats"
             lines.append(
                 f"{title}, {judge}: gain = d (alpha - beta {term}), alpha {law.alpha.shown}, beta {law.beta.shown}; "
-                f"the fit {turn}."
+                f"the fit {_turn(law.turnover_kl, farthest)}."
             )
     return lines
+
+
+def _turn(kl: float | None, farthest: float) -> str:
+    if kl is None:
+        return "never turns"
+    return f"is highest at a KL of {kl:.3g} nats" if kl <= farthest else "turns only beyond what was measured"
 
 
 def rows_of(found: Frontier) -> list[tuple[str, float, float, str, str]]:

@@ -58,3 +58,14 @@ def test_the_section_shows_every_point_and_the_disputed_answers(planting, tmp_pa
     assert section.rows[1][:3] == ["step-000020", "3", "1.73"] and len(section.rows) == 7
     prompt, answer = section.disputed[0]
     assert prompt == planting.PROMPTS[0] and (answer.label, answer.facts) == ("step-000040", "proxy +4, gold -1.5")
+
+
+@pytest.mark.parametrize(
+    ("turnover", "said"),
+    [(25.0, "is highest at a KL of 25 nats"), (4e16, "turns only beyond what was measured"), (None, "never turns")],
+)
+def test_a_turn_is_told_where_it_was_measured_and_not_beyond(planting, turnover, said):
+    content = planting.frontier()
+    content["laws"]["ppo"]["gold"]["turnover_kl"] = turnover
+    line = next(line for line in laws_told(frontier_of(content, "planted")) if line.startswith("PPO, gold"))
+    assert line.endswith(f"the fit {said}.")
