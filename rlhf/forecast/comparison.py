@@ -55,11 +55,11 @@ def evaluation_load(config: EvaluateConfig, recipe: RunConfig) -> tuple[Load, Pr
     origin = origin_of(reference, recipe, "evaluate")
     tokenizer, fitting = origin.tokenizer, config.prompts.fitting
     known = looked_at(config.prompts, lambda source: prepare_prompts(source.rows, tokenizer, **fitting))
-    prompts, most = [len(prompt.ids) for prompt in known.items], config.decoding.max_new_tokens
+    prompts = [len(prompt.ids) for prompt in known.items]
     lm = language_sizes(origin)
     load = Load(seconds=known.seconds) + read_once(lm)
     for name, path in config.policies.items():
-        responses = response_lengths(path, prompts, most, recipe, "evaluate")
+        responses = response_lengths(path, prompts, config.decoding, recipe, "evaluate")
         asked = Asked(prompts=prompts, responses=responses, num=known.num * config.samples_per_prompt)
         load += _policy_load(config, path, asked, recipe, _read_by(lm))
         if config.best_of is not None and config.best_of.policy == name:

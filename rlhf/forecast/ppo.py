@@ -29,7 +29,7 @@ def ppo_load(config: PPOConfig, recipe: RunConfig) -> tuple[Load, PreTrainedMode
     known = looked_at(config.prompts, lambda source: prepare_prompts(source.rows, tokenizer, **config.prompts.fitting))
     prompts = [len(prompt.ids) for prompt in known.items]
     each = [length for length in prompts for _ in range(config.num_samples_per_prompt)]
-    responses = response_lengths(config.model.path, each, config.sampling.max_new_tokens, recipe, "ppo")
+    responses = response_lengths(config.model.path, each, config.sampling, recipe, "ppo")
     flops = cost_of(models, config.minibatches).flops(
         causal_work([start + new for start, new in zip(each, responses, strict=True)], sum(responses)),
         sampling_work(prompts, each, responses),

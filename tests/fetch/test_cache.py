@@ -66,6 +66,15 @@ def names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()}
 
 
+def test_who_waits_for_a_download_is_told_once_and_results_stay_apart(index, capsys):
+    fetch("thing")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "fetching thing (thing==1.0), once for all runs ...\nunpacking thing ...\n"
+    fetch("thing")
+    assert capsys.readouterr() == ("", "")
+
+
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RLHF_HOME", raising=False)

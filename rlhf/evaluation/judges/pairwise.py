@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rlhf.address import checked_address, shown_url, trust_of
 from rlhf.config.judges import OpenAIJudgeSection
 from rlhf.errors import RewardError
 from rlhf.evaluation.judges.answer_cache import AnswerCache
 from rlhf.fetch import cache_home
-from rlhf.json_exchange import ExchangeFailed, Limits, checked_address, post_json, shown_url, trust_of
+from rlhf.json_exchange import ExchangeFailed, Limits, post_json
 from rlhf.printable import quoted
 from rlhf.rewards.kinds.http import times, token_of_environment
 from rlhf.training.storage.manifest import JSON

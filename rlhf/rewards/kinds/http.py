@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from rlhf.address import checked_address, shown_url, trust_of
 from rlhf.errors import ConfigError, RewardError
-from rlhf.json_exchange import Answer, ExchangeFailed, Limits, checked_address, post_json, shown_url, trust_of
+from rlhf.json_exchange import Answer, ExchangeFailed, Limits, post_json
 from rlhf.printable import quoted
 from rlhf.rewards.checks import checked_scores
 from rlhf.rewards.protocol import Episode

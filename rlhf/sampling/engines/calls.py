@@ -4,8 +4,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from rlhf.address import checked_address, shown_url, trust_of
 from rlhf.errors import EngineError
-from rlhf.json_exchange import Answer, ExchangeFailed, Limits, checked_address, get_json, post_json, shown_url, trust_of
+from rlhf.json_exchange import Answer, ExchangeFailed, Limits, get_json, post_json
 from rlhf.printable import quoted
 
 NO_FILTERS = {
