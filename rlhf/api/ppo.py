@@ -1,6 +1,7 @@
 """PPO from Python: `PPOTrainer` offers each part of a step as a method; `rlhf ppo` runs the same code."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -137,15 +138,16 @@ class PPOTrainer(StageTrainer, Generating):
             return self._finished()
         with self._entered(inputs) as run:
             steps = PPOSteps(self.ppo, source, run.directory.samples, evaluation=measure)
-            run.run(
-                steps,
-                num_steps=self.config.steps,
-                eval_every=evaluate_every,
-                description=self.stage,
-                shown=SHOWN,
-                observer=self._announcer,
-                num_done=self._num_done,
-            )
+            with closing(steps):
+                run.run(
+                    steps,
+                    num_steps=self.config.steps,
+                    eval_every=evaluate_every,
+                    description=self.stage,
+                    shown=SHOWN,
+                    observer=self._announcer,
+                    num_done=self._num_done,
+                )
             if self.output_dir is not None:
                 policy, critic = self.output_dir / self.result, self.output_dir / "critic"
                 self._save(policy, partial(save_parts, self.parts, policy, critic, self._card))

@@ -52,6 +52,11 @@ class ServerEngineSection(ServerSection):
         description="importance weights of the policy loss, trainer over engine: cut at cap token by token, cut at cap "
         "for the whole response, or 0 for tokens outside [floor, cap]",
     )
+    ahead: bool = Field(
+        False,
+        description="draw the responses of the next step while this one trains: they are from the weights of one step "
+        "before, which the correction accounts for",
+    )
     cap: Positive | None = Field(None, description="largest importance weight; null: 2, for icepop 5")
     floor: Positive | None = Field(None, description="smallest importance weight (icepop); null: 0.5")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from rlhf.config.course import check_choice
-from rlhf.config.engine import EngineSection, NativeEngineSection
+from rlhf.config.engine import EngineSection, NativeEngineSection, ServerEngineSection
 from rlhf.config.estimators import ESTIMATORS, Estimator
 from rlhf.config.resets import ResetSection
 from rlhf.config.rewards import RewardSection, check_names_and_gates
@@ -227,6 +227,12 @@ class PPOSettings(StageSettings):
             raise ValueError("reset needs sampling.max_new_tokens of at least 2: one token to force, one to sample")
         if isinstance(self.model.lora, LoraSection) and self.model.lora.dropout > 0:
             raise ValueError("model.lora.dropout must be 0 in PPO: dropout makes the ratio noise")
+        return self
+
+    @model_validator(mode="after")
+    def _no_states_of_scores_to_come(self) -> Self:
+        if isinstance(self.engine, ServerEngineSection) and self.engine.ahead and self.reset is not None:
+            raise ValueError("engine.ahead: reset chooses the next states from the scores of this step - leave one out")
         return self
 
 

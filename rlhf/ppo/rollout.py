@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from rlhf.batches import Rollout, Samples, Sequences, join, sent
 from rlhf.config import PPOSettings
@@ -109,7 +110,11 @@ class Collector:
         """
         with self.phases("generation"), self.processes.sharding.whole(self.policy.lm):
             samples = self.processes.agreed(lambda: self.respond(starts, generator))
-            responses = whole_responses(starts, samples)
+        return self.sampled(starts, samples)
+
+    def sampled(self, starts: StartStates, samples: Samples) -> Sampled:
+        """Return what an engine drew as whole responses and texts."""
+        responses = whole_responses(starts, samples)
         episodes = self.episodes(starts, responses)
         drawn_at = None if self.engine.is_exact else placed_logprobs(samples, responses)
         return Sampled(starts=starts, responses=responses, episodes=episodes, engine_logprobs=drawn_at)
@@ -169,10 +174,22 @@ class Collector:
 
     def respond(self, starts: StartStates, generator: torch.Generator) -> Samples:
         """Let the engine draw what follows the start states, from the weights as they are now."""
+        self.give_weights(starts)
+        return self.draw(starts, generator, self.tokenizer)
+
+    def give_weights(self, starts: StartStates) -> None:
+        """Give the weights as they are now to an engine outside this process.
+
+        Raises:
+            EngineError: it did not take them.
+        """
         if self.weights is not None:
             known = known_sequences(starts.states)
             self.engine.load(replace(self.weights, known=known), self.engine.version + 1)
-        decoding = Decoding(**self.config.sampling.model_dump(), eos_ids=self.eos_ids, tokenizer=self.tokenizer)
+
+    def draw(self, starts: StartStates, generator: torch.Generator, tokenizer: PreTrainedTokenizerBase) -> Samples:
+        """Let the engine draw from the weights that it has; `tokenizer` decodes what may hold a stop string."""
+        decoding = Decoding(**self.config.sampling.model_dump(), eos_ids=self.eos_ids, tokenizer=tokenizer)
         return self.engine.sample(starts.states, decoding, generator, starts.num_forced)
 
     def episodes(self, starts: StartStates, responses: Responses) -> list[Episode]:

@@ -20,7 +20,7 @@ from rlhf.ppo.kl_control import KLControl
 from rlhf.ppo.rollout import Collected, Collector, Sampled
 from rlhf.ppo.scoring.scorer import Scored
 from rlhf.ppo.starts.resets import Resets
-from rlhf.ppo.starts.start_states import draw_start_states
+from rlhf.ppo.starts.start_states import StartStates, draw_start_states
 from rlhf.ppo.step_records import StepBatch, StepResult, Update
 from rlhf.ppo.tally import largest, means_of, stacked, tally
 from rlhf.training.optimizer import Optimizer
@@ -68,7 +68,10 @@ class PPO:
             RewardError: a reward failed.
             GuardStop: something is not finite, or the KL exceeds `kl_control.max_kl`.
         """
-        sampled = self.rollout(prompts)
+        return self.learn_from(self.rollout(prompts))
+
+    def learn_from(self, sampled: Sampled) -> StepResult:
+        """Do what `step` does after its rollout."""
         return self.learn(self.make_experience(sampled, self.score(sampled)))
 
     def set_length(self, num_steps: int) -> None:
@@ -82,9 +85,12 @@ class PPO:
         """Sample responses to the prompts, or from the states in which `resets` starts their episodes."""
         if self.config.release_gradients:
             self.optimizer.weights.release()
+        return self.collector.sample(self.start_states(prompts), self.generators.rollout)
+
+    def start_states(self, prompts: Sequence[Prompt]) -> StartStates:
+        """Return where the episodes of these prompts begin."""
         pad_id, samples = int(self.collector.tokenizer.pad_token_id), self.config.num_samples_per_prompt
-        starts = draw_start_states(prompts, pad_id, self.processes.device, self.resets, samples)
-        return self.collector.sample(starts, self.generators.rollout)
+        return draw_start_states(prompts, pad_id, self.processes.device, self.resets, samples)
 
     def score(self, sampled: Sampled) -> Scored:
         """Score the responses with the rewards."""

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 WAIT = 200
 """Seconds that a process may take on a busy machine."""
+JOIN = 40
+"""Seconds that a process waits for one that never comes: less than `WAIT`, after which the trial itself gives up."""
 GLANCE = 0.002
 """Seconds between two looks at a process."""
 
@@ -27,7 +29,11 @@ class Starter:
         """Return the answer to a request."""
         assert self._process.stdin is not None and self._process.stdout is not None
         print(json.dumps(request), file=self._process.stdin, flush=True)
-        assert select.select([self._process.stdout], [], [], WAIT)[0], f"no answer to {request}"
+        if not select.select([self._process.stdout], [], [], WAIT)[0]:
+            if request["verb"] == "wait":  # or its answer would be taken for that of the next request
+                os.kill(request["pid"], signal.SIGKILL)
+                self._process.stdout.readline()
+            raise AssertionError(f"no answer to {request}")
         return int(self._process.stdout.readline())
 
 

@@ -39,7 +39,7 @@ def test_two_processes_of_which_any_are_killed_end_in_the_same_bytes(
 ) -> None:
     def both(place: Any) -> list[Any]:
         port = free_port()
-        return [trial.begin(name, place, **children.member(rank, port, children.WAIT)) for rank in range(2)]
+        return [trial.begin(name, place, **children.member(rank, port, children.JOIN)) for rank in range(2)]
 
     whole = trial.whole_of_two(name, both)
     draw = random.Random(name)

@@ -104,7 +104,7 @@ def test_logits_that_are_not_finite_on_one_process_end_both_with_status_6_and_na
     save_config(config, tmp_path / "ppo.yaml")
     port = free_port()
     arguments = [str(tmp_path / "broken.py"), str(tmp_path / "ppo.yaml")]
-    settings = [children.member(rank, port, children.WAIT) for rank in range(2)]
+    settings = [children.member(rank, port, children.JOIN) for rank in range(2)]
     results = [process.ended() for process in [start(arguments, **variables) for variables in settings]]
     assert [status for status, _ in results] == [6, 6]
     for rank, (_, told) in enumerate(results):
@@ -134,7 +134,7 @@ def test_two_processes_go_back_together_after_a_nan_on_one_and_end_together_at_t
     save_config(config, tmp_path / "ppo.yaml")
     port = free_port()
     arguments = [str(tmp_path / "broken.py"), str(tmp_path / "ppo.yaml")]
-    settings = [children.member(rank, port, children.WAIT) for rank in range(2)]
+    settings = [children.member(rank, port, children.JOIN) for rank in range(2)]
     started = [start(arguments, **variables) for variables in settings]
     assert [process.ended() for process in started] == [(0, []), (0, [])]
     rows = on_disk.metrics(tmp_path / "run")

@@ -62,7 +62,7 @@ def test_a_fault_on_one_process_ends_both_and_the_run_goes_on_to_the_same_bytes(
     def both(place: Path, *before: str) -> list[Any]:
         port = free_port()
         arguments = [*before, *trial.arguments(name)]
-        return [start(arguments, cwd=place, **children.member(each, port, children.WAIT)) for each in range(2)]
+        return [start(arguments, cwd=place, **children.member(each, port, children.JOIN)) for each in range(2)]
 
     whole = trial.whole_of_two(name, both)
     place = trial.place()
@@ -82,7 +82,7 @@ def test_a_run_of_one_process_does_not_go_on_as_two(
     whole = trial.whole(name)
     place = trial.place(trial.copy(whole, "policy", "complete.json"))
     port = free_port()
-    both = [trial.begin(name, place, **children.member(rank, port, children.WAIT)) for rank in range(2)]
+    both = [trial.begin(name, place, **children.member(rank, port, children.JOIN)) for rank in range(2)]
     for ended in [process.end() for process in both]:
         trial.check(ended.status == 4, f"status {ended.status}: {ended.err[-400:]}")
         trial.check("number of processes (saved 1, now 2)" in ended.err, ended.err[-400:])

@@ -69,7 +69,7 @@ def test_a_signal_to_one_process_of_two_stops_both_after_the_same_step(
     on_disk: ModuleType,
 ) -> None:
     place, port = trial.place(), free_port()
-    variables = [children.member(each, port, children.WAIT) for each in range(2)]
+    variables = [children.member(each, port, children.JOIN) for each in range(2)]
     both = [
         trial.begin("SFT", place, "steps=3000", "checkpoints.every=null", "eval_every=null", **each)
         for each in variables

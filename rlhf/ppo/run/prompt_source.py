@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from rlhf.config import PPOSettings
+from rlhf.config.engine import ServerEngineSection
 from rlhf.config.shared import FittingSection
 from rlhf.data.intake import Outcome
 from rlhf.data.reading.column_names import in_our_names
@@ -67,8 +68,13 @@ class StreamedPrompts:
         The iterable begins with the prompts of step `num_given`.
 
         Raises:
-            ConfigError: a run that may go back to a checkpoint would need earlier prompts again.
+            ConfigError: a run that may go back to a checkpoint would need earlier prompts again; one that draws ahead
+                would lose those of a step that it does not do.
         """
+        if isinstance(config.engine, ServerEngineSection) and config.engine.ahead:
+            raise ConfigError(
+                "engine.ahead: it reads prompts a step early, of an iterator too - give a list of prompts"
+            )
         if config.guards.rollback is not None:
             raise ConfigError("guards.rollback: an iterator of prompts cannot be read again - give a list of prompts")
         self._rows = rows_of(given, config.prompts)

@@ -103,6 +103,7 @@ def _train(config: PPOConfig, run: Frame, directory: Path) -> None:
     try:
         run.run(steps, num_steps=config.steps, eval_every=config.eval_every, description="ppo", shown=SHOWN)
     finally:
+        steps.close()
         parts.trainer.collector.scorer.close()
     parts.trainer.optimizer.weights.gather()
     if run.processes.is_main:

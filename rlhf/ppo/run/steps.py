@@ -1,13 +1,15 @@
 """PPO steps as the loop runs them: which prompts, what is logged, what a checkpoint holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rlhf.data.records import Prompt
 from rlhf.ppo.correction import correction_metrics
+from rlhf.ppo.run.ahead import ahead_of
 from rlhf.ppo.run.cost import step_cost
 from rlhf.ppo.run.prompt_source import PromptSource
 from rlhf.ppo.run.report import step_metrics, write_samples
@@ -66,6 +68,7 @@ class PPOSteps:
         self._cost = step_cost(trainer) if profile.enabled else None
         self._last = LastStep()
         self._warnings = StepWarnings()
+        self._ahead = ahead_of(trainer)
         self._tracer = Tracer(trainer.collector.tokenizer, trainer.config)
 
     def step(self, index: int) -> dict[str, float]:
@@ -78,7 +81,7 @@ class PPOSteps:
         prompts = self.source.batch(index)
         if trainer.processes.any(prompts is None) or prompts is None:
             raise NothingLeft
-        result = trainer.step(prompts[trainer.processes.rank :: trainer.processes.num])
+        result, late = self._step(index, prompts[trainer.processes.rank :: trainer.processes.num])
         if self._cost is not None:
             self.profile.add(*self._cost.of(result))
         done, samples = index + 1, []
@@ -86,11 +89,29 @@ class PPOSteps:
         if trainer.processes.is_main and is_due:
             path = self.samples / f"step-{done:06d}.jsonl"
             samples = write_samples(result, path, config.num_samples, self._tracer)
-        metrics = all_metrics(trainer, result)
+        metrics = {**all_metrics(trainer, result), **late}
         self._last = LastStep(tokens=_tokens(result) * trainer.processes.num, samples=samples)
         for warning in self._warnings.warnings(metrics):
             trainer.processes.say(warning)
         return metrics
+
+    def _step(self, index: int, prompts: Sequence[Prompt]) -> tuple[StepResult, dict[str, float]]:
+        """Do a PPO step on the prompts of this process; the second result says how late its responses were."""
+        trainer = self.trainer
+        if self._ahead is None:
+            return trainer.step(prompts), {}
+        sampled = self._ahead.take()
+        is_late = sampled is not None
+        sampled = sampled or trainer.rollout(prompts)
+        following = self.source.batch(index + 1) if index + 1 < trainer.config.steps else None
+        if following is not None:  # one process: a server serves no more
+            self._ahead.begin(index + 1, following, has_weights=not is_late)
+        return trainer.learn_from(sampled), {"sampling/steps_late": float(is_late)}
+
+    def close(self) -> None:
+        """Stop what goes on in the background."""
+        if self._ahead is not None:
+            self._ahead.drop()
 
     def last(self) -> LastStep:
         """Return what the last step went through."""
@@ -98,6 +119,8 @@ class PPOSteps:
 
     def evaluate(self) -> dict[str, float]:
         """Return what the evaluation measured on held-out prompts; empty where there are none."""
+        if self._ahead is not None:
+            self._ahead.wait()  # an evaluation gives the server the weights as they are now
         return self._evaluation()
 
     def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -127,6 +150,8 @@ class PPOSteps:
             CheckpointError: the checkpoint is not one of this run.
         """
         trainer = self.trainer
+        if self._ahead is not None:
+            self._ahead.drop()
         tensors, state = checkpoint.read(self._schema())
         trainer.optimizer.weights.load(tensors["masters"])
         trainer.num_steps = checkpoint.step

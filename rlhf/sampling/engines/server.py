@@ -57,6 +57,12 @@ class ServerEngine:
         self._run = token_hex(4)  # another run's version 3 is not this one's
         self._known: list[list[int]] = []
         self._last: _Probe | None = None
+        self._pool: ThreadPoolExecutor | None = None  # of the last batch
+
+    def cancel(self) -> None:
+        """Send no further request of the batch that is being drawn in another thread; its `sample` raises."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
     def load(self, weights: Weights, version: int) -> None:
         """Write the weights, let the server read them, and compare its version and its logprobs.
@@ -94,6 +100,7 @@ class ServerEngine:
         seeds = torch.randint(0, _SEEDS, (len(rows),), generator=generator, device=generator.device).tolist()
         self._check_version("before a batch")
         pool = ThreadPoolExecutor(min(decoding.batch_rows, len(rows)), thread_name_prefix="engine")
+        self._pool = pool
         try:
             found = list(pool.map(partial(self._respond, decoding), rows, forced, seeds))
         finally:

@@ -75,17 +75,7 @@ def verify(directory: Path, step: int) -> dict[str, Any]:
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:
-    path = directory / MANIFEST
-    if not path.is_symlink() and not path.exists():
-        raise Damaged(f"{MANIFEST} is missing")
-    if not stat.S_ISREG(path.lstat().st_mode):
-        raise Damaged(f"{MANIFEST} is not a regular file")
-    if path.lstat().st_size > MAX_MANIFEST_BYTES:
-        raise Damaged(f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES} bytes")
-    try:
-        manifest = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"{MANIFEST} is not JSON") from error
+    manifest = _parsed(_manifest_bytes(directory / MANIFEST))
     if not isinstance(manifest, dict):
         raise Damaged(f"{MANIFEST} is not a JSON object")
     content = {key: value for key, value in manifest.items() if key != "sha256"}
@@ -97,6 +87,26 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     if not is_as_written:
         raise Damaged(f"{MANIFEST} was changed: its sha256 differs")
     return manifest
+
+
+def _manifest_bytes(path: Path) -> bytes:
+    if not path.is_symlink() and not path.exists():
+        raise Damaged(f"{MANIFEST} is missing")
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise Damaged(f"{MANIFEST} is not a regular file")
+    if path.lstat().st_size > MAX_MANIFEST_BYTES:
+        raise Damaged(f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES} bytes")
+    content = path.read_bytes()
+    if not content.endswith(b"\n"):
+        raise Damaged(f"{MANIFEST} is cut short")
+    return content
+
+
+def _parsed(content: bytes) -> object:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{MANIFEST} is not JSON") from error
 
 
 def _check_format(directory: Path, version: object, is_as_written: bool) -> None:

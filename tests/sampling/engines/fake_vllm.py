@@ -17,6 +17,9 @@ class FakeVLLM:
         self.calls: list[str] = []
         self.read: list[str] = []
         self.requests: list[dict[str, Any]] = []
+        self.drawn_from: list[str] = []
+        self.gate = threading.Event()  # draws wait while it is not set
+        self.gate.set()
         self.version, self.paused, self.released = "default", False, threading.Event()
         self.model = AutoModelForCausalLM.from_pretrained(directory).eval()
         self._lock = threading.Lock()
@@ -61,6 +64,8 @@ class FakeVLLM:
     def _complete(self, body: dict[str, Any]) -> tuple[int, Any]:
         assert not self.paused
         self.requests.append(body)
+        if "prompt_logprobs" not in body:
+            self.drawn_from.append(self.version)
         return 200, {"choices": [self._choice(body)]}
 
     def _reload(self, body: dict[str, Any]) -> tuple[int, Any]:
@@ -123,6 +128,8 @@ class FakeVLLM:
             def _answer(self, body: dict[str, Any]) -> None:
                 if "hangs" in fake.faults:
                     fake.released.wait(60)
+                if "prompt" in body and "prompt_logprobs" not in body and not fake.gate.wait(20):
+                    return self.send_error(500, "the gate stayed shut")
                 status, content = fake.answer(self.path, body)
                 text = b"" if content is None else json.dumps(content).encode()
                 self.send_response(status)

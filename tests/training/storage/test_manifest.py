@@ -42,7 +42,7 @@ def _rewrite_manifest(path: Path, change: Callable[[dict], None]) -> None:
     del content["sha256"]
     change(content)
     content["sha256"] = manifest_module._content_sha256(content)
-    (path / "manifest.json").write_text(json.dumps(content))
+    (path / "manifest.json").write_text(json.dumps(content) + "\n")
 
 
 def _rename_entry(name: str) -> Callable[[Path], None]:
@@ -70,9 +70,17 @@ DAMAGES = {
     "symlink": (_replace_by_symlink, "model.safetensors is not a regular file"),
     "symlinked directory": (_symlink_whole, "not a directory"),
     "no manifest": (lambda path: (path / "manifest.json").unlink(), "manifest.json is missing"),
-    "half a manifest": (lambda path: os.truncate(path / "manifest.json", 50), "manifest.json is not JSON"),
-    "empty manifest": (lambda path: (path / "manifest.json").write_text("[]"), "manifest.json is not a JSON object"),
-    "deep manifest": (lambda path: (path / "manifest.json").write_text("[" * 100_000), "manifest.json is not JSON"),
+    "half a manifest": (lambda path: os.truncate(path / "manifest.json", 50), "manifest.json is cut short"),
+    "half a line": (lambda path: (path / "manifest.json").write_text('{"step"\n'), "manifest.json is not JSON"),
+    "a manifest without its last byte": (
+        lambda path: os.truncate(path / "manifest.json", (path / "manifest.json").stat().st_size - 1),
+        "manifest.json is cut short",
+    ),
+    "empty manifest": (lambda path: (path / "manifest.json").write_text("[]\n"), "manifest.json is not a JSON object"),
+    "deep manifest": (
+        lambda path: (path / "manifest.json").write_text("[" * 100_000 + "\n"),
+        "manifest.json is not JSON",
+    ),
     "huge manifest": (lambda path: os.truncate(path / "manifest.json", 1 << 30), "is larger than"),
     "parent path": (_rename_entry("../../other.safetensors"), "which is not a plain file name"),
     "absolute path": (_rename_entry("/etc/passwd"), "names '/etc/passwd', which is not a plain file name"),
