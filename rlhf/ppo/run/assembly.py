@@ -20,6 +20,7 @@ from rlhf.models.pretrained.loading import check_positions, load_scalar_lm, scal
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language, load_tokenizer, tokenizer_fingerprint
 from rlhf.models.reference import Reference
+from rlhf.models.sharing import share_equal_weights
 from rlhf.ppo.rollout import Collector
 from rlhf.ppo.run.engine import make_engine, weights_of
 from rlhf.ppo.scoring.scorer import Scorer
@@ -116,9 +117,11 @@ def put_together(
     optimizer = _optimizer(config, run, policy, sources)
     scorer = Scorer(rewards, config.score, run.processes)
     frozen = Reference(trained, reference, on_host=config.reference_on_host)
-    if run.processes.sharding.name != "none":
+    if run.processes.sharding.name == "none":
+        share_equal_weights([policy, *([] if config.reference_on_host else [frozen.model]), *scorer.models])
+    else:
         _check_deadlines(scorer)
-    hold_frozen(run.processes, *scorer.models, *([] if reference is None else [reference]))
+        hold_frozen(run.processes, *scorer.models, *([] if reference is None else [reference]))
     collector = Collector(policy, frozen, scorer, language, config, run.processes, run.profile.phases)
     collector.engine = make_engine(config, run, policy)
     if not collector.engine.is_exact:
