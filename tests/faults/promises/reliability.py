@@ -77,7 +77,17 @@ def run(options: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
     kept = {key: {test: each for test, each in before.get(key, {}).items() if test not in chosen}
             for key in ("cases", "figures")}  # fmt: skip
     os.chdir(ROOT)
-    given = ["-q", "-m", "", "-n", str(options.workers), f"--trials={options.trials}", f"--stride={options.stride}"]
+    given = [
+        "-q",
+        "-m",
+        "",
+        "-n",
+        str(options.workers),
+        "--dist",
+        "worksteal",
+        f"--trials={options.trials}",
+        f"--stride={options.stride}",
+    ]
     files = sorted({f"tests/{test.partition('::')[0]}" for test in chosen})
     names = " or ".join(sorted({test.partition("::")[2] for test in chosen}))
     is_whole = pytest.main([*given, "-k", names, *files], plugins=[counts]) in (0, 1)
