@@ -85,7 +85,7 @@ def test_ppo_stopped_and_resumed_ends_in_the_same_bytes(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_sft_learns_and_ppo_goes_on_with_its_adapter(tiny, workshop, tmp_path, on_disk, kind):
+def test_sft_learns_and_ppo_goes_on_with_its_adapter(tiny, workshop, tmp_path, on_disk, kind, capsys):
     sft = ["epochs=null", "steps=30", "model.random_init=false", f"model.path={workshop / 'policy'}"]
     sft += ["model.lora={r: 8}", f"model.quantize={kind}", f"output_dir={tmp_path / 'sft'}"]
     policy = train_sft(load_config(SftConfig, Path("configs/smoke/sft.yaml"), [*sft, "optimizer.learning_rate=1e-2"]))
@@ -95,6 +95,7 @@ def test_sft_learns_and_ppo_goes_on_with_its_adapter(tiny, workshop, tmp_path, o
     rows = on_disk.metrics(tmp_path / "ppo")
     assert rows[0]["objective/kl"] == 0.0 and rows[0]["val/first_ratio_deviation"] == 0.0
     assert rows[-1]["objective/kl"] != 0.0
+    assert capsys.readouterr().out.count(f"policy: {kind}: 14 linear layers, ") == 2, "said by both stages"
     named = json.loads((tmp_path / "ppo/policy/adapter_config.json").read_text())["base_model_name_or_path"]
     assert named == str(workshop / "policy")
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rlhf.errors import ConfigError
-from rlhf.models.passes.quantized import BLOCK, LAYERS, library, quantized_layers, quantized_tensors
+from rlhf.models.passes.quantized import LAYERS, library, quantized_layers, quantized_tensors
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install 'rlhf-ppo[quantized]'")
 
@@ -30,7 +30,7 @@ def linear(num_in=48, num_out=24, *, bias=True, seed=0):
 def slow_nf4(weight):
     """Each weight becomes the nearest of 16 values times the largest magnitude of its block of 64."""
     flat, found = weight.flatten(), []
-    for block in flat.split(BLOCK):
+    for block in flat.split(64):
         largest = block.abs().max()
         nearest = (block[:, None] / largest - NORMAL_FLOAT).abs().argmin(1)
         found.append(NORMAL_FLOAT[nearest] * largest)
@@ -57,7 +57,7 @@ def test_weights_are_the_nearest_numbers_that_the_paper_allows(kind, num_in, num
 
 
 def test_a_block_by_hand():
-    plain = linear(BLOCK, 1, bias=False)
+    plain = linear(64, 1, bias=False)
     plain.weight.zero_()
     plain.weight[0, :4] = torch.tensor([-2.0, 1.0, 0.3, 0.1])  # halves of 2: -1, 0.5, 0.15, 0.05
     expected = [-2.0, 2 * 0.44070982933044434, 2 * 0.16093020141124725, 2 * 0.07958029955625534, 0.0]
@@ -111,7 +111,7 @@ def test_a_pass_without_gradients_computes_the_same_and_leaves_the_layer_as_it_w
     assert all(map(torch.equal, quantized_tensors(layer), before))
 
 
-@pytest.mark.parametrize(("kind", "bits"), [("nf4", 4 + 32 / BLOCK), ("int8", 8 + 32 / 48)])
+@pytest.mark.parametrize(("kind", "bits"), [("nf4", 4 + 32 / 64), ("int8", 8 + 32 / 48)])
 def test_what_a_weight_takes_is_the_same_with_and_without_its_numbers(kind, bits):
     layer, empty = LAYERS[kind].quantizing(linear()), LAYERS[kind].on_meta(linear())
     assert 8 * layer.num_bytes / layer.num_weights == bits
