@@ -21,6 +21,7 @@ from rlhf.functional.losses import preference_loss
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.passes.matrices import model_matrices
 from rlhf.models.passes.packing import packs
+from rlhf.models.passes.quantized import Kind
 from rlhf.models.pretrained.loading import load_scalar_lm, scalar_head
 from rlhf.models.scalar import ScalarModel
 from rlhf.stage.frame import Frame
@@ -147,7 +148,9 @@ class PreferenceTask:
     kind: ClassVar[str] = "reward-model"
     shown: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "eval/accuracy")
 
-    def load(self, path: str, *, random_init: bool = False, trust_remote_code: bool = False) -> PreTrainedModel:
+    def load(
+        self, path: str, *, random_init: bool = False, trust_remote_code: bool = False, quantize: Kind | None = None
+    ) -> PreTrainedModel:
         """Load a model with a new scalar head."""
         return load_scalar_lm(
             path,
@@ -155,6 +158,7 @@ class PreferenceTask:
             trust_remote_code=trust_remote_code,
             seed=self.settings.seed,
             new_head=True,
+            quantize=quantize,
         )
 
     def kept_in_float32(self, model: PreTrainedModel) -> list[nn.Module]:

@@ -22,6 +22,7 @@ from rlhf.models.passes.anatomy import hidden_states
 from rlhf.models.passes.head import head_logprobs
 from rlhf.models.passes.matrices import model_matrices
 from rlhf.models.passes.packing import packs
+from rlhf.models.passes.quantized import Kind
 from rlhf.models.pretrained.loading import load_causal_lm
 from rlhf.stage.frame import Frame
 from rlhf.stage.supervised import Learner, Source, run_stage
@@ -99,10 +100,16 @@ class CloningTask:
     kind: ClassVar[str] = "sft"
     shown: ClassVar[tuple[str, ...]] = ("loss", "eval/loss", "epoch")
 
-    def load(self, path: str, *, random_init: bool = False, trust_remote_code: bool = False) -> PreTrainedModel:
+    def load(
+        self, path: str, *, random_init: bool = False, trust_remote_code: bool = False, quantize: Kind | None = None
+    ) -> PreTrainedModel:
         """Load a causal language model."""
         return load_causal_lm(
-            path, random_init=random_init, trust_remote_code=trust_remote_code, seed=self.settings.seed
+            path,
+            random_init=random_init,
+            trust_remote_code=trust_remote_code,
+            seed=self.settings.seed,
+            quantize=quantize,
         )
 
     def kept_in_float32(self, model: PreTrainedModel) -> list[nn.Module]:

@@ -19,6 +19,7 @@ from rlhf.models.passes.anatomy import check_logits, switch_off_dropout
 from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.pretrained.chat_template import use_chat_template
 from rlhf.models.pretrained.loading import load_causal_lm, load_scalar_lm, scalar_head, with_new_head
+from rlhf.models.pretrained.quantization import check_whole
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language, all_eos_ids, eos_ids, load_tokenizer, with_pad
 from rlhf.models.pretrained.vocabulary import check_tokens, fit_vocabulary
@@ -103,7 +104,7 @@ def given_policy(policy: Model, section: TuningSection, tokenizer: PreTrainedTok
         source = resolve(policy)
         if section.lora == "continue":
             return going_on(source, section, tokenizer)
-        return tuned(load_causal_lm(source), section, tokenizer, source)
+        return tuned(load_causal_lm(source, quantize=section.quantize), section, tokenizer, source)
     name = name_of_model(policy)
     _check_trainable("policy", policy)
     if not isinstance(policy, PeftModel):
@@ -111,6 +112,8 @@ def given_policy(policy: Model, section: TuningSection, tokenizer: PreTrainedTok
         return tuned(policy, section, tokenizer, name)
     if section.lora not in (None, "continue") or section.trainable_layers is not None:
         raise ConfigError("model.lora, model.trainable_layers: the policy has an adapter already - leave them out")
+    if section.quantize is not None:
+        raise ConfigError("model.quantize: the policy has its adapter on whole weights - give the adapter's directory")
     model = policy.get_base_model()
     is_prompt = policy.active_peft_config.is_prompt_learning
     if is_prompt or not isinstance(model, PreTrainedModel) or not hasattr(policy, "disable_adapter"):
@@ -129,7 +132,8 @@ def given_reward_model(model: Model, config: RewardSettings, tokenizer: PreTrain
     """
     if isinstance(model, str):
         source = resolve(model)
-        return tuned(load_scalar_lm(source, new_head=True, seed=config.seed), config.model, tokenizer, source)
+        model = load_scalar_lm(source, new_head=True, seed=config.seed, quantize=config.model.quantize)
+        return tuned(model, config.model, tokenizer, source)
     if not isinstance(model, PreTrainedModel):
         fix = " - merge an adapter first (merge_and_unload)" if isinstance(model, PeftModel) else ""
         raise ConfigError(
@@ -166,6 +170,7 @@ def given_reference(
         )
     if isinstance(reference, str):
         return load_reference(resolve(reference), language.tokenizer, dtype, device)
+    check_whole(reference, "reference")
     name = name_of_model(reference)
     check_tokens(language.tokenizer, name, "reference")
     check_logits(plain(reference), name)
@@ -188,7 +193,8 @@ def name_of_model(model: Any) -> str:
 
 
 def _check_trainable(role: str, model: torch.nn.Module) -> None:
-    """Refuse a model with nothing to train, or with layers of an earlier adapter left in it."""
+    """Refuse a model with nothing to train, with layers of an earlier adapter left in it, or quantized by others."""
+    check_whole(model.get_base_model() if isinstance(model, PeftModel) else model, role)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError(
             f"{role}: none of its weights requires gradients - call requires_grad_(True), or load an adapter with "

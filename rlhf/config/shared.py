@@ -80,6 +80,11 @@ class TuningSection(ChatSection):
         None, description="train only this many of the last blocks and the final norm; embeddings stay frozen"
     )
 
+    quantize: Literal["nf4", "int8"] | None = Field(
+        None,
+        description="hold the frozen linear layers below an adapter in 4 bits (nf4, QLoRA) or 8 bits (int8); needs "
+        "lora and the extra `quantized`",
+    )
     gradient_checkpointing: bool = Field(
         False, description="compute each block again in the backward pass: less memory, about a third more time"
     )
@@ -88,6 +93,15 @@ class TuningSection(ChatSection):
     def new_lora(self) -> dict[str, Any] | None:
         """The settings of new adapters, as `make_trainable` takes them; None where none are added."""
         return self.lora.model_dump() if isinstance(self.lora, LoraSection) else None
+
+    @model_validator(mode="after")
+    def _something_frozen_to_quantize(self) -> Self:
+        if self.quantize is not None and self.lora is None:
+            raise ValueError(
+                f"quantize: {self.quantize} holds weights that no gradient can change - set lora: {{r: 16}}, or set "
+                "quantize to null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_way_to_train(self) -> Self:

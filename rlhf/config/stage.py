@@ -72,6 +72,8 @@ class StageSettings(Section):
         for name, section in sections.items():
             if self.compile == "on" and section is not None and section.gradient_checkpointing:
                 raise ValueError(f"compile: on and {name}.gradient_checkpointing exclude each other: leave one out")
+            if self.compile == "on" and section is not None and section.quantize is not None:
+                raise ValueError(f"compile: on and {name}.quantize exclude each other: leave one out")
         return self
 
     @model_validator(mode="after")

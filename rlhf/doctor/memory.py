@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from rlhf.doctor.finding import Finding, graded
 from rlhf.doctor.trial import Trial
 from rlhf.models.passes.matrices import key_width
+from rlhf.models.passes.quantized import quantized_tensors
 from rlhf.ppo.run.assembly import PPORun
 from rlhf.sampling.packed import is_packable
 from rlhf.training.optimizer import MOMENTS
@@ -70,7 +71,7 @@ def already_loaded(parts: PPORun) -> Loaded:
     """Count the bytes of everything that `assemble` loaded."""
     trainer = parts.trainer
     weights = trainer.optimizer.weights
-    own = list(trainer.policy.parameters())
+    own = [*trainer.policy.parameters(), *quantized_tensors(trainer.policy)]
     known = {tensor.data_ptr() for tensor in own}
     rewards = [item[0] for item in trainer.collector.scorer.rewards]
     return Loaded(

@@ -26,6 +26,7 @@ from rlhf.fetch import resolve
 from rlhf.models.pretrained.adapters import base_of, is_adapter
 from rlhf.models.pretrained.depth import keep_first_blocks
 from rlhf.models.pretrained.loading import scalar_head
+from rlhf.models.pretrained.quantization import quantize
 from rlhf.models.pretrained.quiet import quiet_transformers
 from rlhf.models.pretrained.setup import make_trainable
 from rlhf.models.pretrained.tokenizer import load_tokenizer
@@ -129,6 +130,8 @@ def tuned_sizes(section: ModelSection, origin: Origin, kind: Any) -> PreTrainedM
         if origin.lora is None:
             raise Unknown(f"{section.path} is no adapter")
         lora = dict(origin.lora)
+    if section.quantize is not None:
+        quantize(model, section.quantize)
     with torch.device("meta"):
         make_trainable(model, origin.source, lora=lora, trainable_layers=section.trainable_layers)
     return model

@@ -12,6 +12,7 @@ from rlhf.batches import Sequences, sent
 from rlhf.errors import ConfigError
 from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.passes.frozen import last_hidden_states, num_frozen_blocks, split_trunk
+from rlhf.models.passes.quantized import quantized_tensors
 from rlhf.models.policy import sequence_logprobs
 from rlhf.models.pretrained.loading import frozen_in, load_causal_lm
 from rlhf.models.pretrained.setup import Trainable
@@ -118,7 +119,8 @@ def _on_host(weight: Tensor) -> Tensor:
 
 
 def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    shared = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
+    shared: dict[int, Tensor] = {id(each): each for each in model.parameters() if not each.requires_grad}
+    shared |= {id(each): each for each in quantized_tensors(model)}
     reference: PreTrainedModel = copy.deepcopy(model, memo=dict(shared))
     reference.requires_grad_(False)
     return reference

@@ -74,10 +74,10 @@ class Memory:
 
 
 def memory_of(held: Held, shape: Shape) -> Memory:
-    """Return the memory of one device. Everything is kept in bfloat16 but what the optimizer needs."""
+    """Return the memory of one device. All is kept in bfloat16 but quantized layers and what the optimizer needs."""
     share = shape.num_devices if shape.is_sharded else 1
     every = [*held.trained, *held.frozen]
-    weights = COMPUTE * (sum(each.weights for each in every) + held.shared)
+    weights = sum(weight_bytes(each) for each in every) + COMPUTE * held.shared
     optimizer = sum((MASTER + GRADIENT + MOMENTS) * each.trained for each in held.trained)
     policy = held.trained[0]
     gathered = 2.0 * COMPUTE * max(each.block for each in every) if shape.is_sharded else 0.0
@@ -88,6 +88,11 @@ def memory_of(held: Held, shape: Shape) -> Memory:
         cache=whole + shape.rows * shape.row_tokens * cache_bytes(policy),
         activations=sum(activation_bytes(each, shape) for each in held.trained) + _logits(policy, shape),
     )
+
+
+def weight_bytes(model: Sizes) -> float:
+    """Return the bytes of a model's weights."""
+    return COMPUTE * (model.weights - model.quantized) + model.quantized_bytes
 
 
 def cache_bytes(model: Sizes) -> float:

@@ -10,6 +10,7 @@ from rlhf.config.rewards import model_paths
 from rlhf.config.shared import TuningSection
 from rlhf.forecast.models import PPOModels
 from rlhf.models.pretrained.loading import scalar_head
+from rlhf.models.pretrained.quantization import quantize
 from rlhf.models.pretrained.setup import make_trainable
 from rlhf.plan.shapes import SHAPES
 
@@ -42,6 +43,8 @@ def _made(kind: Any, shape: str) -> PreTrainedModel:
 def _tuned(model: PreTrainedModel, tuning: TuningSection) -> PreTrainedModel:
     """Set `requires_grad` as a stage would."""
     model.requires_grad_(True)
+    if tuning.quantize is not None:
+        quantize(model, tuning.quantize)
     with torch.device("meta"):
         make_trainable(model, "shape", lora=tuning.new_lora, trainable_layers=tuning.trainable_layers)
     return model

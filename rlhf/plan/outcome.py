@@ -145,6 +145,8 @@ def _remedy(held: Held, shape: Shape, available: float, row: int) -> str:
     for words, change in _switches(row):
         if memory_of(held, change(shape)).peak <= available:
             return f"{_largest(memory)} do not fit: {words}"
+    if any(model.quantized for model in held.trained):
+        return f"{_largest(memory)} do not fit: quantized weights cannot be divided over devices"
     least = replace(shape, rows=1, pass_tokens=row, checkpoints_activations=True, is_sharded=True)
     for doubled in range(1, 11):
         num = shape.num_devices * 2**doubled

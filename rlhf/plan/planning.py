@@ -33,7 +33,7 @@ def plan(options: PlanOptions) -> None:
     rows = [
         planned(tuned, models[tuning], setup, lengths, hardware)
         for tuning, tuned in configs.items()
-        for setup in setups_of(tuning, hardware.num)
+        for setup in setups_of(tuning, tuned, hardware.num)
     ]
     print(printable("\n".join(_lines(options, lengths, models[""], rows))))
 

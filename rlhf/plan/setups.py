@@ -32,9 +32,14 @@ def tunings_of(config: PPOConfig) -> dict[str, PPOConfig]:
     return {"": config, "LoRA": config.model_copy(update={"model": adapted})}
 
 
-def setups_of(tuning: str, num_devices: int) -> list[Setup]:
-    """Return the ways of one tuning: replicated and, over several devices, sharded; without and with an engine."""
-    sharding = [False, True] if num_devices > 1 else [False]
+def setups_of(tuning: str, config: PPOConfig, num_devices: int) -> list[Setup]:
+    """Return the ways of one tuning: replicated and, over several devices, sharded; without and with an engine.
+
+    Quantized weights are never in shards.
+    """
+    sections = (config.model, config.critic_model)
+    is_quantized = any(section is not None and section.quantize is not None for section in sections)
+    sharding = [False, True] if num_devices > 1 and not is_quantized else [False]
     return [
         Setup(tuning=tuning, is_sharded=sharded, has_engine=engine) for sharded in sharding for engine in (False, True)
     ]

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from rlhf.models.passes.anatomy import blocks, trunk
 from rlhf.models.passes.frozen import num_frozen_blocks
 from rlhf.models.passes.matrices import key_width
+from rlhf.models.passes.quantized import quantized_layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,23 +31,35 @@ class Sizes:
     keys: int
     """Width of the keys of a token in one block; its values have the same."""
     vocabulary: int
+    quantized: int = 0
+    """Of `weights`, those that are held in fewer bits."""
+    quantized_bytes: int = 0
+    """That hold them."""
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Self:
         """Read them off a model, which may be on the meta device."""
         config, stack = model.config.get_text_config(), list(blocks(model))
+        quantized = [layer for _, layer in quantized_layers(model)]
         crossed = len(stack) - num_frozen_blocks(model) if _is_trained(trunk(model)) else 0
         return cls(
-            weights=sum(p.numel() for p in model.parameters()),
+            weights=_num_weights(model),
             trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
-            block=max(sum(p.numel() for p in each.parameters()) for each in stack),
+            block=max(map(_num_weights, stack)),
             num_layers=len(stack),
             num_crossed=crossed,
             hidden=config.hidden_size,
             inner=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
             keys=key_width(model),
             vocabulary=config.vocab_size,
+            quantized=sum(layer.num_weights for layer in quantized),
+            quantized_bytes=sum(layer.num_bytes for layer in quantized),
         )
+
+
+def _num_weights(part: nn.Module) -> int:
+    quantized = sum(layer.num_weights for _, layer in quantized_layers(part))
+    return quantized + sum(p.numel() for p in part.parameters())
 
 
 def _is_trained(part: nn.Module) -> bool:

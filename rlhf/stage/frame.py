@@ -13,10 +13,7 @@ from transformers import PreTrainedModel
 
 from rlhf.config import EvaluateConfig, EvaluateSettings
 from rlhf.config.reading.loader import save_config
-from rlhf.config.shared import (
-    ChatSection,
-    DataSection,
-)
+from rlhf.config.shared import ChatSection, DataSection
 from rlhf.config.stage import StageConfig, StageSettings
 from rlhf.data.overlap import check_overlap
 from rlhf.data.reading.rows import stream_rows
@@ -27,9 +24,10 @@ from rlhf.models.passes.checkpointing import is_checkpointed
 from rlhf.models.passes.compiled import compile_blocks, compiles
 from rlhf.models.passes.matrices import largest_matrix
 from rlhf.models.passes.packing import choose_packing, is_packable
+from rlhf.models.passes.quantized import quantized_layers
 from rlhf.models.passes.rotary import choose_factors
 from rlhf.models.pretrained.hub import check_hub
-from rlhf.stage.rules import check_sharded, rules_of
+from rlhf.stage.rules import check_quantized, check_sharded, rules_of
 from rlhf.training.determinism import use_determinism
 from rlhf.training.keeping import sharded_by
 from rlhf.training.launch import launched_precision
@@ -169,9 +167,9 @@ class Frame:
     def compile_for(self, num_tokens: int, *models: nn.Module) -> None:
         """Compile the models' blocks as the config says, for a run of `num_tokens` over all processes; say so.
 
-        Blocks that run again in the backward pass, or are in shards, stay as they are: `on` is refused for them.
+        Blocks that run again in the backward pass, are quantized or in shards stay as they are: `on` is refused there.
         """
-        if isinstance(self.processes.sharding, Fsdp2) or any(is_checkpointed(model) for model in models):
+        if isinstance(self.processes.sharding, Fsdp2) or any(is_checkpointed(m) or quantized_layers(m) for m in models):
             return
         if compiles(self.config.compile, num_tokens // self.processes.num, self.device):
             compile_blocks(*models)
@@ -213,6 +211,7 @@ def joined(config: StageSettings, path: Path, fingerprint: str, *, profile: bool
     )
     if isinstance(processes.sharding, Fsdp2):
         check_sharded(config)
+    check_quantized(config, processes.device)
     seed_everything(config.seed)
     directory = RunDirectory(
         path,

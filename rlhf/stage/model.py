@@ -23,6 +23,7 @@ from rlhf.models.pretrained.adapters import base_of, is_adapter, load_merged
 from rlhf.models.pretrained.depth import keep_first_blocks
 from rlhf.models.pretrained.hub import base_elsewhere, upload
 from rlhf.models.pretrained.loading import frozen_in, load_adapter, load_causal_lm, load_scalar_lm
+from rlhf.models.pretrained.quantization import quantize, what_is_quantized
 from rlhf.models.pretrained.setup import Trainable, continued, make_trainable, name_base, save_adapter_base, save_model
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
 from rlhf.training.frozen import Sources
@@ -55,7 +56,12 @@ def _trainable(section: ModelSection, load: Callable[..., Any], tokenizer: PreTr
     source = resolve(section.path)
     if section.lora == "continue":
         return going_on(source, section, tokenizer, trust_remote_code=section.trust_remote_code)
-    model = load(source, random_init=section.random_init, trust_remote_code=section.trust_remote_code)
+    model = load(
+        source,
+        random_init=section.random_init,
+        trust_remote_code=section.trust_remote_code,
+        quantize=section.quantize,
+    )
     return tuned(model, section, tokenizer, source)
 
 
@@ -75,6 +81,8 @@ def tuned(model: PreTrainedModel, section: TuningSection, tokenizer: PreTrainedT
         print(_what_was_merged(model, section, source), flush=True)
     if section.gradient_checkpointing:
         use_checkpointing(model)
+    if section.quantize is not None:
+        quantize(model, section.quantize)
     return make_trainable(model, source, lora=section.new_lora, trainable_layers=section.trainable_layers)
 
 
@@ -92,7 +100,7 @@ def going_on(
             "{r: 16} for a new one"
         )
     trained = continued(
-        load_adapter(source, trust_remote_code=trust_remote_code, is_trainable=True),
+        load_adapter(source, trust_remote_code=trust_remote_code, is_trainable=True, quantize=section.quantize),
         source,
     )
     fit_vocabulary(trained.model, tokenizer, source)
@@ -109,6 +117,14 @@ def _what_was_merged(model: PreTrainedModel, section: TuningSection, source: str
     if section.lora is not None:
         return f"{merged}: a new adapter is trained on the sum - model.lora=continue goes on with the old one"
     return f"{merged}: the sum is trained and saved as a whole model - model.lora=continue goes on with the adapter"
+
+
+def say_what_is_quantized(processes: Processes, **models: Trainable | None) -> None:
+    """Say of each model how many of its weights are quantized, if some are."""
+    for name, trained in models.items():
+        said = None if trained is None else what_is_quantized(trained.model)
+        if said is not None:
+            processes.say(f"{name}: {said}")
 
 
 def optimizer_settings(section: OptimizerSection) -> OptimizerSettings:
@@ -233,6 +249,7 @@ def take_up(trained: Trainable, weights: Weights, directory: Path) -> None:
     Raises:
         ConfigError: the directory cannot be read, or holds another model.
     """
+    dtype, made = trained.model.dtype, set[int]()
     with weights.in_full_precision(takes_changes=True):
         if trained.saves_adapter:
             set_peft_model_state_dict(trained.adapter, load_peft_weights(str(directory)))
@@ -241,7 +258,10 @@ def take_up(trained: Trainable, weights: Weights, directory: Path) -> None:
         else:
             saved = load_scalar_lm(str(directory), new_head=False)
             trained.model.config.score_mean = getattr(saved.config, "score_mean", 0.0)
-            load_merged(trained.model, saved.state_dict())
+            made = set(map(id, load_merged(trained.model, saved.state_dict())))
+    for name, parameter in weights.module.named_parameters():
+        if id(parameter) in made and dtype != torch.float32:
+            weights.frozen.keep(name, parameter, dtype)
 
 
 def parameters_of(module: nn.Module, prefix: str = "") -> dict[str, nn.Parameter]:

@@ -1,7 +1,11 @@
-"""What a stage's config asks of the course of a run, and what of a config is refused for weights in shards."""
+"""What a stage's config asks of the course of a run, and what of a config is refused here or for weights in shards."""
 
+import torch
+
+from rlhf.config.shared import TuningSection
 from rlhf.config.stage import StageSettings
 from rlhf.errors import ConfigError
+from rlhf.models.pretrained.quantization import check_quantizes
 from rlhf.training.ending.best import BestRule
 from rlhf.training.ending.ceiling import CeilingRule
 from rlhf.training.ending.course import Rules
@@ -26,6 +30,21 @@ def rules_of(config: StageSettings) -> Rules:
     )
 
 
+def models_of(config: StageSettings) -> dict[str, TuningSection | None]:
+    """Return the sections of the models that a stage trains, by their keys."""
+    return {"model": config.model, "critic_model": getattr(config, "critic_model", None)}
+
+
+def check_quantized(config: StageSettings, device: torch.device) -> None:
+    """Refuse quantized weights where nothing here can compute with them.
+
+    Raises:
+        ConfigError: says why.
+    """
+    if any(section is not None and section.quantize is not None for section in models_of(config).values()):
+        check_quantizes(device)
+
+
 def check_sharded(config: StageSettings) -> None:
     """Refuse what has not been seen to work on weights in shards.
 
@@ -34,7 +53,7 @@ def check_sharded(config: StageSettings) -> None:
     """
     if config.compile == "on":
         raise ConfigError("compile: on, but blocks in shards (FSDP) are not compiled - set compile: off")
-    models = {"model": config.model, "critic_model": getattr(config, "critic_model", None)}
+    models = models_of(config)
     asked = {
         "guards.rollback": config.guards.rollback is not None,
         "best.load_at_end": config.best is not None and config.best.load_at_end,
@@ -42,6 +61,7 @@ def check_sharded(config: StageSettings) -> None:
             f"{name}.gradient_checkpointing": model is not None and model.gradient_checkpointing
             for name, model in models.items()
         },
+        **{f"{name}.quantize": model is not None and model.quantize is not None for name, model in models.items()},
         **{name: bool(getattr(config, name, False)) for name in SWITCHES},
     }
     for name, is_asked in asked.items():

@@ -17,12 +17,13 @@ from rlhf.config.shared import DataSection, FittingSection
 from rlhf.data.records import Prepared, Row
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
+from rlhf.models.passes.quantized import Kind
 from rlhf.models.passes.rotary import record_factors
 from rlhf.models.pretrained.loading import context_length, limit_of
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.stage.frame import Frame, completed, fingerprint, frame, load_rows
-from rlhf.stage.model import export, held, optimizer_settings, push_result, trainable
+from rlhf.stage.model import export, held, optimizer_settings, push_result, say_what_is_quantized, trainable
 from rlhf.stage.model_card import Card
 from rlhf.training.batch_plan import BatchPlan
 from rlhf.training.optimizer import Optimizer, ParameterGroup
@@ -97,7 +98,9 @@ class Task(Protocol[T]):
     def shown(self) -> tuple[str, ...]:
         """Metrics that the progress display shows."""
 
-    def load(self, path: str, *, random_init: bool = False, trust_remote_code: bool = False) -> PreTrainedModel:
+    def load(
+        self, path: str, *, random_init: bool = False, trust_remote_code: bool = False, quantize: Kind | None = None
+    ) -> PreTrainedModel:
         """Load the initial model."""
 
     def kept_in_float32(self, model: PreTrainedModel) -> list[nn.Module]:
@@ -233,6 +236,7 @@ def make_learner(task: Task[Any], run: Frame, trained: Trainable, tokenizer: Pre
     if not trained.model.can_generate():  # whoever asks a reward model later must read with the same factors
         record_factors(trained.model)
     run.choose_packing(**{task.result: trained.model})
+    say_what_is_quantized(run.processes, **{task.result: trained})
     kept, sources = task.kept_in_float32(trained.model), {} if trained.again is None else {"": trained.again}
     weights = held(run.processes, trained.model, [trained.model], run.dtype, keep_float32=kept, sources=sources)
     return Learner(trained=trained, weights=weights, tokenizer=tokenizer)

@@ -37,6 +37,13 @@ class FrozenWeights:
                 self._lost.add(name)
 
     @torch.no_grad()
+    def keep(self, name: str, parameter: nn.Parameter, dtype: torch.dtype) -> None:
+        """Convert a frozen float32 parameter in place that came from nowhere that the run could read again."""
+        exact, parameter.data = parameter.data, parameter.data.to(dtype)
+        self._rounded[name] = parameter
+        self._keep(name, exact)
+
+    @torch.no_grad()
     def exact(self) -> dict[str, Tensor]:
         """Return the float32 values by name, on the device of their parameters.
 

@@ -3,6 +3,7 @@
 import pytest
 
 from rlhf.errors import ConfigError
+from rlhf.models.passes.quantized import quantized_tensors
 from rlhf.ppo import train_ppo
 
 MINIBATCH = 1
@@ -21,17 +22,20 @@ def cases(tiny, workshop):
     return {
         "full": {**many, **model_reward, "minibatches": 2, "epochs": 2, "model__precision": "bfloat16"},
         "lora": {**many, "model__lora": {"r": 2}, "entropy_coef": 0.01, "model__precision": "bfloat16"},
+        "int8 base": {**many, "model__lora": {"r": 2}, "model__quantize": "int8", "model__precision": "bfloat16"},
         "top layers": {**few, "model__trainable_layers": 1, "reset": tiny.reset_section(workshop, 0.7)},
         "separate critic": {**few, **tiny.separate(workshop), "num_samples_per_prompt": 2, "target_kl": 1.0},
     }
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("case", ["full", "lora", "top layers", "separate critic"])
+@pytest.mark.parametrize("case", ["full", "lora", "int8 base", "top layers", "separate critic"])
 def test_a_step_mixes_no_devices_and_waits_once_a_minibatch(gpu, tiny, workshop, cases, case, tmp_path):
+    if "model__quantize" in cases[case]:
+        pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install 'rlhf-ppo[quantized]'")
     made = tiny.parts(tiny.ppo_config(workshop, **cases[case]))
     trainer, config = made.trainer, made.trainer.config
-    assert all(weight.is_cuda for weight in trainer.policy.parameters())
+    assert all(weight.is_cuda for weight in [*trainer.policy.parameters(), *quantized_tensors(trainer.policy)])
     sampled = trainer.rollout(made.prompts[: config.rollout_batch_size // config.num_samples_per_prompt])
     scored = trainer.score(sampled)
     with gpu.counted() as waits:

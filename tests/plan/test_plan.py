@@ -5,6 +5,7 @@ import pytest
 from rlhf.cli import main
 
 CONFIG = ["--config", "configs/quickstart/ppo.yaml"]
+QUANTIZED = ([], ["model.quantize=nf4"], ["model.quantize=int8"])
 
 
 def planned(capsys, *arguments):
@@ -75,3 +76,33 @@ def test_what_cannot_be_planned_is_refused_in_a_line(capsys, arguments, message)
     assert main(["plan", *CONFIG, *arguments]) == 2
     err = capsys.readouterr().err
     assert message in err and "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_quantized_base_takes_about_a_quarter_and_is_never_in_shards(capsys):
+    large = ["--hardware", "2xRTX4090-24GB", "--shape", "llama-3.1-8b", "model.trainable_layers=null"]
+    large += [
+        "prompts.max_length=512",
+        "sampling.max_new_tokens=512",
+        "sampling.batch_rows=8",
+        "microbatch_tokens=1024",
+    ]
+    large += ["rewards=[{kind: length, at_most: 50}]", "model.lora={r: 16}"]
+    plain, nf4, int8 = (rows(planned(capsys, *large, *more)) for more in QUANTIZED)
+    assert set(plain) == {"replicated", "replicated+engine", "FSDP2", "FSDP2+engine"}
+    assert set(nf4) == set(int8) == {"replicated", "replicated+engine"}
+    # 32 blocks of 4096 x (2 x 4096 + 2 x 1024 + 3 x 14336), and 8 % that the allocator keeps beyond it.
+    layers = 32 * 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336)
+    saved = {"nf4": 1.08 * layers * (2 - 4.5 / 8) / 2**30, "int8": 1.08 * layers * (2 - 1) / 2**30}
+    least = {name: float(plain["replicated"]["sample"]) - float(table["replicated"]["sample"])
+             for name, table in {"nf4": nf4, "int8": int8}.items()}  # fmt: skip
+    assert least["nf4"] == pytest.approx(saved["nf4"], abs=0.011)
+    assert least["int8"] == pytest.approx(saved["int8"], abs=0.02), "the scales of the rows are a thousandth"
+    assert nf4["replicated"]["train"] == plain["replicated"]["train"], "operations are counted as before"
+
+
+@pytest.mark.slow
+def test_a_quantized_base_that_does_not_fit_is_not_sent_to_shards(capsys):
+    large = ["--hardware", "2xL4-24GB", "--shape", "llama-3.1-70b", "model.trainable_layers=null"]
+    out = planned(capsys, *large, "model.lora={r: 16}", "model.quantize=nf4")
+    assert "the weights do not fit: quantized weights cannot be divided over devices" in out

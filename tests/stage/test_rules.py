@@ -24,6 +24,7 @@ def config(*changes: str) -> PPOConfig:
             ["critic=separate", "critic_model={path: a, gradient_checkpointing: true}"],
             "critic_model.gradient_checkpointing",
         ),
+        (["model.lora={r: 2}", "model.quantize=nf4"], "model.quantize"),
         (["deterministic=true"], "deterministic"),
         (["release_gradients=true"], "release_gradients"),
         (["reference_on_host=true"], "reference_on_host"),

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from rlhf.functional.flops import Matrices, ModelMatrices
 from rlhf.models.passes.anatomy import blocks, trunk
 from rlhf.models.passes.frozen import num_frozen_blocks
+from rlhf.models.passes.quantized import quantized_layers
 
 
 def model_matrices(model: PreTrainedModel, heads: Sequence[nn.Module]) -> ModelMatrices:
@@ -44,8 +45,10 @@ def frozen_matrices(model: PreTrainedModel, heads: Sequence[nn.Module]) -> Model
 
 def largest_matrix(model: PreTrainedModel) -> tuple[int, int]:
     """Return the shape of the largest matrix of a block."""
-    rows, columns = max((p.shape for p in blocks(model)[0].parameters() if p.ndim == 2), key=lambda each: each.numel())
-    return int(rows), int(columns)
+    first = blocks(model)[0]
+    shapes = [(int(p.shape[0]), int(p.shape[1])) for p in first.parameters() if p.ndim == 2]
+    shapes += [(layer.out_features, layer.in_features) for _, layer in quantized_layers(first)]
+    return max(shapes, key=lambda shape: shape[0] * shape[1])
 
 
 def key_width(model: PreTrainedModel) -> int:
@@ -64,7 +67,9 @@ def _head_size(model: PreTrainedModel) -> int:
 
 
 def _sizes(parts: Sequence[nn.Module] | nn.ModuleList, counts: Callable[[Tensor], bool] = lambda _: True) -> int:
-    return sum(p.numel() for part in parts for p in part.parameters() if p.ndim >= 2 and counts(p))
+    plain = sum(p.numel() for part in parts for p in part.parameters() if p.ndim >= 2 and counts(p))
+    quantized = [layer for part in parts for _, layer in quantized_layers(part) if counts(layer.weight)]
+    return plain + sum(layer.num_weights for layer in quantized)
 
 
 def _is_trained(parameter: Tensor) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.errors import ConfigError
+from rlhf.models.passes.quantized import QuantizedLinear, quantized_layers
 from rlhf.models.pretrained.directory import read_object
 from rlhf.models.pretrained.quiet import quiet_transformers
 
@@ -94,15 +95,15 @@ def trained_head(head: nn.Module) -> nn.Module:
 
 
 def base_state(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Return the weights without the adapter, by their names in a model without one."""
-    return {_plain(name): tensor for name, tensor in model.state_dict().items() if ".lora_" not in name}
+    """Return the weights without the adapter, by their names in a model without one; quantized ones as float32."""
+    return {_plain(name): tensor for name, tensor in _whole_state(model).items() if ".lora_" not in name}
 
 
 def merged_state(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Return the weights with the adapter added to them; the model itself does not change."""
+    """Return the weights with the adapter added, quantized ones as float32; the model itself does not change."""
     state = {
         _plain(name): tensor
-        for name, tensor in model.state_dict().items()
+        for name, tensor in _whole_state(model).items()
         if ".lora_" not in name and ".original_module." not in name
     }
     for name, module in model.named_modules():
@@ -114,13 +115,38 @@ def merged_state(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def load_merged(model: PreTrainedModel, state: Mapping[str, Tensor]) -> None:
-    """Load what `merged_state` returned: the base becomes the sum, and the adapter 0."""
+def load_merged(model: PreTrainedModel, state: Mapping[str, Tensor]) -> list[nn.Parameter]:
+    """Load what `merged_state` returned into a float32 model: the base becomes the sum, and the adapter 0.
+
+    Returns:
+        The float32 weights of plain layers that took the place of quantized ones, which cannot hold the sum.
+    """
+    made = [_unquantized(model, name, layer, state) for name, layer in quantized_layers(model)]
     for name, tensor in model.state_dict().items():
         if ".lora_B" in name:
             tensor.zero_()
         elif ".lora_" not in name and ".original_module." not in name:
             tensor.copy_(state[_plain(name)])
+    return made
+
+
+def _unquantized(
+    model: PreTrainedModel, name: str, layer: QuantizedLinear, state: Mapping[str, Tensor]
+) -> nn.Parameter:
+    plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+    whole = state[f"{_plain(name)}.weight"].to(layer.weight.device, torch.float32, copy=True)
+    plain.weight, plain.bias = nn.Parameter(whole, requires_grad=False), layer.bias
+    model.set_submodule(name, plain)
+    return plain.weight
+
+
+def _whole_state(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return a model's weights, what is quantized as float32 numbers: those that it multiplies with."""
+    state: dict[str, Tensor] = model.state_dict()
+    for name, layer in quantized_layers(model):
+        del state[f"{name}.scale"]
+        state[f"{name}.weight"] = layer.dequantized(torch.float32)
+    return state
 
 
 def _plain(name: str) -> str:

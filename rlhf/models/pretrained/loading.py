@@ -18,9 +18,11 @@ from transformers import (
 
 from rlhf.errors import ConfigError
 from rlhf.models.passes.anatomy import check_logits, switch_off_dropout, trunk
+from rlhf.models.passes.quantized import Kind
 from rlhf.models.passes.rotary import recall_factors, steady_length, why_steady
 from rlhf.models.pretrained.adapters import base_of, is_adapter, trained_head
 from rlhf.models.pretrained.directory import check_directory
+from rlhf.models.pretrained.quantization import take_over, while_loading
 from rlhf.models.pretrained.quiet import quiet_transformers
 from rlhf.models.pretrained.refusals import LOADING_ERRORS, unclassifiable, unloadable
 from rlhf.models.pretrained.tokenizer import load_tokenizer
@@ -28,7 +30,12 @@ from rlhf.models.pretrained.vocabulary import fit_vocabulary
 
 
 def load_causal_lm(
-    path: str, *, random_init: bool = False, trust_remote_code: bool = False, seed: int = 0
+    path: str,
+    *,
+    random_init: bool = False,
+    trust_remote_code: bool = False,
+    seed: int = 0,
+    quantize: Kind | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model in float32 on the CPU, in evaluation mode and without dropout.
 
@@ -39,6 +46,7 @@ def load_causal_lm(
         random_init: take only config.json and draw the weights from `seed`.
         trust_remote_code: run the code that comes with the model.
         seed: of `random_init`.
+        quantize: how to hold the linear layers, each quantized as it is read; an adapter's sum comes whole.
 
     Raises:
         ConfigError: nothing can be loaded from `path`.
@@ -48,19 +56,23 @@ def load_causal_lm(
     elif random_init:
         model = _drawn(AutoModelForCausalLM, path, trust_remote_code, seed)
     else:
-        model = _loaded(AutoModelForCausalLM, path, trust_remote_code)
+        model = _loaded(AutoModelForCausalLM, path, trust_remote_code, **while_loading(quantize))
     check_logits(switch_off_dropout(model), path)
     return model
 
 
-def load_adapter(path: str, *, trust_remote_code: bool = False, is_trainable: bool = False) -> PeftModel:
-    """Load an adapter of a causal language model on its base, both in float32; the base is frozen.
+def load_adapter(
+    path: str, *, trust_remote_code: bool = False, is_trainable: bool = False, quantize: Kind | None = None
+) -> PeftModel:
+    """Load an adapter of a causal language model on its base, both in float32; the base is frozen, perhaps quantized.
 
     Raises:
         ConfigError: the adapter, or its base, cannot be loaded.
     """
     check_directory(path)
-    model = switch_off_dropout(_loaded(AutoModelForCausalLM, base_of(path), trust_remote_code))
+    model = switch_off_dropout(
+        _loaded(AutoModelForCausalLM, base_of(path), trust_remote_code, **while_loading(quantize))
+    )
     if (Path(path) / "tokenizer_config.json").is_file():
         fit_vocabulary(model, load_tokenizer(path, trust_remote_code=trust_remote_code), path)
     try:
@@ -71,7 +83,13 @@ def load_adapter(path: str, *, trust_remote_code: bool = False, is_trainable: bo
 
 
 def load_scalar_lm(
-    path: str, *, random_init: bool = False, trust_remote_code: bool = False, seed: int = 0, new_head: bool
+    path: str,
+    *,
+    random_init: bool = False,
+    trust_remote_code: bool = False,
+    seed: int = 0,
+    new_head: bool,
+    quantize: Kind | None = None,
 ) -> PreTrainedModel:
     """Load a sequence classifier with one label in float32, in evaluation mode and without dropout.
 
@@ -82,6 +100,7 @@ def load_scalar_lm(
         seed: of a new head, and of `random_init`.
         new_head: draw the head from N(0, 1 / sqrt(H + 1)) (Stiennon et al. 2020, arXiv:2009.01325, code), for a model
             that has none; otherwise the directory must hold a head of one label.
+        quantize: as for `load_causal_lm`; the head stays as it is.
 
     Raises:
         ConfigError: nothing can be loaded, or the classifier has another number of labels.
@@ -92,10 +111,10 @@ def load_scalar_lm(
     elif random_init:
         model = _drawn(kind, path, trust_remote_code, seed, num_labels=1)
     elif new_head:
-        model = _loaded(kind, path, trust_remote_code, may_lack="score.", num_labels=1)
+        model = _loaded(kind, path, trust_remote_code, may_lack="score.", num_labels=1, **while_loading(quantize))
     else:
         _require_one_label(path, trust_remote_code)
-        model = _loaded(kind, path, trust_remote_code)
+        model = _loaded(kind, path, trust_remote_code, **while_loading(quantize))
         recall_factors(model)
     if new_head:
         _draw_head(scalar_head(model), seed)
@@ -212,8 +231,10 @@ def _loaded(
         raise unloadable(kind, path, problem) from None
     lacking = sorted(name for name in report["missing_keys"] if may_lack is None or not name.startswith(may_lack))
     if lacking:
-        what = f"{len(lacking)} weights of {type(model).__name__}, such as {lacking[0]}"
-        raise ConfigError(f"{path}: the files lack {what}")
+        raise ConfigError(
+            f"{path}: the files lack {len(lacking)} weights of {type(model).__name__}, such as {lacking[0]}"
+        )
+    take_over(model)
     # Memory-mapped weights are unaligned: their products may round differently from those of a copy (the reference).
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()

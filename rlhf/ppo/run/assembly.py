@@ -35,6 +35,7 @@ from rlhf.stage.model import (
     hold_frozen,
     optimizer_settings,
     parameters_of,
+    say_what_is_quantized,
     take_up,
     trainable,
 )
@@ -102,6 +103,7 @@ def put_together(
     if critic is not None:
         record_factors(critic.model)
     run.choose_packing(policy=trained.model, critic=None if critic is None else critic.model, reference=reference)
+    say_what_is_quantized(run.processes, policy=trained, critic=critic)
     ignored = ignored_settings(trained.model)
     if ignored is not None:
         run.processes.say(f"policy: {ignored}")

@@ -13,6 +13,7 @@ from rlhf.models.passes.matrices import frozen_matrices, largest_matrix, model_m
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.models.pretrained.adapters import add_lora
 from rlhf.models.pretrained.depth import freeze_all_but_top
+from rlhf.models.pretrained.quantization import quantize
 
 LENGTH, PREDICTED = 11, 4
 IDS = torch.arange(3, 3 + 2 * LENGTH).view(2, LENGTH)
@@ -131,3 +132,15 @@ def test_a_frozen_model_is_only_read(model):
 def test_the_largest_matrix_of_a_block_is_that_of_its_mlp(tiny_model):
     assert sorted(largest_matrix(tiny_model("llama"))) == [32, 64]
     assert sorted(largest_matrix(tiny_model("gpt2"))) == [32, 128]
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_quantized_layers_count_as_the_matrices_that_they_stand_for(tiny_model, kind):
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install 'rlhf-ppo[quantized]'")
+    plain, quantized = tiny_model(), tiny_model()
+    quantize(quantized, kind)
+    assert largest_matrix(quantized) in {largest_matrix(plain), largest_matrix(plain)[::-1]}
+    for each in (plain, quantized):
+        add_lora(each, r=2, alpha=4.0, dropout=0.0, target_modules="all-linear")
+    for count in (model_matrices, frozen_matrices):
+        assert count(quantized, [quantized.lm_head]) == count(plain, [plain.lm_head])
