@@ -13,38 +13,41 @@ LOOKED_AT = 64
 def share_equal_weights(models: Sequence[nn.Module]) -> int:
     """Let frozen weights of equal shape, type, device and values lie in the same memory; no number changes.
 
-    Whoever writes into one of them writes into all: call it when nothing is going to change them any more.
+    Equal weights within one model stay apart, since a model whose weights share memory cannot be saved. Whoever writes
+    into a shared one writes into all: call it when nothing is going to change them any more.
 
     Args:
-        models: in the order in which one is kept; a weight within a model is shared too.
+        models: in the order in which one is kept; each of them is saved for itself.
 
     Returns:
         The bytes that it saved.
     """
     kept: dict[tuple[object, ...], list[Tensor]] = {}
-    places, saved = set(), 0
-    for parameter in _frozen(models):
-        weight = parameter.data
-        if weight.data_ptr() in places:  # tied, or shared already
-            continue
-        alike = kept.setdefault(_kind(weight), [])
-        same = next((other for other in alike if torch.equal(other, weight)), None)
-        if same is None:
-            alike.append(weight)
-            places.add(weight.data_ptr())
-        else:
-            saved += weight.numel() * weight.element_size()
-            parameter.data = same
+    saved = 0
+    for model in models:
+        taken: set[int] = set()
+        own = list(_frozen(model))
+        for parameter in own:
+            weight = parameter.data
+            alike = kept.get(_kind(weight), [])
+            same = next((each for each in alike if each.data_ptr() not in taken and torch.equal(each, weight)), weight)
+            if same.data_ptr() != weight.data_ptr():
+                saved += weight.numel() * weight.element_size()
+                parameter.data = same
+            taken.add(same.data_ptr())
+        for parameter in own:
+            known = kept.setdefault(_kind(parameter.data), [])
+            if all(parameter.data_ptr() != each.data_ptr() for each in known):
+                known.append(parameter.data)
     return saved
 
 
-def _frozen(models: Iterable[nn.Module]) -> Iterable[nn.Parameter]:
+def _frozen(model: nn.Module) -> Iterable[nn.Parameter]:
     """Yield plain dense weights that are not trained."""
-    for model in models:
-        for parameter in model.parameters():
-            is_plain = type(parameter) is nn.Parameter and type(parameter.data) is Tensor
-            if is_plain and not parameter.requires_grad and parameter.is_contiguous() and parameter.numel():
-                yield parameter
+    for parameter in model.parameters():
+        is_plain = type(parameter) is nn.Parameter and type(parameter.data) is Tensor
+        if is_plain and not parameter.requires_grad and parameter.is_contiguous() and parameter.numel():
+            yield parameter
 
 
 def _kind(weight: Tensor) -> tuple[object, ...]:

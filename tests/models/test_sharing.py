@@ -45,6 +45,13 @@ def test_a_trained_model_may_share_what_it_has_frozen():
     assert not is_shared(policy[1].weight, reward[1].weight)
 
 
+def test_equal_weights_of_one_model_stay_apart_and_each_is_shared_with_another_models():
+    one, other = (nn.Sequential(nn.LayerNorm(4), nn.LayerNorm(4)).requires_grad_(False) for _ in range(2))
+    assert share_equal_weights([one, other]) == 4 * 4 * 4
+    places = [module.weight.data_ptr() for module in one], [module.weight.data_ptr() for module in other]
+    assert len(set(places[0])) == len(set(places[1])) == 2 and set(places[0]) == set(places[1])
+
+
 def test_a_tied_weight_stays_tied():
     tied = nn.Sequential(linear(0), nn.Linear(16, 8).requires_grad_(False))
     tied[1].weight = tied[0].weight

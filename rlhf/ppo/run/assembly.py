@@ -120,7 +120,9 @@ def put_together(
     scorer = Scorer(rewards, config.score, run.processes)
     frozen = Reference(trained, reference, on_host=config.reference_on_host)
     if run.processes.sharding.name == "none":
-        share_equal_weights([policy, *([] if config.reference_on_host else [frozen.model]), *scorer.models])
+        critics = [] if critic is None else [critic.model]
+        asked = [] if config.reference_on_host else [frozen.model]
+        share_equal_weights([trained.model, *critics, *asked, *scorer.models])
     else:
         _check_deadlines(scorer)
         hold_frozen(run.processes, *scorer.models, *([] if reference is None else [reference]))
