@@ -23,6 +23,7 @@ from rlhf.rewards.protocol import Episode
 from rlhf.sampling.batched import Decoding
 from rlhf.sampling.engines.local import LocalEngine
 from rlhf.sampling.engines.protocol import Engine, Weights, known_sequences
+from rlhf.sampling.static_decoder import release
 from rlhf.training.processes import Processes
 from rlhf.training.telemetry.phases import NO_PHASES, Phases
 
@@ -109,6 +110,8 @@ class Collector:
         """
         with self.phases("generation"), self.processes.sharding.whole(self.policy.lm):
             samples = self.processes.agreed(lambda: self.respond(starts, generator))
+            if self.config.release_gradients:
+                release(self.policy.lm)
             responses = whole_responses(starts, samples)
         episodes = self.episodes(starts, responses)
         drawn_at = None if self.engine.is_exact else placed_logprobs(samples, responses)
