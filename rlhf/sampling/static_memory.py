@@ -65,6 +65,8 @@ class Bucket:
     """[B, 1] int64, the column of each row's first token; those before are padding."""
     place: Tensor
     """[1] int64, the column of the tokens that the step reads."""
+    columns: Tensor
+    """[K] int64, 0 to K - 1."""
     logits: Tensor
     """[B, V], what the step writes."""
     keys: Sequence[Tensor]
@@ -75,7 +77,7 @@ class Bucket:
     @property
     def size(self) -> tuple[int, int]:
         """B and K."""
-        return len(self.ids), self.keys[0].shape[2]
+        return len(self.ids), len(self.columns)
 
     def cache(self) -> DynamicCache:
         """Return the keys and values as a model takes them; the host's part of it does not change from step to step."""
@@ -86,8 +88,7 @@ class Bucket:
 
     def visible(self) -> Tensor:
         """Return the mask [B, 1, 1, K] of the columns that hold a token, the one that is read included."""
-        columns = torch.arange(self.size[1], device=self.place.device)
-        return ((columns >= self.starts) & (columns <= self.place))[:, None, None]
+        return ((self.columns >= self.starts) & (self.columns <= self.place))[:, None, None]
 
     def fill(self, layers: Sequence[ReservedLayer], sources: Tensor, starts: Tensor, length: int) -> None:
         """Begin with prompts that were read.
@@ -130,6 +131,7 @@ class StaticMemory:
         self._ids = torch.zeros(num_rows, 1, dtype=torch.int64, device=logits.device)
         self._starts = torch.zeros_like(self._ids)
         self._place = torch.zeros(1, dtype=torch.int64, device=logits.device)
+        self._columns = torch.arange(num_slots, device=logits.device)
         self._logits = logits.new_zeros(num_rows, logits.shape[1])
         self._shapes = [[(states.shape[1], states.shape[3]) for states in _states(layer)] for layer in layers]
         self._states = [
@@ -140,7 +142,8 @@ class StaticMemory:
     @property
     def tensors(self) -> list[Tensor]:
         """All of it."""
-        return [self._ids, self._starts, self._place, self._logits, *(part for pair in self._states for part in pair)]
+        states = [part for pair in self._states for part in pair]
+        return [self._ids, self._starts, self._place, self._columns, self._logits, *states]
 
     def fits(self, num_rows: int, capacity: int) -> bool:
         """Whether a bucket of that size can be cut from it."""
@@ -156,8 +159,15 @@ class StaticMemory:
             ]
             for which in (0, 1)
         )
-        ids, starts, logits = (each[:num_rows] for each in (self._ids, self._starts, self._logits))
-        return Bucket(ids=ids, starts=starts, place=self._place, logits=logits, keys=keys, values=values)
+        return Bucket(
+            ids=self._ids[:num_rows],
+            starts=self._starts[:num_rows],
+            place=self._place,
+            columns=self._columns[:capacity],
+            logits=self._logits[:num_rows],
+            keys=keys,
+            values=values,
+        )
 
 
 def _states(layer: ReservedLayer) -> tuple[Tensor, Tensor]:

@@ -94,5 +94,5 @@ def test_buckets_of_any_shape_are_cut_from_the_same_memory_while_they_fit():
     assert long.keys[0].shape == (2, HEADS, 256, WIDTH) and long.logits.shape == (2, VOCABULARY)
     assert whole.fits(4, 128) and not whole.fits(4, 192) and not whole.fits(16, 32)
     owned = {tensor.untyped_storage().data_ptr() for tensor in whole.tensors}
-    parts = (wide.ids, wide.starts, wide.place, wide.logits, *wide.keys, *wide.values)
+    parts = (wide.ids, wide.starts, wide.place, wide.columns, wide.logits, *wide.keys, *wide.values)
     assert {part.untyped_storage().data_ptr() for part in parts} == owned
