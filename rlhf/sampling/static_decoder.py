@@ -146,6 +146,12 @@ def static_decoder(model: Callable[..., Any], prompts: PromptBatch, max_new_toke
     return StaticDecoder(model, prompts, max_new_tokens, _kept(model), switches(model))
 
 
+def num_graphs(model: nn.Module) -> int:
+    """Return how many graphs are kept for a model; 0 where its steps are called."""
+    runner = None if model not in _KEPT else _KEPT[model].runner
+    return len(runner) if isinstance(runner, CudaGraphs) else 0
+
+
 def release(model: object) -> None:
     """Free what is kept for a model; its next batch reserves and captures again."""
     if isinstance(model, nn.Module):

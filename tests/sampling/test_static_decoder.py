@@ -237,9 +237,10 @@ def test_memory_is_kept_for_one_model_at_a_time_and_gone_with_it(captures, both,
     one, other, prompts = tiny_model("llama"), tiny_model("llama", seed=1), tiny_sampling.prompts(3, 9)
     both(one, prompts)
     both(other, prompts)
-    assert list(static_decoder._KEPT) == [other]
+    assert list(static_decoder._KEPT) == [other] and static_decoder.num_graphs(one) == 0
     both(one, prompts)
     assert list(static_decoder._KEPT) == [one] and len(captures.graphs) == 3
+    assert static_decoder.num_graphs(one) == 1
     release(one)
     release("a model that is no module")
     assert not static_decoder._KEPT
