@@ -1,5 +1,6 @@
 """How a step on static memory is run: called each time, or captured once as a CUDA graph and replayed."""
 
+import functools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -121,7 +122,7 @@ def capture(step: Step, pool: Any, device: torch.device) -> Graph:
     """
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.device(device):
-        current, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        current, side = torch.cuda.current_stream(), _side_stream(device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
             for _ in range(WARM_UPS):
@@ -135,6 +136,12 @@ def capture(step: Step, pool: Any, device: torch.device) -> Graph:
         ):
             step()
     return graph
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream on which steps are captured: graphs share a pool only where they share that too."""
+    return torch.cuda.Stream(device)
 
 
 def agree(found: Tensor, expected: Tensor) -> bool:

@@ -136,14 +136,18 @@ def static_decoder(model: Callable[..., Any], prompts: PromptBatch, max_new_toke
     That is the case for models whose step cannot be captured, or once a capture failed; for more than `LARGEST_BUCKET`
     rows; for a single token, which is drawn from the prompts' own logits; and while another batch is in the memory.
     """
-    config = getattr(model, "config", None)
-    if max_new_tokens < 2 or bucket_of(len(prompts.prompt_ids)) > LARGEST_BUCKET or config is None:
+    if max_new_tokens < 2 or not takes_static_shapes(model, len(prompts.prompt_ids)):
         return None
-    if not isinstance(model, nn.Module) or not is_capturable(model, make_cache(config, 1)):
-        return None
+    assert isinstance(model, nn.Module)
     if any(kept.is_in_use for kept in _KEPT.values()) or not _is_sound(model, prompts, max_new_tokens):
         return None
     return StaticDecoder(model, prompts, max_new_tokens, _kept(model), switches(model))
+
+
+def takes_static_shapes(model: Callable[..., Any], num_rows: int) -> bool:
+    """Whether a model's steps of so many rows may be captured, by what can be seen without trying it."""
+    config = getattr(model, "config", None)
+    return config is not None and bucket_of(num_rows) <= LARGEST_BUCKET and is_capturable(model, make_cache(config, 1))
 
 
 def num_graphs(model: nn.Module) -> int:
