@@ -255,18 +255,24 @@ def test_a_batch_that_needs_more_gets_more_memory_and_the_smaller_one_uses_it(
     captures, both, tiny_model, tiny_sampling
 ):
     model, few, long = tiny_model("llama"), tiny_sampling.prompts(3, 9, 1), tiny_sampling.prompts(70)
-    sizes = []
-    for prompts in (few, long, few, long):
-        both(model, prompts)
+    seen = []
+    for prompts in (few, long, tiny_sampling.prompts(70, 71, 1), few, tiny_sampling.prompts(3, 9, 1, 5, 7), long):
+        both(model, prompts, max_new_tokens=3)
         memory = static_decoder._KEPT[model].memory
-        sizes.append((memory.num_rows, memory.num_slots))
-    assert sizes == [(4, 256)] * 4  # one row of 96 fits
-    both(model, tiny_sampling.prompts(70, 70, 1))
+        seen.append((memory.num_rows, memory.num_slots, len(captures.graphs)))
+    assert seen[:2] == [(4, 256, 1), (4, 256, 2)]  # one row of 96 fits, with a graph of its own
+    assert seen[2:4] == [(4, 384, 3), (4, 384, 4)]  # more memory, in which nothing was captured yet
+    assert seen[4:] == [(8, 512, 5), (8, 512, 6)]
+
+
+def test_memory_that_grows_in_one_way_does_not_shrink_in_the_other(captures, both, tiny_model, tiny_sampling):
+    model = tiny_model("llama")
+    both(model, tiny_sampling.prompts(200, 190), max_new_tokens=3)
     memory = static_decoder._KEPT[model].memory
-    assert (memory.num_rows, memory.num_slots) == (4, 384)
-    both(model, tiny_sampling.prompts(3, 9, 1, 5, 7))
+    assert (memory.num_rows, memory.num_slots) == (2, 512)
+    both(model, tiny_sampling.prompts(3, 9, 1), max_new_tokens=3)  # more rows, of fewer tokens
     memory = static_decoder._KEPT[model].memory
-    assert (memory.num_rows, memory.num_slots) == (8, 512)
+    assert (memory.num_rows, memory.num_slots) == (4, 512)
 
 
 def test_what_another_batch_left_in_the_memory_changes_nothing(captures, both, tiny_model, tiny_sampling):
