@@ -78,13 +78,13 @@ def test_rows_that_stay_move_to_the_front_of_the_same_memory():
     before = whole.bucket(8, 64)
     layers = [read(8, 5, seed) for seed in (1, 2)]
     before.fill(layers, torch.arange(8), torch.arange(8) % 3, 5)
-    after, rows = whole.bucket(2, 64), torch.tensor([6, 1])
+    after, rows = whole.bucket(2, 64), torch.tensor([5, 0])
     after.take(before, rows, 5)
     assert after.size == (2, 64) and after.keys[1].data_ptr() == before.keys[1].data_ptr()
     for keys, values, layer in zip(after.keys, after.values, layers, strict=True):
         assert torch.equal(keys[:, :, :5], layer.keys[rows]) and torch.equal(values[:, :, :5], layer.values[rows])
         assert not keys[:, :, 5:].any()
-    assert after.starts.tolist() == [[0], [1]]
+    assert after.starts.tolist() == [[2], [0]]
 
 
 def test_buckets_of_any_shape_are_cut_from_the_same_memory_while_they_fit():
