@@ -11,6 +11,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.passes.matrices import largest_matrix, model_matrices
 from rlhf.models.policy import PolicyWithValueHead
 from rlhf.sampling.sampler import sample
+from rlhf.sampling.static_decoder import num_graphs, release
 from rlhf.training.telemetry.machine import matrix_rate
 
 SECONDS = 540.0
@@ -73,17 +75,17 @@ def made(device: torch.device, size: dict[str, Any]) -> Bench:
 
 
 def sampling(bench: Bench) -> Iterator[tuple[str, str]]:
-    """Yield tokens per second by the number of rows: ours, and transformers' with a static cache."""
+    """Yield tokens per second by the number of rows: ours with and without CUDA graphs, transformers' static cache."""
     width, new = bench.size["prompt"], bench.size["new"]
     for rows in bench.size["rows"]:
         ids = torch.randint(3, 400, (rows, width), device=bench.device)
         mask = torch.ones_like(ids, dtype=torch.bool)
 
-        def ours(ids: torch.Tensor = ids, mask: torch.Tensor = mask) -> object:
+        def ours(cuda_graphs: bool, ids: torch.Tensor = ids, mask: torch.Tensor = mask) -> object:
             prompts = PromptBatch(prompt_ids=ids, prompt_mask=mask)
-            numbers = torch.Generator().manual_seed(0)
             return sample(
-                bench.model, prompts, max_new_tokens=new, temperature=1.0, eos_ids=(), generator=numbers
+                bench.model, prompts, max_new_tokens=new, temperature=1.0, eos_ids=(), cuda_graphs=cuda_graphs,
+                generator=torch.Generator().manual_seed(0),
             )  # fmt: skip
 
         def theirs(ids: torch.Tensor = ids, mask: torch.Tensor = mask) -> object:
@@ -91,8 +93,12 @@ def sampling(bench: Bench) -> Iterator[tuple[str, str]]:
             generate: Any = bench.model.generate
             return generate(ids, attention_mask=mask, cache_implementation="static", **options)
 
-        found = [rows * new / bench.seconds(call) for call in (ours, theirs)]
-        yield f"sampling, {rows} rows", f"{found[0]:,.0f} tokens/s; transformers {found[1]:,.0f}"
+        calls = (partial(ours, True), partial(ours, False), theirs)
+        replayed, called, generated = [rows * new / bench.seconds(call) for call in calls]
+        graphs = f"{num_graphs(bench.model)} graphs"  # none where the steps could not be captured, see the log
+        yield f"sampling, {rows} rows", f"{called:,.0f} tokens/s; transformers {generated:,.0f}"
+        yield f"sampling, {rows} rows, CUDA graphs", f"{replayed:,.0f} tokens/s with {graphs}"
+        release(bench.model)
 
 
 def updates(bench: Bench) -> Iterator[tuple[str, str]]:

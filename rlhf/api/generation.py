@@ -56,8 +56,8 @@ def generate(
         max_new_tokens: longest response in tokens.
         temperature: 0 decodes greedily.
         seed: of the sampler.
-        more: the other keys of `GenerateSettings`: samples_per_prompt, stop_strings, top_k, top_p, batch_rows, engine,
-            precision, fitting.
+        more: the other keys of `GenerateSettings`: samples_per_prompt, stop_strings, top_k, top_p, batch_rows,
+            cuda_graphs, engine, precision, fitting.
 
     Returns:
         One row per response, in the order of the prompts: prompt, response, ended, tokens.

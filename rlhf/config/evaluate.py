@@ -11,8 +11,10 @@ from rlhf.config.judges import BestOfSection, Judges, OpenAIJudgeSection, check_
 from rlhf.config.rewards import RewardSection
 from rlhf.config.section import Section
 from rlhf.config.shared import (
+    CUDA_GRAPHS,
     ChatSection,
     Count,
+    CudaGraphs,
     DataSection,
     FittingSection,
     InRunDirectory,
@@ -34,6 +36,7 @@ class DecodingSection(Section):
     temperature: NonNegative = Field(1.0, description="0 decodes greedily; the KL is then measured at temperature 1")
     stop_strings: list[str] = Field([], description="a response ends after any of these")
     batch_rows: Count = Field(64, description="prompts decoded together")
+    cuda_graphs: CudaGraphs = Field("auto", description=CUDA_GRAPHS)
     filters: Literal["none", "model"] = Field(
         "none",
         description="model: temperature, top_k, top_p, min_p and repetition_penalty as the model's "

@@ -12,7 +12,9 @@ from rlhf.config.resets import ResetSection
 from rlhf.config.rewards import RewardSection, check_names_and_gates
 from rlhf.config.section import Section
 from rlhf.config.shared import (
+    CUDA_GRAPHS,
     Count,
+    CudaGraphs,
     DataSection,
     DataSource,
     FittingSection,
@@ -43,6 +45,7 @@ class SamplingSection(Section):
     temperature: Positive = Field(1.0, description="divides the logits, in sampling and in every logprob")
     stop_strings: list[str] = Field([], description="a response ends when it contains one of them")
     batch_rows: Count = Field(64, description="prompts decoded together by one process")
+    cuda_graphs: CudaGraphs = Field("auto", description=CUDA_GRAPHS)
 
 
 class KLSection(Section):
@@ -123,7 +126,9 @@ class PPOSettings(StageSettings):
         None, description="end the epochs early when KL(old || new) per token exceeds this"
     )
     release_gradients: bool = Field(
-        False, description="free the memory of gradients while responses are drawn, and take it again for the update"
+        False,
+        description="free the memory of gradients while responses are drawn, and take it again for the update; on CUDA "
+        "that of decoding is freed after the responses, and CUDA graphs are captured again",
     )
     reference_on_host: bool = Field(
         False, description="keep the reference in the host's memory, and move it to the GPU for its passes"

@@ -20,6 +20,12 @@ def _on_or_off(value: Any) -> Any:
 
 
 Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
+CudaGraphs = Annotated[Literal["auto", "off"], BeforeValidator(_on_or_off)]
+CUDA_GRAPHS = (
+    "auto: on CUDA, and nowhere else, a decode step is captured once for a number of rows and then replayed, where the "
+    "model allows it (docs/gpu.md); off: never"
+)
+"""What the key `cuda_graphs` of several sections says."""
 Precision = Literal["auto", "float32", "bfloat16"]
 OverLong = Literal["drop", "cut_left", "error"]
 OnEmpty = Literal["error", "skip"]

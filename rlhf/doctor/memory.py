@@ -12,6 +12,8 @@ from rlhf.models.passes.matrices import key_width
 from rlhf.models.passes.quantized import quantized_tensors
 from rlhf.ppo.run.assembly import PPORun
 from rlhf.sampling.packed import is_packable
+from rlhf.sampling.static_decoder import takes_static_shapes
+from rlhf.sampling.static_memory import bucket_of, capacity_of
 from rlhf.training.optimizer import MOMENTS
 
 GIB = 2**30
@@ -42,13 +44,16 @@ class ToCome:
     """Of one microbatch, for its backward pass."""
     sampling: int
     """The cache of a batch of responses, and packed weights."""
+    kept_cache: int
+    """The same cache where CUDA graphs keep it from rollout to rollout."""
     kept_states: int
     """The frozen blocks' outputs for a rollout."""
 
     @property
     def total(self) -> int:
-        """What is needed at once: sampling and the backward pass take turns."""
-        return self.gradients + self.moments + self.kept_states + max(self.activations, self.sampling)
+        """What is needed at once: sampling and the backward pass take turns, but for what sampling keeps."""
+        kept = self.kept_states + self.kept_cache
+        return self.gradients + self.moments + kept + max(self.activations, self.sampling)
 
 
 def memory_suffices(parts: PPORun, trial: Trial, available: int) -> Finding:
@@ -95,11 +100,16 @@ def to_come(parts: PPORun, trial: Trial) -> ToCome:
     packed = _bytes(lm.parameters()) if is_packable(lm) else 0
     # A row longer than the budget is a microbatch of its own.
     tokens = max(config.microbatch_tokens, width)
+    decoded = min(config.sampling.batch_rows, rows)
+    is_static = config.sampling.cuda_graphs == "auto" and lm.device.type == "cuda" and takes_static_shapes(lm, decoded)
+    slots = bucket_of(decoded) * capacity_of(width) if is_static else decoded * width
+    keeps = is_static and not config.release_gradients
     return ToCome(
         gradients=trained,
         moments=num_moments * trained,
         activations=int(trial.saved_bytes * tokens),
-        sampling=min(config.sampling.batch_rows, rows) * width * _cache_bytes(lm) + packed,
+        sampling=packed + (0 if keeps else slots * _cache_bytes(lm)),
+        kept_cache=slots * _cache_bytes(lm) if keeps else 0,
         kept_states=kept,
     )
 

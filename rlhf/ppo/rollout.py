@@ -24,6 +24,7 @@ from rlhf.rewards.protocol import Episode
 from rlhf.sampling.batched import Decoding
 from rlhf.sampling.engines.local import LocalEngine
 from rlhf.sampling.engines.protocol import Engine, Weights, known_sequences
+from rlhf.sampling.static_decoder import release
 from rlhf.training.processes import Processes
 from rlhf.training.telemetry.phases import NO_PHASES, Phases
 
@@ -110,6 +111,8 @@ class Collector:
         """
         with self.phases("generation"), self.processes.sharding.whole(self.policy.lm):
             samples = self.processes.agreed(lambda: self.respond(starts, generator))
+            if self.config.release_gradients:
+                release(self.policy.lm)
         return self.sampled(starts, samples)
 
     def sampled(self, starts: StartStates, samples: Samples) -> Sampled:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class Decoding:
     """Decodes the text that is searched for stop strings."""
     filters: Filters | None = None
     """Which tokens may be drawn; None for the policy as it is."""
+    cuda_graphs: Literal["auto", "off"] = "auto"
+    """Whether a GPU replays captured decode steps, where the model allows it; a CPU never does."""
 
 
 def sample_in_batches(
@@ -58,7 +61,12 @@ def sample_in_batches(
         ValueError: as `sample` does.
         GuardStop: the model's logits are not finite.
     """
-    draw = sampler or (sample if takes_keys_and_values(model) else sample_by_generate)
+    if sampler is not None:
+        draw = sampler
+    elif takes_keys_and_values(model):
+        draw = partial(sample, cuda_graphs=decoding.cuda_graphs == "auto")
+    else:
+        draw = sample_by_generate
     parts = []
     for rows in torch.arange(len(prompts.prompt_ids)).split(decoding.batch_rows):
         part = draw(

@@ -29,7 +29,7 @@ class Decoder:
         if not bool(prompt_mask.all()):
             self._mask = torch.nn.functional.pad(prompt_mask, (0, max_new_tokens), value=True)
             self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
-        self._prepares_masks = self._prompt_ids.device.type == "cuda" and _takes_prepared_masks(model, self._cache)
+        self._prepares_masks = self._prompt_ids.device.type == "cuda" and takes_prepared_masks(model, self._cache)
 
     def read_prompts(self) -> Tensor:
         """Run the model over the prompts and return the logits [B, V] of the first response token."""
@@ -96,7 +96,7 @@ def left_padded(prompts: PromptBatch) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def _takes_prepared_masks(model: Callable[..., Any], cache: DynamicCache) -> bool:
+def takes_prepared_masks(model: Callable[..., Any], cache: DynamicCache) -> bool:
     """Whether all layers of a model read the same mask [B, 1, 1, K] as it is.
 
     From a mask [B, K] transformers makes one for each step, and asks the device each time whether all of it is True.

@@ -16,6 +16,7 @@ from rlhf.sampling.endings import Endings
 from rlhf.sampling.filters import Filtering, Filters
 from rlhf.sampling.inverse_cdf import Draw, draw_tokens, most_probable_tokens
 from rlhf.sampling.packed import PackedDecoder, PackedModel, is_packable
+from rlhf.sampling.static_decoder import static_decoder
 from rlhf.sampling.stopping import Decodes, StopRule
 
 LEAVE_SHARE = 1 / 8
@@ -38,6 +39,7 @@ def sample(  # noqa: PLR0913 - the options of one batch, keyword-only
     min_new_tokens: int = 0,
     num_forced: Tensor | None = None,
     filters: Filters | None = None,
+    cuda_graphs: bool = True,
 ) -> Samples:
     """Sample one response for each prompt from softmax(logits / temperature).
 
@@ -58,6 +60,7 @@ def sample(  # noqa: PLR0913 - the options of one batch, keyword-only
         num_forced: [B] int64, how many tokens at the end of each prompt already begin its response: they count towards
             `max_new_tokens`, and a stop string may begin in them. None for 0.
         filters: tokens that may not be drawn have probability 0, in logprobs too. None for the policy as it is.
+        cuda_graphs: on CUDA, capture the steps of models that allow it and replay them; nothing else knows it.
 
     Returns:
         Samples on the model's device, without forced tokens, as wide as the longest response.
@@ -79,7 +82,7 @@ def sample(  # noqa: PLR0913 - the options of one batch, keyword-only
     logprobs = torch.zeros(num_rows, num_steps, dtype=torch.float32, device=device)
     endings = Endings(stop_rule, limits, prefixes)
 
-    decoder = make_decoder(model, prompts, num_steps)
+    decoder = make_decoder(model, prompts, num_steps, cuda_graphs=cuda_graphs)
     held, rows = list(range(num_rows)), torch.arange(num_rows, device=device)  # what the decoder still holds
     logits = decoder.read_prompts()
     filtered = Filtering(filters, prompts, logits.shape[-1])
@@ -109,11 +112,16 @@ def leave_share(device: torch.device) -> float:
     return LEAVE_SHARE_ON_GPU if device.type == "cuda" else LEAVE_SHARE
 
 
-def make_decoder(model: Callable[..., Any], prompts: PromptBatch, max_new_tokens: int) -> Decoder | PackedDecoder:
-    """Return the fastest decoder that supports the model."""
+def make_decoder(
+    model: Callable[..., Any], prompts: PromptBatch, max_new_tokens: int, *, cuda_graphs: bool = True
+) -> Decoder | PackedDecoder:
+    """Return the fastest decoder that supports the model; `cuda_graphs` says whether it may be a `StaticDecoder`."""
     if is_packable(model):
         return PackedDecoder(PackedModel(model, len(prompts.prompt_ids)), prompts, max_new_tokens)
-    return Decoder(model, prompts, max_new_tokens)
+    static = None
+    if cuda_graphs and prompts.prompt_ids.device.type == "cuda":
+        static = static_decoder(model, prompts, max_new_tokens)
+    return static or Decoder(model, prompts, max_new_tokens)
 
 
 def _next_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> Draw:

@@ -20,7 +20,15 @@ def emulation(module: Callable[[Path], ModuleType]) -> ModuleType:
 
 
 @pytest.fixture
-def gpu(emulation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def captures(module: Callable[[Path], ModuleType], root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The steps of decoding that CUDA would capture, which are recorded and repeated in its place."""
+    found = module(root / "tests/sampling/recorded_graph.py").Captures()
+    monkeypatch.setattr("rlhf.sampling.graphs.capture", found)
+    return found
+
+
+@pytest.fixture
+def gpu(emulation: ModuleType, captures: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An emulated GPU, which processes use for the length of a test."""
     monkeypatch.setattr(Processes, "device", property(lambda self: emulation.GPU))
     # The clipping of gradients groups them by device in C++, which knows the CPU alone.

@@ -11,6 +11,10 @@ from rlhf.sampling.sampler import sample
 NUM_STEPS = 17
 FIXED = 24
 """Waits of a batch before its first step and after its last: checks, lengths, equal prompts, the prompts' mask."""
+TRIAL = 24
+"""Waits before a model's first batch: its logprobs with static shapes are compared with those without."""
+CAPTURE = 1
+"""Waits of a capture: its replay is compared with the step."""
 
 
 @pytest.fixture
@@ -25,24 +29,31 @@ def answers(model, prompts, **changes):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
-def test_responses_are_those_of_a_cpu(gpu, monkeypatch, tiny_model, prompts, family):
+def test_responses_are_those_of_a_cpu(gpu, captures, monkeypatch, tiny_model, prompts, family):
     model = tiny_model(family)
-    monkeypatch.setattr("rlhf.sampling.sampler.make_decoder", Decoder)
-    expected = answers(model, prompts)
+    with monkeypatch.context() as patched:
+        patched.setattr("rlhf.sampling.sampler.make_decoder", lambda *given, **options: Decoder(*given))
+        expected = answers(model, prompts)
     found = answers(model.to("cuda"), prompts)
     assert found.response_ids.is_cuda and found.logprobs.is_cuda
+    assert bool(captures.graphs) == (family == "llama")  # the others have positions or layers of another kind
     assert found.responses == expected.responses and found.ended.tolist() == expected.ended.tolist()
     assert len({len(response) for response in found.responses}) > 1  # rows ended at different steps
 
 
 @pytest.mark.slow
-def test_the_host_looks_once_in_eight_steps(gpu, tiny_model, prompts):
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_the_host_looks_once_in_eight_steps(gpu, captures, tiny_model, prompts, cuda_graphs):
     model = tiny_model("llama").to("cuda")
-    with gpu.counted() as waits:
-        found = answers(model, prompts, eos_ids=())
-    assert found.response_ids.shape[1] == NUM_STEPS
-    assert sum(waits.values()) <= NUM_STEPS // LOOK_EVERY + FIXED
-    assert sum(count for place, count in waits.items() if "endings.py" in place) == -(-NUM_STEPS // LOOK_EVERY) + 1
+    for fixed in (FIXED + cuda_graphs * (TRIAL + CAPTURE), FIXED):
+        with gpu.counted() as waits:
+            found = answers(model, prompts, eos_ids=(), cuda_graphs=cuda_graphs)
+        assert found.response_ids.shape[1] == NUM_STEPS
+        assert sum(waits.values()) <= NUM_STEPS // LOOK_EVERY + fixed, waits
+        assert sum(count for place, count in waits.items() if "endings.py" in place) == -(-NUM_STEPS // LOOK_EVERY) + 1
+    assert len(captures.graphs) == cuda_graphs
+    if cuda_graphs:
+        assert captures.graphs[0].num_replays == 2 * (NUM_STEPS - 1)
 
 
 @pytest.mark.slow
@@ -52,6 +63,7 @@ def test_stop_strings_end_where_they_are_complete_though_the_host_looks_later(gp
     model = tiny_model("llama")
     expected = answers(model, prompts, **options)
     model.to("cuda")
+    answers(model, prompts)  # the steps are captured, but for the smaller buckets of the next
     with gpu.counted() as waits:
         found = answers(model, prompts, **options)
     assert found.responses == expected.responses and found.ended.tolist() == expected.ended.tolist()

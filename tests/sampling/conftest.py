@@ -22,6 +22,20 @@ def tiny_sampling(module: Callable[[Path], ModuleType]) -> ModuleType:
     return module(Path(__file__).with_name("tiny_sampling.py"))
 
 
+@pytest.fixture(scope="session")
+def recorded_graph(module: Callable[[Path], ModuleType]) -> ModuleType:
+    """The module `recorded_graph.py`."""
+    return module(Path(__file__).with_name("recorded_graph.py"))
+
+
+@pytest.fixture
+def captures(recorded_graph: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Steps are recorded where CUDA would capture them; what was recorded."""
+    found = recorded_graph.Captures()
+    monkeypatch.setattr("rlhf.sampling.graphs.capture", found)
+    return found
+
+
 @pytest.fixture(scope="module")
 def packs_bfloat16() -> None:
     """Skips where the packed decoder cannot run."""

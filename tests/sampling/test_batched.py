@@ -52,6 +52,19 @@ def test_batches_are_sampled_one_after_the_other_as_wide_as_they_need(
     assert found.responses == expected and len({len(ids) for ids in expected}) > 1
 
 
+@pytest.mark.parametrize(("changes", "expected"), [({}, True), ({"cuda_graphs": "off"}, False)])
+def test_the_sampler_is_told_whether_it_may_capture_steps(tiny_model, tiny_tokenizer, monkeypatch, changes, expected):
+    told = []
+
+    def watched(lm, batch, *, cuda_graphs, **options):
+        told.append(cuda_graphs)
+        return sample(lm, batch, **options)
+
+    monkeypatch.setattr(batched, "sample", watched)
+    sample_in_batches(tiny_model("llama"), prompts(), decoding(tiny_tokenizer, **changes), numbers())
+    assert told == [expected] * 3
+
+
 def test_forced_tokens_go_with_their_rows(tiny_model, tiny_tokenizer) -> None:
     forced = torch.tensor([4, 0, 2, 0, 0])
     found = sample_in_batches(
