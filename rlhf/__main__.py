@@ -1,8 +1,6 @@
 """`python -m rlhf`, and what `accelerate launch -m rlhf` starts."""
 
-import sys
-
-from rlhf.cli import main
+from rlhf.cli import console
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

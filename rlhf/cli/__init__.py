@@ -4,7 +4,7 @@ Belongs here: the verbs, their options and help, the shells' completion, and how
 Not here: anything that needs torch; a verb's module is imported when the verb runs.
 """
 
-from rlhf.cli.command import main
+from rlhf.cli.command import console, main
 from rlhf.cli.verbs import STAGES, verb_of
 
-__all__ = ["STAGES", "main", "verb_of"]
+__all__ = ["STAGES", "console", "main", "verb_of"]

@@ -6,9 +6,11 @@ import io
 import json
 import os
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from rlhf.cli.completion import install
 from rlhf.cli.lasting import lasting_output, let_go
@@ -50,6 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", category=FutureWarning, module=_LIBRARIES)
     with lasting_output(next((word for word in arguments if not word.startswith("-")), None)):
         return _answered(arguments)
+
+
+def console(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command as a program of its own, which ends with the command's status.
+
+    Python takes a moment to end after that. A Ctrl-C then has nothing left to stop, and must not print a traceback.
+    """
+    try:
+        status = main(arguments)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(status)
 
 
 def _answered(arguments: Sequence[str]) -> int:

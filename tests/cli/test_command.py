@@ -300,3 +300,15 @@ def test_the_module_runs_without_torch_and_in_a_plain_locale(tmp_path) -> None:
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f'config error: {path}: seed: must be an integer [got "\\u00e9\\ud83d\\ude00"]\n'
+
+
+def test_an_interrupt_while_python_ends_prints_nothing_and_keeps_the_status():
+    code = (
+        "import atexit, os, signal\n"
+        "from rlhf.cli import console\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+        "console(['fetch'])\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "smollm2-135m-instruct" in ended.stdout

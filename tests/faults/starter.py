@@ -17,7 +17,7 @@ import transformers.models.llama.modeling_llama  # noqa: F401 - imported here on
 from injection import Injection, inject
 
 from rlhf import ppo, reward_model, sft  # noqa: F401
-from rlhf.cli import main
+from rlhf.cli import console
 
 
 def answer(request: dict[str, Any]) -> int:
@@ -53,7 +53,7 @@ def become(arguments: list[str], out: str, err: str, injection: dict[str, Any] |
     if arguments[0].endswith(".py"):
         sys.argv = arguments
         runpy.run_path(arguments[0], run_name="__main__")
-    sys.exit(main(arguments))
+    console(arguments)
 
 
 if __name__ == "__main__":
