@@ -44,7 +44,7 @@ def test_what_is_there_is_never_overwritten_and_names_are_checked(tmp_path) -> N
         write_recipe("smoke", tmp_path)
     with pytest.raises(ConfigError, match="is not an empty directory"):
         write_recipe("smoke", tmp_path / "notes.txt")
-    with pytest.raises(ConfigError, match="init: --recipe big: must be one of quickstart, smoke"):
+    with pytest.raises(ConfigError, match="init: --recipe big: must be one of quickstart, reviews, smoke"):
         write_recipe("big", tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
