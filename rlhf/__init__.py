@@ -1,5 +1,6 @@
 """RLHF with PPO in the Hugging Face ecosystem: behaviour cloning, a reward model, a value head, evaluation."""
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,9 @@ _HOMES = {
     "evaluate": "rlhf.api.evaluation",
     "generate": "rlhf.api.generation",
 }
+
+# peft imports bitsandbytes wherever it is installed, which then warns on some processors of a kernel that is not used here.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def __getattr__(name: str) -> Any:

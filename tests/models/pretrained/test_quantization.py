@@ -1,5 +1,8 @@
 """Tests of rlhf.models.pretrained.quantization: which layers are quantized, in both ways, and what is refused."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -153,3 +156,9 @@ def test_sizes_on_meta_are_those_of_the_quantized_model(tiny_model):
         layer.num_bytes for _, layer in quantized_layers(real)
     ]
     assert all(isinstance(layer, QuantizedLinear) for _, layer in quantized_layers(empty))
+
+
+@pytest.mark.slow
+def test_what_bitsandbytes_says_of_kernels_that_are_not_used_reaches_nobody():
+    command = [sys.executable, "-c", "from rlhf import PPOTrainer"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stderr == ""
