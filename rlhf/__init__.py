@@ -43,7 +43,7 @@ _HOMES = {
     "generate": "rlhf.api.generation",
 }
 
-# peft imports bitsandbytes wherever it is installed, which then warns on some processors of a kernel that is not used here.
+# peft imports bitsandbytes wherever it is installed, which warns on some processors of a kernel that is not used here.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
