@@ -30,7 +30,7 @@ def share_equal_weights(models: Sequence[nn.Module]) -> int:
         for parameter in own:
             weight = parameter.data
             alike = kept.get(_kind(weight), [])
-            same = next((each for each in alike if each.data_ptr() not in taken and torch.equal(each, weight)), weight)
+            same = next((each for each in alike if each.data_ptr() not in taken and _is_same(each, weight)), weight)
             if same.data_ptr() != weight.data_ptr():
                 saved += weight.numel() * weight.element_size()
                 parameter.data = same
@@ -42,12 +42,25 @@ def share_equal_weights(models: Sequence[nn.Module]) -> int:
     return saved
 
 
+@torch.no_grad()
+def own_weights(models: Sequence[nn.Module]) -> None:
+    """Give the frozen weights of models memory of their own, so that others do not see what is written into them."""
+    for model in models:
+        for parameter in _frozen(model):
+            parameter.data = parameter.data.clone()
+
+
 def _frozen(model: nn.Module) -> Iterable[nn.Parameter]:
     """Yield plain dense weights that are not trained."""
     for parameter in model.parameters():
         is_plain = type(parameter) is nn.Parameter and type(parameter.data) is Tensor
         if is_plain and not parameter.requires_grad and parameter.is_contiguous() and parameter.numel():
             yield parameter
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    """Whether two weights of one shape and type have the same bytes: 0.0 equals -0.0, but is another number."""
+    return torch.equal(one.view(torch.uint8), other.view(torch.uint8)) if one.dim() else torch.equal(one, other)
 
 
 def _kind(weight: Tensor) -> tuple[object, ...]:

@@ -178,7 +178,7 @@ class Collector:
     def respond(self, starts: StartStates, generator: torch.Generator) -> Samples:
         """Let the engine draw what follows the start states, from the weights as they are now."""
         self.give_weights(starts)
-        return self.draw(starts, generator, self.tokenizer)
+        return self.engine.sample(starts.states, self.decoding(self.tokenizer), generator, starts.num_forced)
 
     def give_weights(self, starts: StartStates) -> None:
         """Give the weights as they are now to an engine outside this process.
@@ -190,10 +190,9 @@ class Collector:
             known = known_sequences(starts.states)
             self.engine.load(replace(self.weights, known=known), self.engine.version + 1)
 
-    def draw(self, starts: StartStates, generator: torch.Generator, tokenizer: PreTrainedTokenizerBase) -> Samples:
-        """Let the engine draw from the weights that it has; `tokenizer` decodes what may hold a stop string."""
-        decoding = Decoding(**self.config.sampling.model_dump(), eos_ids=self.eos_ids, tokenizer=tokenizer)
-        return self.engine.sample(starts.states, decoding, generator, starts.num_forced)
+    def decoding(self, tokenizer: PreTrainedTokenizerBase) -> Decoding:
+        """Return how responses are drawn; `tokenizer` decodes what may hold a stop string."""
+        return Decoding(**self.config.sampling.model_dump(), eos_ids=self.eos_ids, tokenizer=tokenizer)
 
     def episodes(self, starts: StartStates, responses: Responses) -> list[Episode]:
         """Return what the rewards read: whole responses."""

@@ -159,13 +159,22 @@ def num_graphs(model: nn.Module) -> int:
 def release(model: object) -> None:
     """Free what is kept for a model; its next batch reserves and captures again."""
     if isinstance(model, nn.Module):
+        _note_failures()
         _KEPT.pop(model, None)
+
+
+def _note_failures() -> None:
+    """Remember which models cannot be captured, before what is kept of them is forgotten."""
+    for model, kept in _KEPT.items():
+        if kept.runner.has_failed:
+            _SOUND[model] = False
 
 
 def _kept(model: nn.Module) -> Kept:
     """Return what is kept for a model whose weights did not move, or begin anew, for this model alone."""
     weights, found = addresses(model), _KEPT.get(model)
     if found is None or found.weights != weights:
+        _note_failures()
         _KEPT.clear()
         found = _KEPT[model] = Kept(weights, CudaGraphs())
     return found
@@ -176,7 +185,6 @@ def _is_sound(model: nn.Module, prompts: PromptBatch, max_new_tokens: int) -> bo
     kept = _KEPT.get(model)
     if kept is not None and kept.runner.has_failed:
         release(model)
-        _SOUND[model] = False
     if model not in _SOUND:
         _SOUND[model] = _tried(model, prompts, min(_TRIED, max_new_tokens))
     return _SOUND[model]

@@ -1,6 +1,9 @@
 """Tests of rlhf.doctor.memory, on a policy whose sizes are counted by hand."""
 
+import shutil
+
 import pytest
+from transformers import AutoModelForSequenceClassification
 
 from rlhf.doctor import examination
 from rlhf.doctor.examination import assembled
@@ -25,10 +28,16 @@ def test_full_finetuning_in_float32_is_counted(config, workshop) -> None:
     assert coming.total == 12 * size + max(coming.activations, coming.sampling)
 
 
-def test_every_member_of_an_ensemble_is_counted(config, workshop) -> None:
-    member = {"path": str(workshop / "reward_model")}
+def test_every_member_of_an_ensemble_is_counted(config, workshop, tmp_path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(workshop / "reward_model")
+    for parameter in model.parameters():  # equal weights would be in memory once
+        parameter.data.add_(1.0)
+    model.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(workshop / "reward_model" / name, tmp_path / name)
+    members = [{"path": str(workshop / "reward_model")}, {"path": str(tmp_path)}]
     one = already_loaded(assembled(config(model_reward=workshop / "reward_model"))).rewards
-    ensemble = [{"kind": "ensemble", "models": [member, member]}]
+    ensemble = [{"kind": "ensemble", "models": members}]
     assert already_loaded(assembled(config(rewards=ensemble))).rewards == 2 * one > 0
 
 

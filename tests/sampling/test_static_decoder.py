@@ -185,6 +185,21 @@ def test_where_captures_fail_the_batch_goes_on_and_later_ones_use_the_plain_deco
     assert len(caplog.records) == 1
 
 
+@pytest.mark.parametrize("forgets", ["release", "another model"])
+def test_a_failed_capture_is_remembered_when_memory_is_freed(both, tiny_model, tiny_sampling, monkeypatch, forgets):
+    def refused(step, pool, device):
+        raise RuntimeError("no capture")
+
+    monkeypatch.setattr("rlhf.sampling.graphs.capture", refused)
+    model, prompts = tiny_model("llama"), tiny_sampling.prompts(3, 9, 1, 5, 9)
+    both(model, prompts, **ENDS)
+    if forgets == "release":
+        static_decoder.release(model)
+    else:
+        both(tiny_model("qwen3"), prompts, **ENDS)
+    assert static_decoder.static_decoder(model, prompts, 4) is None
+
+
 @pytest.mark.parametrize("breaks", ["all columns are visible", "an error"])
 def test_a_model_that_gives_other_logprobs_with_static_shapes_is_decoded_plainly(
     tiny_model, tiny_sampling, monkeypatch, caplog, breaks

@@ -23,7 +23,7 @@ BLOCK = 64
 
 
 class QuantizedLinear(nn.Linear):
-    """y = W x + b with a frozen W of shape [out, in]; its tensors are buffers, so nothing casts or trains them."""
+    """y = W x + b with a frozen W of shape [out, in]; its tensors are buffers, so nothing trains them."""
 
     kind: Kind
     scale: Tensor
@@ -89,16 +89,6 @@ class Nf4Linear(QuantizedLinear):
         state = self._state(torch.Size((rows, self.num_weights // rows)), dtype)
         flat = library().functional.dequantize_4bit(self.weight, state)
         return flat.view(self.out_features, self.in_features)  # type: ignore[no-any-return]
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return W x + b; off the CPU, for whole blocks, by bitsandbytes: it has kernels that read packed weights."""
-        is_plain = input.device.type == "cpu" or self.in_features % BLOCK != 0
-        return super().forward(input) if is_plain else self.by_library(input)
-
-    def by_library(self, x: Tensor) -> Tensor:
-        """Return W x + b as bitsandbytes computes it."""
-        state = self._state(torch.Size((self.out_features, self.in_features)), x.dtype)
-        return library().matmul_4bit(x, self.weight, quant_state=state, bias=self.bias)  # type: ignore[no-any-return]
 
     def _state(self, shape: torch.Size, dtype: torch.dtype) -> Any:
         return library().functional.QuantState(

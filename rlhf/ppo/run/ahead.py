@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 
 from rlhf.batches import Samples
 from rlhf.config.engine import ServerEngineSection
@@ -24,6 +25,7 @@ from rlhf.training.randomness import generator
 class _Pending:
     starts: StartStates
     samples: Future[Samples]
+    stop: threading.Event
 
 
 class Ahead:
@@ -49,9 +51,12 @@ class Ahead:
         collector = self._trainer.collector
         starts = self._trainer.start_states(prompts)
         if not has_weights:
-            collector.give_weights(starts)
-        numbers = generator(self._trainer.config.seed, "ahead", index)
-        self._pending = _Pending(starts, _started(lambda: collector.draw(starts, numbers, self._tokenizer)))
+            with collector.phases("generation"):
+                collector.give_weights(starts)
+        numbers, stop = generator(self._trainer.config.seed, "ahead", index), threading.Event()
+        decoding = collector.decoding(self._tokenizer)
+        draw = partial(self._engine.sample, starts.states, decoding, numbers, starts.num_forced, stop)
+        self._pending = _Pending(starts, _started(draw), stop)
 
     def take(self) -> Sampled | None:
         """Wait for the responses that are on the way; None where there are none.
@@ -67,15 +72,10 @@ class Ahead:
             samples = pending.samples.result()
         return collector.sampled(pending.starts, samples)
 
-    def wait(self) -> None:
-        """Wait until the server is free, so that it can be given other weights; a failure is `take`'s to raise."""
-        if self._pending is not None:
-            self._pending.samples.exception()
-
     def drop(self) -> None:
         """Forget what is on the way, and ask the server for nothing further."""
         if self._pending is not None:
-            self._engine.cancel()
+            self._pending.stop.set()
             self._pending = None
 
 

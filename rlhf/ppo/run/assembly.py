@@ -20,7 +20,7 @@ from rlhf.models.pretrained.loading import check_positions, load_scalar_lm, scal
 from rlhf.models.pretrained.setup import Trainable
 from rlhf.models.pretrained.tokenizer import Language, load_tokenizer, tokenizer_fingerprint
 from rlhf.models.reference import Reference
-from rlhf.models.sharing import share_equal_weights
+from rlhf.models.sharing import own_weights, share_equal_weights
 from rlhf.ppo.rollout import Collector
 from rlhf.ppo.run.engine import make_engine, weights_of
 from rlhf.ppo.scoring.scorer import Scorer
@@ -231,6 +231,7 @@ def save_parts(parts: PPORun, directory: Path, critic: Path, card: Card) -> None
 def take_up_parts(parts: PPORun, directory: Path, critic: Path) -> None:
     """Load what `save_parts` saved into the models from which the run started."""
     policy, weights = parts.trainer.policy, parts.trainer.optimizer.weights
+    own_weights([each.model for each in parts.models])  # a reward model must not change with them
     take_up(parts.trained, weights, directory)
     if parts.critic is not None:
         take_up(parts.critic, weights, critic)

@@ -119,8 +119,6 @@ class PPOSteps:
 
     def evaluate(self) -> dict[str, float]:
         """Return what the evaluation measured on held-out prompts; empty where there are none."""
-        if self._ahead is not None:
-            self._ahead.wait()  # an evaluation gives the server the weights as they are now
         return self._evaluation()
 
     def saved(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:

@@ -3,6 +3,7 @@
 Left out: several servers, weights over NCCL, responses that begin with old weights and end with new ones.
 """
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -57,12 +58,7 @@ class ServerEngine:
         self._run = token_hex(4)  # another run's version 3 is not this one's
         self._known: list[list[int]] = []
         self._last: _Probe | None = None
-        self._pool: ThreadPoolExecutor | None = None  # of the last batch
-
-    def cancel(self) -> None:
-        """Send no further request of the batch that is being drawn in another thread; its `sample` raises."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._busy = threading.Lock()  # no weights are loaded while a batch is being drawn in another thread
 
     def load(self, weights: Weights, version: int) -> None:
         """Write the weights, let the server read them, and compare its version and its logprobs.
@@ -72,6 +68,50 @@ class ServerEngine:
         Raises:
             EngineError: a call failed, or the server answers from other weights.
         """
+        with self._busy:
+            self._load(weights, version)
+
+    def sample(
+        self,
+        prompts: PromptBatch,
+        decoding: Decoding,
+        generator: torch.Generator,
+        num_forced: Tensor | None = None,
+        stop: threading.Event | None = None,
+    ) -> Samples:
+        """Draw one response to each prompt, `decoding.batch_rows` requests at a time, each with a seed of its own.
+
+        Once `stop` is set, no further request is sent.
+
+        Raises:
+            EngineError: a request failed, an answer is no whole response, the weights changed meanwhile, or `stop`.
+        """
+        with self._busy:
+            return self._sample(prompts, decoding, generator, num_forced, stop or threading.Event())
+
+    def _sample(
+        self,
+        prompts: PromptBatch,
+        decoding: Decoding,
+        generator: torch.Generator,
+        num_forced: Tensor | None,
+        stop: threading.Event,
+    ) -> Samples:
+        device = prompts.prompt_ids.device
+        lengths = prompts.prompt_mask.sum(1).tolist()
+        rows = [ids[:length] for ids, length in zip(prompts.prompt_ids.tolist(), lengths, strict=True)]
+        forced = [0] * len(rows) if num_forced is None else num_forced.tolist()
+        seeds = torch.randint(0, _SEEDS, (len(rows),), generator=generator, device=generator.device).tolist()
+        self._check_version("before a batch")
+        pool = ThreadPoolExecutor(min(decoding.batch_rows, len(rows)), thread_name_prefix="engine")
+        try:
+            found = list(pool.map(partial(self._respond, decoding, stop), rows, forced, seeds))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        self._check_version("after a batch")
+        return _samples(found, device)
+
+    def _load(self, weights: Weights, version: int) -> None:
         calls = self._calls
         with self._place() as directory:
             weights.save(directory)
@@ -85,30 +125,11 @@ class ServerEngine:
         self._known = self._known or weights.known
         self._check_logprobs(weights.logprobs(self._known))
 
-    def sample(
-        self, prompts: PromptBatch, decoding: Decoding, generator: torch.Generator, num_forced: Tensor | None = None
-    ) -> Samples:
-        """Draw one response to each prompt, `decoding.batch_rows` requests at a time, each with a seed of its own.
-
-        Raises:
-            EngineError: a request failed, an answer is no whole response, or the weights changed meanwhile.
-        """
-        device = prompts.prompt_ids.device
-        lengths = prompts.prompt_mask.sum(1).tolist()
-        rows = [ids[:length] for ids, length in zip(prompts.prompt_ids.tolist(), lengths, strict=True)]
-        forced = [0] * len(rows) if num_forced is None else num_forced.tolist()
-        seeds = torch.randint(0, _SEEDS, (len(rows),), generator=generator, device=generator.device).tolist()
-        self._check_version("before a batch")
-        pool = ThreadPoolExecutor(min(decoding.batch_rows, len(rows)), thread_name_prefix="engine")
-        self._pool = pool
-        try:
-            found = list(pool.map(partial(self._respond, decoding), rows, forced, seeds))
-        finally:
-            pool.shutdown(cancel_futures=True)
-        self._check_version("after a batch")
-        return _samples(found, device)
-
-    def _respond(self, decoding: Decoding, prompt: list[int], num_forced: int, seed: int) -> "_Response":
+    def _respond(
+        self, decoding: Decoding, stop: threading.Event, prompt: list[int], num_forced: int, seed: int
+    ) -> "_Response":
+        if stop.is_set():
+            raise EngineError("nobody waits for these responses any more")
         where, limit = self._calls.where, decoding.max_new_tokens - num_forced
         how = Draw(
             max_tokens=limit,

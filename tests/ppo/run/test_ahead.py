@@ -13,6 +13,7 @@ from rlhf.ppo import train_ppo
 from rlhf.ppo.run.ahead import Ahead
 from rlhf.ppo.run.steps import PPOSteps
 from rlhf.ppo.trainer import PPO
+from rlhf.sampling.engines.server import ServerEngine
 
 FAKE = Path(__file__).parents[2] / "sampling/engines/fake_vllm.py"
 EPISODES = 8
@@ -104,14 +105,20 @@ def test_a_server_that_fails_in_the_background_ends_the_run_at_the_next_step(
 def test_an_evaluation_waits_until_the_server_is_free(
     tiny: ModuleType, workshop: Path, config: Callable[..., Any], tmp_path: Path, fake: Any, monkeypatch: Any
 ) -> None:
+    load = ServerEngine.load
+
+    def opened_late(self: ServerEngine, *args: Any) -> None:
+        threading.Timer(0.3, fake.gate.set).start()  # whoever does not wait for the draws comes before that
+        load(self, *args)
+
     closing(fake, monkeypatch)
-    opening(fake, monkeypatch, Ahead, "wait")
-    opening(fake, monkeypatch, Ahead, "take")
+    monkeypatch.setattr(ServerEngine, "load", opened_late)
     prompts = {"path": str(workshop / "prompts.jsonl")}
     train_ppo(config(eval_prompts=prompts, eval_every=1))
     rows = tiny.logged(tmp_path)
     assert [row["sampling/steps_late"] for row in rows] == [0.0, 1.0, 1.0]
     assert all("evaluation/scores" in row for row in rows)
+    assert not fake.was_interrupted
 
 
 def test_a_run_that_stops_asks_the_server_for_nothing_further(

@@ -36,3 +36,31 @@ def test_frozen_weights_that_policy_and_reward_model_have_in_common_are_held_onc
     apart, same = weights()
     assert not apart
     assert all(torch.equal(value, same[name]) for name, value in trained.items())
+
+
+def test_a_finished_run_that_is_taken_up_writes_into_no_reward_model(
+    tiny: ModuleType, workshop: Path, tmp_path: Path
+) -> None:
+    path = str(workshop / "reward_model")
+    settings = {
+        **{"critic": "separate", "critic_model": {"path": path, "lora": {"r": 2}}, "steps": 2},
+        "value_optimizer": {"learning_rate": 0.1, "schedule": "constant"},
+    }
+
+    def made() -> Any:
+        reward = {"kind": "model", "path": path}
+        return tiny.ppo_trainer(workshop, reward=reward, output_dir=tmp_path / "run", **settings)
+
+    def held(trainer: Any) -> dict[str, torch.Tensor]:
+        model = trainer.ppo.collector.scorer.models[0]
+        return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    prompts = [row["prompt"] for row in tiny.prompt_rows(workshop)]
+    made().train(prompts)
+    second = made()
+    before = held(second)
+    second.train(prompts)
+    after = held(second)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    critic = {name.replace(".base_layer", ""): tensor for name, tensor in second.ppo.policy.critic.state_dict().items()}
+    assert any(not torch.equal(critic[name], before[f"classifier.{name}"]) for name in critic if "proj.weight" in name)

@@ -20,6 +20,8 @@ class FakeVLLM:
         self.drawn_from: list[str] = []
         self.gate = threading.Event()  # draws wait while it is not set
         self.gate.set()
+        self.waiting: set[int] = set()  # threads with a draw that has not ended
+        self.was_interrupted = False  # whether weights were changed meanwhile
         self.version, self.paused, self.released = "default", False, threading.Event()
         self.model = AutoModelForCausalLM.from_pretrained(directory).eval()
         self._lock = threading.Lock()
@@ -55,6 +57,7 @@ class FakeVLLM:
 
     def _pause(self, paused: bool) -> tuple[int, Any]:
         self.paused = paused
+        self.was_interrupted |= paused and bool(self.waiting)
         return 200, {"status": "paused" if paused else "resumed"}
 
     def _set_version(self, body: dict[str, Any]) -> tuple[int, Any]:
@@ -128,9 +131,13 @@ class FakeVLLM:
             def _answer(self, body: dict[str, Any]) -> None:
                 if "hangs" in fake.faults:
                     fake.released.wait(60)
-                if "prompt" in body and "prompt_logprobs" not in body and not fake.gate.wait(20):
-                    return self.send_error(500, "the gate stayed shut")
+                draws = "prompt" in body and "prompt_logprobs" not in body
+                if draws:
+                    fake.waiting.add(threading.get_ident())
+                    if not fake.gate.wait(20):
+                        return self.send_error(500, "the gate stayed shut")
                 status, content = fake.answer(self.path, body)
+                fake.waiting.discard(threading.get_ident())
                 text = b"" if content is None else json.dumps(content).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))
