@@ -27,7 +27,8 @@ def bucket_of(num_rows: int) -> int:
 def capacity_of(length: int) -> int:
     """Return for how many tokens a row is computed that may reach `length`: the next 2^k or 3 * 2^k, at least 64.
 
-    Batches whose longest prompts differ thus share a few capacities, and at most a third of a row's tokens is unused.
+    Batches whose longest prompts differ thus share a few capacities, and at most a third of a row's tokens is unused,
+    but for short rows.
     """
     power = SMALLEST_CAPACITY
     while power < length:
