@@ -137,8 +137,7 @@ class PPOTrainer(StageTrainer, Generating):
         if self._takes_up(inputs):
             return self._finished()
         with self._entered(inputs) as run:
-            steps = PPOSteps(self.ppo, source, run.directory.samples, evaluation=measure)
-            with closing(steps):
+            with closing(PPOSteps(self.ppo, source, run.directory.samples, evaluation=measure)) as steps:
                 run.run(
                     steps,
                     num_steps=self.config.steps,

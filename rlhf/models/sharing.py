@@ -25,20 +25,18 @@ def share_equal_weights(models: Sequence[nn.Module]) -> int:
     kept: dict[tuple[object, ...], list[Tensor]] = {}
     saved = 0
     for model in models:
-        taken: set[int] = set()
-        own = list(_frozen(model))
-        for parameter in own:
-            weight = parameter.data
-            alike = kept.get(_kind(weight), [])
-            same = next((each for each in alike if each.data_ptr() not in taken and _is_same(each, weight)), weight)
+        found: dict[int, tuple[tuple[object, ...], Tensor]] = {}  # the weights of this model, by address
+        for parameter in _frozen(model):
+            weight, kind = parameter.data, _kind(parameter.data)
+            alike = (each for each in kept.get(kind, []) if each.data_ptr() not in found)
+            same = next((each for each in alike if _is_same(each, weight)), weight)
             if same.data_ptr() != weight.data_ptr():
-                saved += weight.numel() * weight.element_size()
+                saved += weight.nbytes
                 parameter.data = same
-            taken.add(same.data_ptr())
-        for parameter in own:
-            known = kept.setdefault(_kind(parameter.data), [])
-            if all(parameter.data_ptr() != each.data_ptr() for each in known):
-                known.append(parameter.data)
+            found[same.data_ptr()] = kind, same
+        known = {each.data_ptr() for alike in kept.values() for each in alike}
+        for kind, weight in (pair for address, pair in found.items() if address not in known):
+            kept.setdefault(kind, []).append(weight)
     return saved
 
 
@@ -60,7 +58,7 @@ def _frozen(model: nn.Module) -> Iterable[nn.Parameter]:
 
 def _is_same(one: Tensor, other: Tensor) -> bool:
     """Whether two weights of one shape and type have the same bytes: 0.0 equals -0.0, but is another number."""
-    return torch.equal(one.view(torch.uint8), other.view(torch.uint8)) if one.dim() else torch.equal(one, other)
+    return torch.equal(one.flatten().view(torch.uint8), other.flatten().view(torch.uint8))
 
 
 def _kind(weight: Tensor) -> tuple[object, ...]:

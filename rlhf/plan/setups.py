@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from rlhf.config import PPOConfig
 from rlhf.config.shared import LoraSection
+from rlhf.stage.rules import is_quantized
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +38,7 @@ def setups_of(tuning: str, config: PPOConfig, num_devices: int) -> list[Setup]:
 
     Quantized weights are never in shards.
     """
-    sections = (config.model, config.critic_model)
-    is_quantized = any(section is not None and section.quantize is not None for section in sections)
-    sharding = [False, True] if num_devices > 1 and not is_quantized else [False]
+    sharding = [False, True] if num_devices > 1 and not is_quantized(config) else [False]
     return [
         Setup(tuning=tuning, is_sharded=sharded, has_engine=engine) for sharded in sharding for engine in (False, True)
     ]

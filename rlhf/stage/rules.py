@@ -35,13 +35,18 @@ def models_of(config: StageSettings) -> dict[str, TuningSection | None]:
     return {"model": config.model, "critic_model": getattr(config, "critic_model", None)}
 
 
+def is_quantized(config: StageSettings) -> bool:
+    """Whether the base of a model that a stage trains is held in fewer bits."""
+    return any(section is not None and section.quantize is not None for section in models_of(config).values())
+
+
 def check_quantized(config: StageSettings, device: torch.device) -> None:
     """Refuse quantized weights where nothing here can compute with them.
 
     Raises:
         ConfigError: says why.
     """
-    if any(section is not None and section.quantize is not None for section in models_of(config).values()):
+    if is_quantized(config):
         check_quantizes(device)
 
 

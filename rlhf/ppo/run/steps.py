@@ -89,7 +89,7 @@ class PPOSteps:
         if trainer.processes.is_main and is_due:
             path = self.samples / f"step-{done:06d}.jsonl"
             samples = write_samples(result, path, config.num_samples, self._tracer)
-        metrics = {**all_metrics(trainer, result), **late}
+        metrics = all_metrics(trainer, result) | late
         self._last = LastStep(tokens=_tokens(result) * trainer.processes.num, samples=samples)
         for warning in self._warnings.warnings(metrics):
             trainer.processes.say(warning)
@@ -109,7 +109,7 @@ class PPOSteps:
         return trainer.learn_from(sampled), {"sampling/steps_late": float(is_late)}
 
     def close(self) -> None:
-        """Stop what goes on in the background."""
+        """Stop what goes on in the background; a further step begins anew."""
         if self._ahead is not None:
             self._ahead.drop()
 
@@ -148,8 +148,7 @@ class PPOSteps:
             CheckpointError: the checkpoint is not one of this run.
         """
         trainer = self.trainer
-        if self._ahead is not None:
-            self._ahead.drop()
+        self.close()
         tensors, state = checkpoint.read(self._schema())
         trainer.optimizer.weights.load(tensors["masters"])
         trainer.num_steps = checkpoint.step

@@ -1,7 +1,7 @@
 """Responses that a server draws one step ahead: in time, from the right weights, and none that is lost or left."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,18 +15,8 @@ from rlhf.ppo.run.steps import PPOSteps
 from rlhf.ppo.trainer import PPO
 from rlhf.sampling.engines.server import ServerEngine
 
-FAKE = Path(__file__).parents[2] / "sampling/engines/fake_vllm.py"
 EPISODES = 8
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def fake(module: Callable[[Path], ModuleType], workshop: Path) -> Iterator[Any]:
-    """A server that starts with the workshop's policy; it lets nothing through once something is drawn ahead."""
-    server = module(FAKE).FakeVLLM(str(workshop / "policy"))
-    yield server
-    server.gate.set()
-    server.close()
 
 
 @pytest.fixture

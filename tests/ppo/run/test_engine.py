@@ -1,6 +1,5 @@
 """The engine of a run: chosen by its section, given the weights of each rollout, corrected and logged."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,16 +11,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rlhf.errors import ConfigError, EngineError
 from rlhf.ppo import correction, train_ppo
 from rlhf.ppo.run.steps import all_metrics
-
-FAKE = Path(__file__).parents[2] / "sampling/engines/fake_vllm.py"
-
-
-@pytest.fixture
-def fake(module: Callable[[Path], ModuleType], workshop: Path) -> Iterator[Any]:
-    """A server that starts with the workshop's policy."""
-    server = module(FAKE).FakeVLLM(str(workshop / "policy"))
-    yield server
-    server.close()
 
 
 @pytest.mark.slow
