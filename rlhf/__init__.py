@@ -4,6 +4,8 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rlhf.allocator import keep_memory
+
 if TYPE_CHECKING:
     from rlhf.api.callbacks import Callback, Trainer
     from rlhf.api.evaluation import evaluate
@@ -51,4 +53,6 @@ def __getattr__(name: str) -> Any:
     """Import a public name on first use: reading a config needs no torch."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _HOMES[name].startswith("rlhf.api"):
+        keep_memory()
     return getattr(import_module(_HOMES[name]), name)

@@ -43,6 +43,7 @@ from transformers import (
 
 from rlhf.config import PPOConfig
 from rlhf.errors import Terminated
+from rlhf.kernels.library import library
 from rlhf.models.pretrained.loading import load_scalar_lm
 from rlhf.models.pretrained.setup import make_trainable, save_model
 from rlhf.ppo import train_ppo
@@ -221,6 +222,21 @@ def module() -> Callable[[Path], ModuleType]:
 def roundings(module: Callable[[Path], ModuleType]) -> ModuleType:
     """The module `roundings.py`: tolerances."""
     return module(TESTS / "roundings.py")
+
+
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """Skips where no kernel can be compiled."""
+    if library() is None:
+        pytest.skip("no g++ here")
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """A function that sets how many threads torch has, until the test ends."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from rlhf.config.shared import ChatSection, TuningSection
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.passes.anatomy import check_logits, switch_off_dropout
-from rlhf.models.passes.attention import use_short_row_attention
+from rlhf.models.passes.fused import speed_up
 from rlhf.models.pretrained.chat_template import use_chat_template
 from rlhf.models.pretrained.loading import load_causal_lm, load_scalar_lm, scalar_head, with_new_head
 from rlhf.models.pretrained.quantization import check_whole
@@ -120,7 +120,7 @@ def given_policy(policy: Model, section: TuningSection, tokenizer: PreTrainedTok
         raise ConfigError("policy: the only peft adapters supported are those on a causal language model")
     check_logits(plain(model), name)
     fit_vocabulary(model, tokenizer, name)
-    use_short_row_attention(model)
+    speed_up(model)
     return Trainable(model=model, adapter=policy, source=name, continues=section.lora == "continue")
 
 

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from rlhf.allocator import keep_memory
 from rlhf.cli.completion import install
 from rlhf.cli.lasting import lasting_output, let_go
 from rlhf.cli.options import Parser, check_verb, make_parser, split
@@ -60,6 +61,7 @@ def console(arguments: Sequence[str] | None = None) -> NoReturn:
     Python takes a moment to end after that, longer where a thread still waits for a server. A Ctrl-C then ends the
     process at once, with the same status and without a traceback.
     """
+    keep_memory()
     status = 1  # of an exception that `--debug` lets through
     try:
         status = main(arguments)

@@ -32,7 +32,9 @@ class StageSettings(Section):
     )
     model: TuningSection = TuningSection()
     compile: Switch = Field(
-        "auto", description="compile the transformer blocks (20 to 60 s); auto: for runs of a million tokens or more"
+        "auto",
+        description="compile the transformer blocks (20 to 60 s); auto: for a million tokens or more, where rlhf has no "
+        "kernels of its own for them",
     )
     packing: Switch = Field(
         "auto",

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.batches import Sequences, sent
 from rlhf.errors import ConfigError
-from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.passes.frozen import last_hidden_states, num_frozen_blocks, split_trunk
+from rlhf.models.passes.fused import speed_up
 from rlhf.models.passes.quantized import quantized_tensors
 from rlhf.models.policy import sequence_logprobs
 from rlhf.models.pretrained.loading import frozen_in, load_causal_lm
@@ -108,7 +108,7 @@ def made_frozen(
         ConfigError: the tokenizer does not fit.
     """
     fit_vocabulary(model, tokenizer, name)
-    use_short_row_attention(model)
+    speed_up(model)
     return frozen_in(model, dtype).to(device)  # type: ignore[arg-type,no-any-return]  # decorated without types
 
 

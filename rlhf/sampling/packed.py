@@ -11,8 +11,9 @@ from transformers.activations import ACT2FN
 
 from rlhf.batches import PromptBatch
 from rlhf.functional.attention import LONGEST, grouped_attention
+from rlhf.kernels.decoding import Kernels, LayerCache, split_rotated
+from rlhf.kernels.library import SUFFIXES
 from rlhf.sampling.decoder import distinct_prompts, left_padded
-from rlhf.sampling.kernels import SUFFIXES, Kernels, LayerCache, split_rotated
 
 FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 """Classes of transformers whose blocks are computed here: RMS norm, rotary positions, grouped keys, gated SiLU."""

@@ -22,6 +22,7 @@ from rlhf.errors import GuardStop
 from rlhf.fetch import resolve
 from rlhf.models.passes.checkpointing import is_checkpointed
 from rlhf.models.passes.compiled import compile_blocks, compiles
+from rlhf.models.passes.fused import computes_by_kernels
 from rlhf.models.passes.matrices import largest_matrix
 from rlhf.models.passes.packing import choose_packing, is_packable
 from rlhf.models.passes.quantized import quantized_layers
@@ -168,7 +169,10 @@ class Frame:
         """Compile the models' blocks as the config says, for a run of `num_tokens` over all processes; say so.
 
         Blocks that run again in the backward pass, are quantized or in shards stay as they are: `on` is refused there.
+        `auto` compiles none that our own kernels compute: those are as fast, and need no minute at the start.
         """
+        if self.config.compile == "auto" and all(computes_by_kernels(model) for model in models):
+            return
         if isinstance(self.processes.sharding, Fsdp2) or any(is_checkpointed(m) or quantized_layers(m) for m in models):
             return
         if compiles(self.config.compile, num_tokens // self.processes.num, self.device):

@@ -17,8 +17,8 @@ from rlhf.config.stage import StageSettings
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.passes.anatomy import blocks
-from rlhf.models.passes.attention import use_short_row_attention
 from rlhf.models.passes.checkpointing import use_checkpointing
+from rlhf.models.passes.fused import speed_up
 from rlhf.models.pretrained.adapters import base_of, is_adapter, load_merged
 from rlhf.models.pretrained.depth import keep_first_blocks
 from rlhf.models.pretrained.hub import base_elsewhere, upload
@@ -76,7 +76,7 @@ def tuned(model: PreTrainedModel, section: TuningSection, tokenizer: PreTrainedT
     if isinstance(section, DepthSection) and section.num_layers is not None:
         keep_first_blocks(model, section.num_layers)
     fit_vocabulary(model, tokenizer, source)
-    use_short_row_attention(model)
+    speed_up(model)
     if is_adapter(source) and is_main_by_launch():
         print(_what_was_merged(model, section, source), flush=True)
     if section.gradient_checkpointing:
@@ -104,7 +104,7 @@ def going_on(
         source,
     )
     fit_vocabulary(trained.model, tokenizer, source)
-    use_short_row_attention(trained.model)
+    speed_up(trained.model)
     if section.gradient_checkpointing:
         use_checkpointing(trained.model)
     return trained

@@ -1,6 +1,6 @@
 """A factory of tiny models that also knows Mistral; what the machine must have; short samples."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,7 +10,6 @@ import torch
 from transformers import AutoModelForCausalLM, MistralConfig, PreTrainedModel
 
 from rlhf.batches import PromptBatch, Samples
-from rlhf.sampling import kernels
 
 Factory = Callable[..., PreTrainedModel]
 Tolerance = Callable[[Any, PromptBatch, Samples], float]
@@ -41,21 +40,6 @@ def packs_bfloat16() -> None:
     """Skips where the packed decoder cannot run."""
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("this CPU packs no bfloat16")
-
-
-@pytest.fixture(scope="module")
-def compiler() -> None:
-    """Skips where no kernel can be compiled."""
-    if kernels.library() is None:
-        pytest.skip("no g++ here")
-
-
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    """A function that sets how many threads torch has, until the test ends."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from rlhf.batches import PromptBatch, Samples
 from rlhf.functional.attention import grouped_attention
-from rlhf.sampling import kernels, packed, sampler
+from rlhf.kernels.library import library
+from rlhf.sampling import packed, sampler
 from rlhf.sampling.decoder import Decoder
 from rlhf.sampling.packed import PackedDecoder, PackedLinear, PackedModel, is_packable
 from rlhf.sampling.sampler import make_decoder, sample
@@ -64,7 +65,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], Callable[[Any], Any]]] = {
 def test_the_packed_decoder_gives_the_logits_of_the_plain_one(
     build: Factory, roundings: ModuleType, variant: str, compiled: bool
 ) -> None:
-    if compiled and kernels.library() is None:
+    if compiled and library() is None:
         pytest.skip("no g++ here")
     family, changes, change = VARIANTS[variant]
     model = change(build(family, **changes))
@@ -191,7 +192,7 @@ def test_sampled_ids_are_those_of_the_plain_decoder(
 def test_sampling_works_without_a_compiler(build: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompts = build("llama"), _prompts(3, 12, 7, 5)
     expected = _sampled(model, prompts)
-    monkeypatch.setattr(kernels, "library", lambda: None)
+    monkeypatch.setattr("rlhf.kernels.decoding.library", lambda: None)
     assert not PackedModel(model, 4).kernels.is_compiled
     assert torch.equal(_sampled(model, prompts).response_ids, expected.response_ids)
 

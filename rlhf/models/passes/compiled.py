@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from rlhf.errors import ConfigError
 from rlhf.models.passes.anatomy import blocks
+from rlhf.models.passes.fused import leave_kernels
 
 LONG_RUN = 1_000_000
 """Tokens forward and backward from which `auto` compiles: compiling takes 20 to 60 s and makes passes of SmolLM2-135M
@@ -63,6 +64,7 @@ def compile_blocks(*models: nn.Module) -> None:
     torch._dynamo.config.suppress_errors = True
     for model in models:
         assert isinstance(model, PreTrainedModel)
+        leave_kernels(model)  # torch would stop at each of them
         for block in blocks(model):
             block.compile(dynamic=True)
 

@@ -9,6 +9,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from rlhf.functional.logprobs import entropy, token_logprobs
+from rlhf.kernels.library import has_kernels
+from rlhf.kernels.passes import logits_gradient, read_logits
 from rlhf.models.passes.anatomy import logit_shape, logits
 
 LOGIT_CHUNK = 512
@@ -76,19 +78,12 @@ class _LinearHead(Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, with_entropy: bool, keeps_logits: bool
     ) -> tuple[Tensor, Tensor]:
-        logprobs = torch.zeros(len(hidden), dtype=torch.float32, device=hidden.device)
-        spread, normaliser = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
-        kept, size = [], slice_size(hidden)
-        for start in range(0, len(hidden), LOGIT_CHUNK):
-            products = nn.functional.linear(hidden[start : start + LOGIT_CHUNK], weight)
+        kept, found = [], []
+        for states, ids in zip(hidden.split(LOGIT_CHUNK), targets.split(LOGIT_CHUNK), strict=True):
+            products = nn.functional.linear(states, weight)
             kept += [products] if keeps_logits else []
-            for first in range(0, len(products), size):
-                z = products[first : first + size].float() * scale
-                here = slice(start + first, start + first + len(z))
-                normaliser[here] = z.logsumexp(-1)
-                logprobs[here] = z.gather(-1, targets[here, None]).squeeze(-1) - normaliser[here]
-                if with_entropy:
-                    spread[here] = normaliser[here] - (z.softmax(-1) * z).sum(-1)
+            found.append(_read(products, ids, scale, with_entropy))
+        logprobs, spread, normaliser = (torch.cat(parts) for parts in zip(*found, strict=True))
         if keeps_logits:
             ctx.save_for_backward(hidden, weight, targets, normaliser, spread, *kept)
             ctx.scale, ctx.with_entropy = scale, with_entropy
@@ -101,21 +96,11 @@ class _LinearHead(Function):
         # Sums over many chunks would lose digits in bfloat16.
         sum_type = weight.dtype if len(kept) < 2 else torch.promote_types(weight.dtype, torch.float32)
         grad_weight = torch.zeros_like(weight, dtype=sum_type) if ctx.needs_input_grad[1] else None
-        size = slice_size(hidden)
         for index, products in enumerate(kept):
-            start = index * LOGIT_CHUNK
-            grad_products = torch.empty_like(products)
-            for first in range(0, len(products), size):
-                z = products[first : first + size].float() * ctx.scale
-                here = slice(start + first, start + first + len(z))
-                log_p = z.sub_(normaliser[here, None])
-                p = log_p.exp()
-                grad = p * -grads[0][here, None]
-                grad.scatter_add_(-1, targets[here, None], grads[0][here, None])
-                if ctx.with_entropy:
-                    grad -= grads[1][here, None] * p * (log_p + spread[here, None])
-                grad_products[first : first + size] = grad.mul_(ctx.scale)
-            rows = slice(start, start + len(products))
+            rows = slice(index * LOGIT_CHUNK, index * LOGIT_CHUNK + len(products))
+            by_entropy = grads[1][rows] if ctx.with_entropy else None
+            found = (spread[rows], normaliser[rows])
+            grad_products = _gradient(products, targets[rows], found, (grads[0][rows], by_entropy), ctx.scale)
             if grad_hidden is not None:
                 grad_hidden[rows] = grad_products @ weight
             if grad_weight is not None and sum_type == products.dtype:
@@ -123,3 +108,43 @@ class _LinearHead(Function):
             elif grad_weight is not None:
                 grad_weight += grad_products.T @ hidden[rows]
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None, None
+
+
+def _read(products: Tensor, targets: Tensor, scale: float, with_entropy: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logprobs, entropies (zeros unless requested) and normalisers, [N] float32, of logits [N, V]."""
+    if has_kernels(products):
+        return read_logits(products, targets.contiguous(), scale, with_entropy=with_entropy)
+    logprobs = torch.zeros(len(products), dtype=torch.float32, device=products.device)
+    spread, normaliser = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
+    for here in _slices(products):
+        z = products[here].float() * scale
+        normaliser[here] = z.logsumexp(-1)
+        logprobs[here] = z.gather(-1, targets[here, None]).squeeze(-1) - normaliser[here]
+        if with_entropy:
+            spread[here] = normaliser[here] - (z.softmax(-1) * z).sum(-1)
+    return logprobs, spread, normaliser
+
+
+def _gradient(
+    products: Tensor, targets: Tensor, found: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor | None], scale: float
+) -> Tensor:
+    """Return the gradient by logits [N, V] from what `_read` found, entropies and normalisers, and theirs."""
+    if has_kernels(products):
+        by_logprob, by_entropy = grads
+        both = (by_logprob.contiguous(), None if by_entropy is None else by_entropy.contiguous())
+        return logits_gradient(products, targets.contiguous(), found, both, scale)
+    grad_products, (spread, normaliser) = torch.empty_like(products), found
+    for here in _slices(products):
+        log_p = (products[here].float() * scale).sub_(normaliser[here, None])
+        p = log_p.exp()
+        grad = p * -grads[0][here, None]
+        grad.scatter_add_(-1, targets[here, None], grads[0][here, None])
+        if grads[1] is not None:
+            grad -= grads[1][here, None] * p * (log_p + spread[here, None])
+        grad_products[here] = grad.mul_(scale)
+    return grad_products
+
+
+def _slices(products: Tensor) -> list[slice]:
+    size = slice_size(products)
+    return [slice(first, first + size) for first in range(0, len(products), size)]

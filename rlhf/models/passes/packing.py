@@ -19,9 +19,9 @@ from rlhf.functional.attention import SHORT_ROWS
 
 Where = Literal["nowhere", "cpu", "everywhere"]
 """On which devices a model packs rows; that it is faster has been measured on a CPU only."""
-Pack = tuple[Tensor, Tensor]
-"""[B, S] int64, the token at each place of the rows (in padding, the one before it), and [N] int64, each token's place
-among the B S places of the rows. A plain tuple, which torch can compile."""
+Pack = tuple[Tensor, Tensor, Tensor]
+"""[B, S] int64, the token at each place of the rows (in padding, the one before it); [N] int64, each token's place
+among the B S places; [B + 1] int64, where each row's tokens begin, then N. A plain tuple, which torch can compile."""
 LONGEST_ROW: ContextVar[int | None] = ContextVar("tokens of the rows in a trunk that share a mask", default=None)
 """The longest row of a pack, or the width of rows as they are on a GPU; None while transformers makes the mask."""
 _WHERE = "_rlhf_packs"
@@ -113,7 +113,7 @@ def _rows_of(width: int) -> Iterator[None]:
 
 def as_rows(packed: Tensor, pack: Pack) -> Tensor:
     """Return [B, S, ...], the tokens [1, N, ...] of a pack in their rows; padding repeats a token."""
-    tokens, places = pack
+    tokens, places, _ = pack
     rows: Tensor = _Placed.apply(packed[0].flatten(1), tokens.flatten(), places)  # type: ignore[no-untyped-call]
     return rows.view(*tokens.shape, *packed.shape[2:])
 
@@ -159,7 +159,8 @@ def _packs_on(module: nn.Module, device: torch.device) -> bool:
 def _pack(lengths: Tensor, width: int) -> Pack:
     is_real = torch.arange(width, device=lengths.device) < lengths[:, None]
     tokens = is_real.flatten().cumsum(0).view_as(is_real) - 1
-    return tokens, is_real.flatten().nonzero().squeeze(-1)
+    starts = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+    return tokens, is_real.flatten().nonzero().squeeze(-1), starts
 
 
 class _Placed(Function):

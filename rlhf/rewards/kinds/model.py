@@ -16,7 +16,7 @@ from rlhf.data.records import Row
 from rlhf.errors import RewardError
 from rlhf.functional.token_budget import token_budget_batches
 from rlhf.models.passes.anatomy import switch_off_dropout
-from rlhf.models.passes.attention import use_short_row_attention
+from rlhf.models.passes.fused import speed_up
 from rlhf.models.passes.packing import packs
 from rlhf.models.passes.rotary import choose_factors, learnt_length, recall_factors
 from rlhf.models.pretrained.loading import context_length, frozen_in, limit_of, load_scalar_lm
@@ -76,7 +76,7 @@ class ModelReward:
             recall_factors(classifier)
         if longest is not None and learnt_length(classifier) is None:
             choose_factors(classifier, longest)
-        use_short_row_attention(classifier)
+        speed_up(classifier)
         self.path = path
         fit_vocabulary(classifier, self.tokenizer, path)
         self.model = ScalarModel(frozen_in(classifier, dtype)).to(device)

@@ -13,6 +13,13 @@ VALUE = 32 + 128 + 128
 """Roundings of a logit, a sum of exponentials and an entropy, one behind the other: hidden size 32, vocabulary 128."""
 
 
+@pytest.fixture(params=["kernels", "torch"], autouse=True)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By compiled kernels where there are some, and as on a GPU."""
+    if request.param == "torch":
+        monkeypatch.setattr(head_module, "has_kernels", lambda _: False)
+
+
 @pytest.fixture
 def compare(roundings: ModuleType) -> Callable[..., None]:
     """A function that compares logprobs, entropies and the gradients of hidden states and weights."""

@@ -1,4 +1,4 @@
-"""Tests of rlhf.sampling.compiled_kernels, and of sampling without it."""
+"""Tests of rlhf.kernels.compiling, and of sampling without it."""
 
 import functools
 import logging
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlhf.sampling import compiled_kernels, kernels
-from rlhf.sampling.kernels import Kernels
+from rlhf.kernels import compiling, decoding, library
+from rlhf.kernels.decoding import Kernels
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiler")]
 
@@ -21,8 +21,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiler")]
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], object]:
     """`library` as a new process has it, with a cache of its own."""
     monkeypatch.setenv("RLHF_HOME", str(tmp_path / "home"))
-    again = functools.cache(kernels.library.__wrapped__)
-    monkeypatch.setattr(kernels, "library", again)
+    again = functools.cache(library.library.__wrapped__)
+    for module in (library, decoding):
+        monkeypatch.setattr(module, "library", again)
     return again
 
 
@@ -55,7 +56,7 @@ def test_without_a_working_compiler_one_line_is_logged_and_the_twins_are_used(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert message in caplog.text and not any(each.is_compiled for each in made)
     x = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(made[0].silu_mul(x), kernels.plain_silu_mul(x))
+    assert torch.equal(made[0].silu_mul(x), decoding.plain_silu_mul(x))
 
 
 def test_another_type_than_the_compiled_ones_gets_the_twins() -> None:
@@ -74,13 +75,13 @@ def test_threads_that_ask_at_once_all_get_a_library(fresh: Callable[[], object])
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """What was compiled."""
     made: list[Path] = []
-    compile_it = compiled_kernels.compiled
+    compile_it = compiling.compiled
 
     def counted(compiler: str, target: Path) -> Path:
         made.append(target)
         return compile_it(compiler, target)
 
-    monkeypatch.setattr(compiled_kernels, "compiled", counted)
+    monkeypatch.setattr(compiling, "compiled", counted)
     return made
 
 
@@ -91,7 +92,7 @@ def kept(tmp_path: Path) -> list[Path]:
 def test_the_library_is_compiled_once_for_all_processes(
     fresh: Callable[[], object], compilations: list[Path], tmp_path: Path
 ) -> None:
-    assert compiled_kernels.load() is not None and compiled_kernels.load() is not None
+    assert compiling.load() is not None and compiling.load() is not None
     assert len(compilations) == 1 and [path.suffix for path in kept(tmp_path)] == [".sha256", ".so"]
 
 
@@ -99,28 +100,42 @@ def test_the_library_is_compiled_once_for_all_processes(
 def test_a_damaged_library_is_compiled_anew(
     fresh: Callable[[], object], compilations: list[Path], tmp_path: Path, damage: str
 ) -> None:
-    compiled_kernels.load()
+    compiling.load()
     mark, library = kept(tmp_path)
     if damage == "bytes":
         library.unlink()  # not written over: it is loaded
         library.write_bytes(b"not a library")
     else:
         (mark if damage == "no sum" else library).unlink()
-    assert compiled_kernels.load() is not None
+    assert compiling.load() is not None
     assert len(compilations) == 2 and kept(tmp_path) == [mark, library]
 
 
-@pytest.mark.parametrize("change", ["_processor", "SOURCE", "FLAGS"])
+@pytest.mark.parametrize("change", ["_processor", "SOURCES", "HEADERS", "FLAGS"])
 def test_another_processor_source_or_flag_gets_a_library_of_its_own(
     fresh: Callable[[], object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: str
 ) -> None:
-    compiled_kernels.load()
-    other = tmp_path / "kernels.cpp"
-    other.write_text(compiled_kernels.SOURCE.read_text() + "\n")
-    changed = {"_processor": lambda: "another", "SOURCE": other, "FLAGS": (*compiled_kernels.FLAGS, "-DX")}[change]
-    monkeypatch.setattr(compiled_kernels, change, changed)
-    assert compiled_kernels.load() is not None
+    compiling.load()
+    other = tmp_path / "other.h"
+    other.write_text("// another line\n")
+    changed = {
+        "_processor": lambda: "another",
+        "SOURCES": [*compiling.SOURCES[:-1], _with_a_line(compiling.SOURCES[-1], tmp_path)],
+        "HEADERS": [*compiling.HEADERS, other],
+        "FLAGS": (*compiling.FLAGS, "-DX"),
+    }[change]
+    monkeypatch.setattr(compiling, change, changed)
+    assert compiling.load() is not None
     assert len(kept(tmp_path)) == 4
+
+
+def _with_a_line(source: Path, folder: Path) -> Path:
+    """Copy a source with one more line, and its headers, into a folder."""
+    for header in compiling.HEADERS:
+        (folder / header.name).write_bytes(header.read_bytes())
+    copied = folder / source.name
+    copied.write_text(source.read_text() + "\n")
+    return copied
 
 
 def test_a_cache_that_others_can_write_is_not_used(
@@ -129,7 +144,7 @@ def test_a_cache_that_others_can_write_is_not_used(
     folder = tmp_path / "home" / "kernels"
     folder.mkdir(parents=True)
     folder.chmod(0o777)
-    assert compiled_kernels.load() is not None
+    assert compiling.load() is not None
     assert kept(tmp_path) == [] and not compilations[0].exists()
 
 
@@ -137,14 +152,14 @@ def test_where_no_cache_can_be_made_the_library_is_compiled_for_the_process(
     fresh: Callable[[], object], compilations: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "home").write_text("a file")
-    assert compiled_kernels.load() is not None and len(compilations) == 1
+    assert compiling.load() is not None and len(compilations) == 1
 
 
 def test_what_a_killed_compiler_left_is_removed_by_the_next_and_a_working_one_is_left_alone(
     fresh: Callable[[], object], tmp_path: Path
 ) -> None:
     folder = tmp_path / "home" / "kernels"
-    for name, age in ((".new-killed", 3 * compiled_kernels.TIMEOUT), (".new-working", 0)):
+    for name, age in ((".new-killed", 3 * compiling.TIMEOUT), (".new-working", 0)):
         (folder / name).mkdir(parents=True)
         (folder / name / "kernels.so").write_bytes(b"half")
         os.utime(folder / name, (time.time() - age,) * 2)

@@ -1,22 +1,13 @@
-"""The steps of a decoding block between its matrix products: compiled from kernels.cpp, each with a twin in torch."""
+"""The steps of a decoding block between its matrix products: compiled, each with a twin in torch."""
 
 import ctypes
-import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rlhf.sampling.compiled_kernels import load
-
-SUFFIXES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-_POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-SIGNATURES = {
-    "rms_norm": [*[_POINTER] * 3, _INT, _INT, _FLOAT],
-    "silu_mul": [_POINTER, _POINTER, _INT, _INT],
-    "attend": [*[_POINTER] * 5, _INT, *[_POINTER] * 4, _FLOAT],
-}
+from rlhf.kernels.library import SUFFIXES, addresses, kernel, library
 
 
 @dataclass(slots=True)
@@ -35,29 +26,16 @@ class LayerCache:
     """Where the next token of every row goes."""
 
 
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """Return the compiled kernels, loaded once a process; None where there are none."""
-    loaded = load()
-    for name, signature in SIGNATURES.items() if loaded is not None else ():
-        for suffix in SUFFIXES.values():
-            getattr(loaded, f"{name}_{suffix}").argtypes = signature
-            getattr(loaded, f"{name}_{suffix}").restype = None
-    return loaded
-
-
 class Kernels:
     """The kernels for one number type: compiled where they can be, the plain twins elsewhere."""
 
     def __init__(self, dtype: torch.dtype, *, compiled: bool = True) -> None:
         self._dtype = dtype
-        found = library() if compiled and dtype in SUFFIXES else None
-        self.is_compiled = found is not None
-        if found is not None:
-            suffix = SUFFIXES[dtype]
-            self._rms_norm = getattr(found, f"rms_norm_{suffix}")
-            self._silu_mul = getattr(found, f"silu_mul_{suffix}")
-            self._attend = getattr(found, f"attend_{suffix}")
+        self.is_compiled = compiled and dtype in SUFFIXES and library() is not None
+        if self.is_compiled:
+            self._rms_norm, self._silu_mul, self._attend = (
+                kernel(name, dtype) for name in ("rms_norm", "silu_mul", "attend")
+            )
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """Return [N, H] rows of `x` divided by their root mean square, rounded, and multiplied by `weight` [H]."""
@@ -65,7 +43,7 @@ class Kernels:
             return plain_rms_norm(x, weight, eps)
         x, weight = x.contiguous(), weight.contiguous()  # kept by name: an address does not keep a copy alive
         out = torch.empty_like(x)
-        self._rms_norm(*_addresses(self._dtype, x, weight), out.data_ptr(), *x.shape, eps)
+        self._rms_norm(*addresses(self._dtype, x, weight), out.data_ptr(), None, *x.shape, eps)
         return out
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
@@ -75,7 +53,8 @@ class Kernels:
         num_rows, width = gate_up.shape[0], gate_up.shape[1] // 2
         gate_up = gate_up.contiguous()
         out = gate_up.new_empty(num_rows, width)
-        self._silu_mul(*_addresses(self._dtype, gate_up), out.data_ptr(), num_rows, width)
+        (gate,) = addresses(self._dtype, gate_up)
+        self._silu_mul(gate, gate + width * gate_up.element_size(), out.data_ptr(), num_rows, width, 2 * width)
         return out
 
     def attend(self, qkv: Tensor, rotation: tuple[Tensor, Tensor], layer: LayerCache, scale: float) -> Tensor:
@@ -106,24 +85,16 @@ class Kernels:
         out = qkv.new_empty(qkv.shape[0], heads * width)
         shape = (ctypes.c_int64 * 5)(qkv.shape[0], heads, key_heads, width, capacity)
         self._attend(
-            *_addresses(self._dtype, qkv),
-            *_addresses(torch.float32, cos, sin),
-            *_addresses(torch.int64, layer.slots, layer.first),
+            *addresses(self._dtype, qkv),
+            *addresses(torch.float32, cos, sin),
+            *addresses(torch.int64, layer.slots, layer.first),
             layer.column,
-            *_addresses(self._dtype, layer.keys, layer.values),
+            *addresses(self._dtype, layer.keys, layer.values),
             out.data_ptr(),
             shape,
             scale,
         )
         return out
-
-
-def _addresses(dtype: torch.dtype, *tensors: Tensor) -> list[int]:
-    """Return the data pointers of tensors, which must be contiguous and of `dtype`."""
-    for tensor in tensors:
-        if tensor.dtype != dtype or not tensor.is_contiguous():
-            raise ValueError(f"kernels take contiguous {dtype}, found {tensor.dtype} with strides {tensor.stride()}")
-    return [tensor.data_ptr() for tensor in tensors]
 
 
 def plain_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

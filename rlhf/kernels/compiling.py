@@ -1,4 +1,4 @@
-"""The shared library of kernels.cpp: compiled once for a processor, a compiler and a source, then kept in the cache."""
+"""The shared library of the C++ sources: compiled once for a processor, compiler and source, then kept in the cache."""
 
 import ctypes
 import hashlib
@@ -13,7 +13,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
+HEADERS = sorted(Path(__file__).parent.glob("*.h"))
 FLAGS = (
     *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
     # Sums may be reordered, so that they become vector code. Not -ffast-math: it would lose NaN and change the rounding
@@ -31,7 +32,7 @@ def load() -> ctypes.CDLL | None:
     """Load the library, compiling it where the cache has none; None, with one line in the log, where that fails."""
     compiler = shutil.which("g++")
     if compiler is None:
-        log.warning("sampling runs without its compiled kernels: no g++ found")
+        log.warning("sampling and training run without compiled kernels: no g++ found")
         return None
     try:
         folder = cache_folder()
@@ -43,7 +44,7 @@ def load() -> ctypes.CDLL | None:
             _publish(compiler, target)
         return ctypes.CDLL(str(target))
     except (OSError, subprocess.SubprocessError) as error:
-        log.warning("sampling runs without its compiled kernels: %s", type(error).__name__)
+        log.warning("sampling and training run without compiled kernels: %s", type(error).__name__)
         return None
 
 
@@ -64,20 +65,21 @@ def cache_folder() -> Path | None:
 
 
 def compiled(compiler: str, target: Path) -> Path:
-    """Compile the source for this processor.
+    """Compile the sources for this processor.
 
     Raises:
         OSError, subprocess.SubprocessError: it cannot be compiled.
     """
-    command = [compiler, *FLAGS, str(SOURCE), "-o", str(target)]
+    command = [compiler, *FLAGS, *map(str, SOURCES), "-o", str(target)]
     subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT)  # noqa: S603 - our own source
     return target
 
 
 def _key(compiler: str) -> str:
-    """Return a sha256 of everything that decides the code: source, flags, compiler, processor."""
+    """Return a sha256 of everything that decides the code: sources, flags, compiler, processor."""
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=TIMEOUT).stdout  # noqa: S603
-    parts = [SOURCE.read_bytes(), repr(FLAGS).encode(), version, _processor().encode()]
+    sources = [each.read_bytes() for each in (*SOURCES, *HEADERS)]
+    parts = [*sources, repr(FLAGS).encode(), version, _processor().encode()]
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 

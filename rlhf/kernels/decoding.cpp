@@ -1,76 +1,9 @@
-// The three steps of a decoding block that torch runs in many small kernels: norm, attention with its cache, gate.
-// T is float, or uint16_t for bfloat16; every sum is taken in float. kernels.py holds the plain twins.
-#include <cmath>
-#include <cstdint>
-#include <cstring>
+// One token of every row turns, enters the cache and attends to it. decoding.py holds the plain twin.
 #include <vector>
 
+#include "numbers.h"
+
 namespace {
-
-inline float load(float x) { return x; }
-inline float load(uint16_t x) {
-  uint32_t bits = uint32_t(x) << 16;
-  float out;
-  std::memcpy(&out, &bits, 4);
-  return out;
-}
-
-inline void store(float* at, float x) { *at = x; }
-inline void store(uint16_t* at, float x) {  // to nearest, ties to even; a NaN stays one
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  uint16_t rounded = uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-  *at = x != x ? uint16_t(0x7fc0) : rounded;
-}
-
-// exp in float without a call, so that loops over it become vector code: 2^n * e^f with |f| <= ln 2 / 2, the series of
-// e^f to the sixth power. x - n ln 2 is one fused step, so that its error does not grow with x (without FMA, by
-// |x| 2^-24). Below -87 it yields about 1e-38, not 0; above 88.4 infinity; a NaN stays one.
-inline float exponential(float x) {
-  x = x < -87.0f ? -87.0f : x > 89.0f ? 89.0f : x;
-  float n = std::nearbyint(x * 1.44269504f), f = x - n * 0.693147181f;
-  float power = 1 + f * (1 + f * (0.5f + f * (1 / 6.0f + f * (1 / 24.0f + f * (1 / 120.0f + f * (1 / 720.0f))))));
-  int32_t bits = (int32_t(n) + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &bits, 4);
-  return power * scale;
-}
-
-template <class T>
-void rms_norm(const T* x, const T* weight, T* out, int64_t rows, int64_t width, float eps) {
-#pragma omp parallel for
-  for (int64_t row = 0; row < rows; ++row) {
-    const T* in = x + row * width;
-    T* to = out + row * width;
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < width; ++i) sum += load(in[i]) * load(in[i]);
-    float scale = 1.0f / std::sqrt(sum / width + eps);
-#pragma omp simd
-    for (int64_t i = 0; i < width; ++i) {
-      T normed;
-      store(&normed, load(in[i]) * scale);
-      store(to + i, load(normed) * load(weight[i]));
-    }
-  }
-}
-
-template <class T>
-void silu_mul(const T* gate_up, T* out, int64_t rows, int64_t width) {
-#pragma omp parallel for
-  for (int64_t row = 0; row < rows; ++row) {
-    const T* gate = gate_up + row * 2 * width;
-    const T* up = gate + width;
-    T* to = out + row * width;
-#pragma omp simd
-    for (int64_t i = 0; i < width; ++i) {
-      T activated;
-      float g = load(gate[i]);
-      store(&activated, g / (1.0f + exponential(-g)));
-      store(to + i, load(activated) * load(up[i]));
-    }
-  }
-}
 
 template <class T>
 void rotate(const T* in, const float* cos, const float* sin, float* out, int64_t width) {
@@ -149,12 +82,6 @@ void attend(const T* qkv, const float* cos, const float* sin, const int64_t* slo
 }  // namespace
 
 #define EXPORT(NAME, T)                                                                                               \
-  extern "C" void rms_norm_##NAME(const T* x, const T* weight, T* out, int64_t rows, int64_t width, float eps) {       \
-    rms_norm(x, weight, out, rows, width, eps);                                                                       \
-  }                                                                                                                   \
-  extern "C" void silu_mul_##NAME(const T* gate_up, T* out, int64_t rows, int64_t width) {                             \
-    silu_mul(gate_up, out, rows, width);                                                                              \
-  }                                                                                                                   \
   extern "C" void attend_##NAME(const T* qkv, const float* cos, const float* sin, const int64_t* slots,                \
                                 const int64_t* first, int64_t column, T* keys, T* values, T* out, const Shape* shape, \
                                 float scale) {                                                                        \

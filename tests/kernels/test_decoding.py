@@ -1,4 +1,4 @@
-"""Tests of rlhf.sampling.kernels: the compiled code against its twins, and both against slow float64 versions."""
+"""Tests of rlhf.kernels.decoding: the compiled code against its twins, and both against slow float64 versions."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf.sampling.kernels import Kernels, LayerCache
+from rlhf.kernels.decoding import Kernels, LayerCache
 
 UNITS = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}
 """Unit roundoffs."""
