@@ -4,6 +4,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from rlhf.allocator import keep_memory
+
+keep_memory()  # as the command line does, before torch is there
+
 import torch
 
 from rlhf.config import PPOConfig

@@ -33,8 +33,8 @@ class StageSettings(Section):
     model: TuningSection = TuningSection()
     compile: Switch = Field(
         "auto",
-        description="compile the transformer blocks (20 to 60 s); auto: for a million tokens or more, where rlhf has no "
-        "kernels of its own for them",
+        description="compile the transformer blocks (20 to 60 s); auto: for a million tokens or more, with no kernels "
+        "of our own",
     )
     packing: Switch = Field(
         "auto",
