@@ -11,9 +11,9 @@ import torch
 from rlhf.forecast.load import Load
 from rlhf.training.telemetry.machine import matrix_rate
 
-TRAINING = 0.60
+TRAINING = 0.70
 """Share of the rate that forward and backward passes reach, both together."""
-INFERENCE = 0.62
+INFERENCE = 0.69
 """Of passes without gradients."""
 SAMPLING = 0.55
 """Of decoding with many rows."""

@@ -33,31 +33,29 @@ void head_forward(const T* logits, const int64_t* targets, float* logprobs, floa
   }
 }
 
-// d logprob / dz = onehot - p, d entropy / dz = -p (log p + entropy), and dz = scale * d logits.
+// d logprob / dz = onehot - p, d entropy / dz = -p (log p + entropy), and dz = scale * d logits, which replaces the logits.
 template <class T>
-void head_backward(const T* logits, const int64_t* targets, const float* normaliser, const float* spread,
-                   const float* grads, const float* spread_grads, T* out, int64_t rows, int64_t width, float scale,
-                   int64_t with_entropy) {
+void head_backward(T* logits, const int64_t* targets, const float* normaliser, const float* spread, const float* grads,
+                   const float* spread_grads, int64_t rows, int64_t width, float scale, int64_t with_entropy) {
 #pragma omp parallel for
   for (int64_t row = 0; row < rows; ++row) {
-    const T* in = logits + row * width;
-    T* to = out + row * width;
+    T* line = logits + row * width;
     const float g = grads[row], norm = normaliser[row];
+    const int64_t target = targets[row];
+    const float target_log_p = load(line[target]) * scale - norm, target_p = std::exp(target_log_p);
     if (with_entropy) {
       const float h = spread_grads[row], s = spread[row];
 #pragma omp simd
       for (int64_t i = 0; i < width; ++i) {
-        float log_p = load(in[i]) * scale - norm;
-        store(to + i, -scale * exponential(log_p) * (g + h * (log_p + s)));
+        float log_p = load(line[i]) * scale - norm;
+        store(line + i, -scale * exponential(log_p) * (g + h * (log_p + s)));
       }
     } else {
 #pragma omp simd
-      for (int64_t i = 0; i < width; ++i) store(to + i, -scale * g * exponential(load(in[i]) * scale - norm));
+      for (int64_t i = 0; i < width; ++i) store(line + i, -scale * g * exponential(load(line[i]) * scale - norm));
     }
-    const int64_t target = targets[row];
-    const float log_p = load(in[target]) * scale - norm, p = std::exp(log_p);
-    const float more = with_entropy ? spread_grads[row] * p * (log_p + spread[row]) : 0.0f;
-    store(to + target, scale * (g * (1.0f - p) - more));
+    const float more = with_entropy ? spread_grads[row] * target_p * (target_log_p + spread[row]) : 0.0f;
+    store(line + target, scale * (g * (1.0f - target_p) - more));
   }
 }
 
@@ -69,10 +67,10 @@ void head_backward(const T* logits, const int64_t* targets, const float* normali
                                       int64_t with_entropy) {                                                         \
     head_forward(logits, targets, logprobs, spread, normaliser, rows, width, scale, with_entropy);                    \
   }                                                                                                                   \
-  extern "C" void head_backward_##NAME(const T* logits, const int64_t* targets, const float* normaliser,               \
-                                       const float* spread, const float* grads, const float* spread_grads, T* out,    \
+  extern "C" void head_backward_##NAME(T* logits, const int64_t* targets, const float* normaliser,                     \
+                                       const float* spread, const float* grads, const float* spread_grads,            \
                                        int64_t rows, int64_t width, float scale, int64_t with_entropy) {              \
-    head_backward(logits, targets, normaliser, spread, grads, spread_grads, out, rows, width, scale, with_entropy);   \
+    head_backward(logits, targets, normaliser, spread, grads, spread_grads, rows, width, scale, with_entropy);        \
   }
 
 EXPORT(float32, float)

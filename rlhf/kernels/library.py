@@ -23,7 +23,7 @@ SIGNATURES = {
     "causal_softmax": [_POINTER] * 3,
     "causal_softmax_backward": [_POINTER] * 4,
     "head_forward": [*[_POINTER] * 5, _INT, _INT, _FLOAT, _INT],
-    "head_backward": [*[_POINTER] * 7, _INT, _INT, _FLOAT, _INT],
+    "head_backward": [*[_POINTER] * 6, _INT, _INT, _FLOAT, _INT],
     "attend": [*[_POINTER] * 5, _INT, *[_POINTER] * 4, _FLOAT],
 }
 

@@ -87,7 +87,7 @@ def read_logits(logits: Tensor, targets: Tensor, scale: float, *, with_entropy: 
 def logits_gradient(
     logits: Tensor, targets: Tensor, found: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor | None], scale: float
 ) -> Tensor:
-    """Return the gradient [N, V] by the logits, in their type.
+    """Turn logits into the gradient [N, V] by them, in place and in their type.
 
     Args:
         logits: as for `read_logits`.
@@ -95,19 +95,21 @@ def logits_gradient(
         found: entropies and normalisers that it returned, [N].
         grads: by the logprobs and by the entropies, [N] float32; None for entropies that were not computed.
         scale: as for `read_logits`.
+
+    Returns:
+        `logits`.
     """
-    out, (spread, normaliser), (by_logprob, by_entropy) = torch.empty_like(logits), found, grads
+    (spread, normaliser), (by_logprob, by_entropy) = found, grads
     kernel("head_backward", logits.dtype)(
         *addresses(logits.dtype, logits),
         *addresses(torch.int64, targets),
         *addresses(torch.float32, normaliser, spread, by_logprob),
         None if by_entropy is None else addresses(torch.float32, by_entropy)[0],
-        out.data_ptr(),
         *logits.shape,
         scale,
         by_entropy is not None,
     )
-    return out
+    return logits
 
 
 class _RmsNorm(Function):

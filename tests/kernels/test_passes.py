@@ -195,7 +195,7 @@ def test_logprobs_entropies_and_their_gradient_equal_a_float64_version(
     targets = torch.tensor([0, width - 1, width // 2, 0, 1, 1])
     weights = torch.linspace(-1, 2, 6)
     logprobs, entropies, normaliser = read_logits(logits, targets, scale, with_entropy=True)
-    grad = logits_gradient(logits, targets, (entropies, normaliser), (weights, weights.square()), scale)
+    grad = logits_gradient(logits.clone(), targets, (entropies, normaliser), (weights, weights.square()), scale)
     wide = logits.double().requires_grad_()
     slow = _slow_head(wide, targets, scale)
     (slow[0] @ weights.double() + slow[1] @ weights.double().square()).backward()
@@ -212,7 +212,7 @@ def test_without_entropies_logprobs_and_their_gradient_are_the_same(dtype: torch
     with_them, without = (read_logits(logits, targets, 0.7, with_entropy=each) for each in (True, False))
     assert torch.equal(with_them[0], without[0]) and bool((without[1] == 0).all()) and bool((with_them[1] > 0).all())
     zeros = torch.zeros(5)
-    both = [logits_gradient(logits, targets, without[1:], (weights, by), 0.7) for by in (zeros, None)]
+    both = [logits_gradient(logits.clone(), targets, without[1:], (weights, by), 0.7) for by in (zeros, None)]
     # The target's number is put together in another order.
     torch.testing.assert_close(*both, rtol=2 * UNITS[dtype], atol=0)
 

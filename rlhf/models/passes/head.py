@@ -72,42 +72,36 @@ class _LinearHead(Function):
 
     With z = scale * W h and p = softmax(z):
     d logprob / dz = onehot(target) - p,  d entropy / dz = -p (log p + entropy).
+    The gradient takes the place of the logits, so it needs no memory, and W's is one product over all positions.
     """
 
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, with_entropy: bool, keeps_logits: bool
     ) -> tuple[Tensor, Tensor]:
-        kept, found = [], []
-        for states, ids in zip(hidden.split(LOGIT_CHUNK), targets.split(LOGIT_CHUNK), strict=True):
-            products = nn.functional.linear(states, weight)
-            kept += [products] if keeps_logits else []
-            found.append(_read(products, ids, scale, with_entropy))
+        kept, found = hidden.new_empty(len(hidden) if keeps_logits else 0, len(weight)), []
+        for start in range(0, max(1, len(hidden)), LOGIT_CHUNK):
+            rows = slice(start, start + LOGIT_CHUNK)
+            place = kept[rows] if keeps_logits else None
+            products = torch.mm(hidden[rows], weight.t(), out=place)
+            found.append(_read(products, targets[rows], scale, with_entropy))
         logprobs, spread, normaliser = (torch.cat(parts) for parts in zip(*found, strict=True))
         if keeps_logits:
-            ctx.save_for_backward(hidden, weight, targets, normaliser, spread, *kept)
-            ctx.scale, ctx.with_entropy = scale, with_entropy
+            ctx.save_for_backward(hidden, weight, targets, normaliser, spread, kept)
+            ctx.scale, ctx.with_entropy, ctx.is_spent = scale, with_entropy, False
         return logprobs, spread
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, targets, normaliser, spread, *kept = ctx.saved_tensors
-        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        # Sums over many chunks would lose digits in bfloat16.
-        sum_type = weight.dtype if len(kept) < 2 else torch.promote_types(weight.dtype, torch.float32)
-        grad_weight = torch.zeros_like(weight, dtype=sum_type) if ctx.needs_input_grad[1] else None
-        for index, products in enumerate(kept):
-            rows = slice(index * LOGIT_CHUNK, index * LOGIT_CHUNK + len(products))
-            by_entropy = grads[1][rows] if ctx.with_entropy else None
-            found = (spread[rows], normaliser[rows])
-            grad_products = _gradient(products, targets[rows], found, (grads[0][rows], by_entropy), ctx.scale)
-            if grad_hidden is not None:
-                grad_hidden[rows] = grad_products @ weight
-            if grad_weight is not None and sum_type == products.dtype:
-                grad_weight.addmm_(grad_products.T, hidden[rows])
-            elif grad_weight is not None:
-                grad_weight += grad_products.T @ hidden[rows]
-        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None, None
+        if ctx.is_spent:
+            raise RuntimeError("logprobs were passed backward twice: their logits are gone after the first time")
+        ctx.is_spent = True
+        hidden, weight, targets, normaliser, spread, kept = ctx.saved_tensors
+        by_entropy = grads[1] if ctx.with_entropy else None
+        by_logits = _gradient(kept, targets, (spread, normaliser), (grads[0], by_entropy), ctx.scale)
+        by_hidden = by_logits @ weight if ctx.needs_input_grad[0] else None
+        by_weight = by_logits.t() @ hidden if ctx.needs_input_grad[1] else None
+        return by_hidden, by_weight, None, None, None, None
 
 
 def _read(products: Tensor, targets: Tensor, scale: float, with_entropy: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,12 +122,23 @@ def _read(products: Tensor, targets: Tensor, scale: float, with_entropy: bool) -
 def _gradient(
     products: Tensor, targets: Tensor, found: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor | None], scale: float
 ) -> Tensor:
-    """Return the gradient by logits [N, V] from what `_read` found, entropies and normalisers, and theirs."""
+    """Turn logits [N, V] into their gradient, in place, from what `_read` found and the gradients by that.
+
+    Args:
+        products: the logits.
+        targets: [N] int64.
+        found: entropies and normalisers, [N] float32.
+        grads: by the logprobs and by the entropies, [N] float32; None for entropies that were not computed.
+        scale: as for `_read`.
+
+    Returns:
+        `products`.
+    """
     if has_kernels(products):
         by_logprob, by_entropy = grads
         both = (by_logprob.contiguous(), None if by_entropy is None else by_entropy.contiguous())
         return logits_gradient(products, targets.contiguous(), found, both, scale)
-    grad_products, (spread, normaliser) = torch.empty_like(products), found
+    spread, normaliser = found
     for here in _slices(products):
         log_p = (products[here].float() * scale).sub_(normaliser[here, None])
         p = log_p.exp()
@@ -141,8 +146,8 @@ def _gradient(
         grad.scatter_add_(-1, targets[here, None], grads[0][here, None])
         if grads[1] is not None:
             grad -= grads[1][here, None] * p * (log_p + spread[here, None])
-        grad_products[here] = grad.mul_(scale)
-    return grad_products
+        products[here] = grad.mul_(scale)
+    return products
 
 
 def _slices(products: Tensor) -> list[slice]:

@@ -135,6 +135,14 @@ def test_bfloat16_gradients_lose_nothing_by_being_added_up_over_chunks(tiny_mode
         assert float((found.float() - expected).norm()) < 3**0.5 * 2**-8 * float(expected.norm()), chunk
 
 
+def test_a_second_way_back_is_refused(tiny_model):
+    hidden, targets = _inputs(5)
+    logprobs, _ = head_logprobs(tiny_model("llama"), hidden.requires_grad_(), targets, 1.0)
+    logprobs.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="backward twice"):
+        logprobs.sum().backward()
+
+
 def test_a_frozen_head_gets_no_gradient_and_passes_it_on(tiny_model):
     lm = tiny_model("llama").requires_grad_(False)
     hidden, targets = _inputs(9)
