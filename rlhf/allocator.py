@@ -11,8 +11,8 @@ from contextlib import suppress
 
 LARGEST_KEPT = (2**29, 2**25)
 """Bytes of the largest block that is kept: the logits of a microbatch, or what an older C library still takes."""
-KEPT = 2**31 - 1
-"""Bytes of free memory at the end of the heap that are kept: all."""
+KEPT = -1
+"""Bytes of free memory at the end of the heap that are kept: -1 is all."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h."""
 CHOICES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")

@@ -16,16 +16,12 @@ void head_forward(const T* logits, const int64_t* targets, float* logprobs, floa
       float z = load(in[i]) * scale;
       largest = z > largest ? z : largest;
     }
-    if (with_entropy) {
+    // One loop, whether entropies are wanted or not: the total must not depend on that by a bit.
 #pragma omp simd reduction(+ : total, mean)
-      for (int64_t i = 0; i < width; ++i) {
-        float z = load(in[i]) * scale - largest, e = exponential(z);
-        total += e;
-        mean += e * z;
-      }
-    } else {
-#pragma omp simd reduction(+ : total)
-      for (int64_t i = 0; i < width; ++i) total += exponential(load(in[i]) * scale - largest);
+    for (int64_t i = 0; i < width; ++i) {
+      float z = load(in[i]) * scale - largest, e = exponential(z);
+      total += e;
+      mean += e * z;
     }
     normaliser[row] = largest + std::log(total);
     logprobs[row] = load(in[targets[row]]) * scale - normaliser[row];

@@ -5,11 +5,13 @@ taken in float32. A result does not depend on other rows, on the number of threa
 """
 
 import ctypes
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from rlhf.kernels.library import addresses, kernel
 
@@ -48,6 +50,7 @@ def causal_attention(
     Returns:
         [N, heads, D].
     """
+    _check_same("keys and values", value.shape, key.shape)
     layout = _Layout(query, key, (rotation[0].contiguous(), rotation[1].contiguous()), rows)
     return _Attention.apply(query, key, value, layout, scaling)  # type: ignore[no-any-return,no-untyped-call]
 
@@ -66,7 +69,9 @@ def read_logits(logits: Tensor, targets: Tensor, scale: float, *, with_entropy: 
 
     Raises:
         IndexError: a target is no token of the vocabulary.
+        ValueError: there is another number of targets than of rows.
     """
+    _check_same("targets", targets.shape, logits.shape[:1])
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[-1]:
         raise IndexError(
             f"tokens from {int(targets.min())} to {int(targets.max())} in a vocabulary of {logits.shape[-1]}"
@@ -100,6 +105,8 @@ def logits_gradient(
         `logits`.
     """
     (spread, normaliser), (by_logprob, by_entropy) = found, grads
+    for each in (targets, spread, normaliser, by_logprob, *(() if by_entropy is None else (by_entropy,))):
+        _check_same("one number a row", each.shape, logits.shape[:1])
     kernel("head_backward", logits.dtype)(
         *addresses(logits.dtype, logits),
         *addresses(torch.int64, targets),
@@ -112,10 +119,16 @@ def logits_gradient(
     return logits
 
 
+def _check_same(what: str, found: torch.Size, expected: torch.Size) -> None:
+    if found != expected:
+        raise ValueError(f"{what}: found shape {list(found)}, expected {list(expected)}")
+
+
 class _RmsNorm(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         x, weight = x.contiguous(), weight.contiguous()
+        _check_same("a norm's weight", weight.shape, x.shape[-1:])
         num_rows, out = x.numel() // x.shape[-1], torch.empty_like(x)
         scales = torch.empty(num_rows)
         pointers = addresses(x.dtype, x, weight, out)
@@ -124,6 +137,7 @@ class _RmsNorm(Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, weight, scales = ctx.saved_tensors
         grad, out, width = grad.contiguous(), torch.empty_like(x), x.shape[-1]
@@ -144,12 +158,14 @@ class _SiluMul(Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         gate, up = gate.contiguous(), up.contiguous()
+        _check_same("gate and up", up.shape, gate.shape)
         out, width = torch.empty_like(gate), gate.shape[-1]
         kernel("silu_mul", gate.dtype)(*addresses(gate.dtype, gate, up, out), gate.numel() // width, width, width)
         ctx.save_for_backward(gate, up)
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
         grad, to_gate, to_up = grad.contiguous(), torch.empty_like(gate), torch.empty_like(up)
@@ -174,6 +190,7 @@ class _Attention(Function):
         return layout.to_tokens(weights @ values, query.shape[1], 1.0, turns=False)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         queries, keys, values, weights = ctx.saved_tensors
         layout: _Layout = ctx.layout
@@ -202,6 +219,12 @@ class _Layout:
         turned = rotation[0].shape
         if longest > LONGEST or width % 2 or turned not in ((num_tokens, width), (longest, width)):
             raise ValueError(f"rows of up to {longest} tokens do not fit rotations {list(turned)} and heads of {width}")
+        if (heads % key_heads, key.shape[0], key.shape[2]) != (0, num_tokens, width):
+            raise ValueError(f"queries {list(query.shape)} do not fit keys {list(key.shape)}")
+        bounds = starts.tolist()
+        is_whole = bounds[0] == 0 and bounds[-1] == num_tokens
+        if not (is_whole and all(0 <= last - first <= longest for first, last in pairwise(bounds))):
+            raise ValueError(f"rows that begin at {bounds} are not {num_tokens} tokens in rows of up to {longest}")
 
     def to_rows(self, tokens: Tensor, scale: float, *, turns: bool) -> Tensor:
         num_rows, key_heads, _, longest, width = self._shape

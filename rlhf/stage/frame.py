@@ -171,7 +171,8 @@ class Frame:
         Blocks that run again in the backward pass, are quantized or in shards stay as they are: `on` is refused there.
         `auto` compiles none that our own kernels compute: those are as fast, and need no minute at the start.
         """
-        if self.config.compile == "auto" and all(computes_by_kernels(model) for model in models):
+        is_fast = self.device.type == "cpu" and all(computes_by_kernels(model) for model in models)
+        if self.config.compile == "auto" and is_fast:
             return
         if isinstance(self.processes.sharding, Fsdp2) or any(is_checkpointed(m) or quantized_layers(m) for m in models):
             return

@@ -176,6 +176,46 @@ def test_what_compiled_code_would_misread_is_refused(longest: int, num: int, wid
         causal_attention(*_states(torch.float32), _rotation(56, 8, torch.bfloat16), (_starts(), 40), 0.3)
 
 
+@pytest.mark.parametrize("bounds", [(0, 5, 5, 22, 23, 55), (1, 5, 5, 22, 23, 56), (0, 22, 17, 56), (0, 41, 56)])
+def test_rows_that_are_not_the_tokens_are_refused(bounds: tuple[int, ...]) -> None:
+    """A token left out, one too many before, a row that ends before it begins, a row that is too long."""
+    with pytest.raises(ValueError, match="are not 56 tokens in rows of up to 40"):
+        causal_attention(*_states(torch.float32), _rotation(56, 8, torch.float32), (torch.tensor(bounds), 40), 0.3)
+
+
+def test_shapes_that_do_not_fit_each_other_are_refused() -> None:
+    (query, key, value), rotation = _states(torch.float32), _rotation(56, 8, torch.float32)
+    for other, match in [
+        ((query, key, value[:55]), "keys and values"),
+        ((query[:, :3], key, value), "do not fit keys"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            causal_attention(*other, rotation, (_starts(), 40), 0.3)
+    with pytest.raises(ValueError, match=r"a norm's weight: found shape \[8\], expected \[9\]"):
+        rms_norm(torch.ones(2, 9), torch.ones(8), 1e-5)
+    with pytest.raises(ValueError, match="gate and up"):
+        silu_mul(torch.ones(2, 9), torch.ones(2, 8))
+    logits, four = torch.ones(4, 9), torch.ones(4)
+    with pytest.raises(ValueError, match="targets"):
+        read_logits(logits, torch.zeros(3, dtype=torch.int64), 1.0, with_entropy=False)
+    with pytest.raises(ValueError, match="one number a row"):
+        logits_gradient(logits, torch.zeros(4, dtype=torch.int64), (four, four[:3]), (four, None), 1.0)
+
+
+def test_a_gradient_of_a_gradient_is_refused_and_not_wrong() -> None:
+    states, rotation, x = _states(torch.float32), _rotation(56, 8, torch.float32), _random(4, 8, dtype=torch.float32)
+    functions: list[tuple[Callable[..., Tensor], list[Tensor]]] = [
+        (lambda *each: causal_attention(*each, rotation, (_starts(), 40), 0.3), states),
+        (lambda *each: rms_norm(*each, 1e-5), [x, x[0]]),
+        (silu_mul, [x, x]),
+    ]
+    for function, inputs in functions:
+        leaves = [each.clone().requires_grad_() for each in inputs]
+        (grad,) = torch.autograd.grad(function(*leaves).square().sum(), leaves[0], create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            grad.sum().backward()
+
+
 # ---------------------------------------------------------------------------------------------------- vocabulary
 
 
@@ -207,8 +247,9 @@ def test_logprobs_entropies_and_their_gradient_equal_a_float64_version(
 
 
 @DTYPES
-def test_without_entropies_logprobs_and_their_gradient_are_the_same(dtype: torch.dtype) -> None:
-    logits, targets, weights = _random(5, 70, dtype=dtype), torch.arange(5), torch.linspace(-1, 2, 5)
+@pytest.mark.parametrize("width", [70, 49_152])
+def test_without_entropies_logprobs_and_their_gradient_are_the_same(dtype: torch.dtype, width: int) -> None:
+    logits, targets, weights = _random(5, width, dtype=dtype), torch.arange(5), torch.linspace(-1, 2, 5)
     with_them, without = (read_logits(logits, targets, 0.7, with_entropy=each) for each in (True, False))
     assert torch.equal(with_them[0], without[0]) and bool((without[1] == 0).all()) and bool((with_them[1] > 0).all())
     zeros = torch.zeros(5)

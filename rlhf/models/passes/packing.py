@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from rlhf.errors import ConfigError
 from rlhf.functional.attention import SHORT_ROWS
+from rlhf.models.passes.evaluating import evaluating
 
 Where = Literal["nowhere", "cpu", "everywhere"]
 """On which devices a model packs rows; that it is faster has been measured on a CPU only."""
@@ -134,16 +135,22 @@ def allows_packing(model: PreTrainedModel) -> bool:
     module, lengths = model.base_model, torch.tensor([2, 5, 3], device=model.device)
     before: Where = getattr(module, _WHERE, "nowhere")
     ids = torch.arange(15, device=model.device).view(3, 5) % model.config.get_text_config().vocab_size
-    alone = [trunk_states(module, row[None, :length], None)[0] for row, length in zip(ids, lengths, strict=True)]
     others = ids.clone()
     others[::2] = ids[::2].flip(-1)  # the first and the last row are other ones
-    use_packing(model, "everywhere")
-    try:
-        together, beside_others = (trunk_states(module, each, lengths) for each in (ids, others))
-    except (TypeError, ValueError, RuntimeError, IndexError):  # it takes no positions, or no words for its attention
-        return False
-    finally:
-        use_packing(model, before)
+    with evaluating(model):
+        alone = [trunk_states(module, row[None, :length], None)[0] for row, length in zip(ids, lengths, strict=True)]
+        use_packing(model, "everywhere")
+        try:
+            together, beside_others = (trunk_states(module, each, lengths) for each in (ids, others))
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+            IndexError,
+        ):  # it takes no positions, or no words for its attention
+            return False
+        finally:
+            use_packing(model, before)
     expected = torch.cat(alone)
     found = torch.cat([row[:length] for row, length in zip(together, lengths, strict=True)])
     # The same operations, perhaps in another order; a wrong position or a token of another row changes far more.
@@ -159,7 +166,7 @@ def _packs_on(module: nn.Module, device: torch.device) -> bool:
 def _pack(lengths: Tensor, width: int) -> Pack:
     is_real = torch.arange(width, device=lengths.device) < lengths[:, None]
     tokens = is_real.flatten().cumsum(0).view_as(is_real) - 1
-    starts = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+    starts = torch.nn.functional.pad(is_real.sum(1).cumsum(0), (1, 0))
     return tokens, is_real.flatten().nonzero().squeeze(-1), starts
 
 
