@@ -18,7 +18,7 @@ def speeds(monkeypatch):
 
     def measured(*arguments):
         asked.append(arguments)
-        return Speed(rate=1e9, float32=1e9)
+        return Speed(rate=1e9, float32=1e9, num_bytes=4, cores=2)
 
     monkeypatch.setattr(expected, "measured", measured)
     return asked

@@ -7,19 +7,33 @@ from rlhf.forecast.speed import Speed, measured
 
 
 def test_each_kind_of_work_takes_its_own_time():
-    fast = Speed(rate=1e9, float32=5e8)
+    fast = Speed(rate=1e12, float32=5e11, num_bytes=2, cores=4)
     empty = fast.seconds(Load())
     assert empty == speed.START
     times = {
-        "training": 1 / speed.TRAINING,
-        "inference": 1 / speed.INFERENCE,
-        "sampling": 1 / speed.SAMPLING,
-        "encoding": 2 / speed.ENCODING,
-        "seconds": 1e9,
+        "training": 1.0 + 0.5 * 1e12 * speed.PASSES,
+        "inference": 1.0 + 0.5 * 1e12 * speed.PASSES,
+        "sampling": 1.0 + 0.5 * 1e12 * speed.SAMPLING,
+        "encoding": 2.0 + 1e12 * speed.ENCODING,
+        "seconds": 1e12,
     }
     for name, expected in times.items():
-        assert fast.seconds(Load(**{name: 1e9})) - empty == pytest.approx(expected)
+        assert fast.seconds(Load(**{name: 1e12})) - empty == pytest.approx(expected)
     assert fast.seconds(Load(updates=speed.UPDATED_WEIGHTS, num_bytes=speed.MOVED_BYTES)) == pytest.approx(empty + 2)
+
+
+@pytest.mark.parametrize(
+    ("rate", "num_bytes", "training", "sampling"),
+    [(430e9, 2, 0.70, 0.55), (235e9, 4, 0.65, None), (68e9, 4, 0.86, 0.80)],
+    ids=["bfloat16 on AVX512-BF16", "float32 on it", "float32 on AVX2"],
+)
+def test_shares_of_the_rate_are_those_that_were_measured_on_two_cores(rate, num_bytes, training, sampling):
+    """Whole stages with SmolLM2-135M and `--profile`; decoding without what its few rows cost."""
+    here = Speed(rate=rate, float32=rate, num_bytes=num_bytes, cores=2)
+    for name, share in [("training", training), ("sampling", sampling)]:
+        if share is not None:
+            found = 1 / (here.seconds(Load(**{name: rate})) - speed.START)
+            assert found == pytest.approx(share, rel=0.05)
 
 
 def test_few_rows_decode_slower():
@@ -38,11 +52,13 @@ def test_checkpoints_and_updates_count_what_is_trained():
 def test_processes_together_multiply_as_often_as_there_are_of_them(monkeypatch):
     monkeypatch.setattr(speed, "matrix_rate", lambda *_, **__: 100.0)
     monkeypatch.setenv("WORLD_SIZE", "3")
-    assert measured((4, 4), 8, torch.float32) == Speed(rate=300.0, float32=300.0)
+    cores = 3 * torch.get_num_threads()
+    assert measured((4, 4), 8, torch.float32) == Speed(rate=300.0, float32=300.0, num_bytes=4, cores=cores)
 
 
 def test_float32_is_measured_beside_another_type(monkeypatch):
     monkeypatch.setattr(
         speed, "matrix_rate", lambda shape, rows, dtype, device, **_: 1.0 if dtype == torch.float32 else 2.0
     )
-    assert measured((4, 4), 8, torch.bfloat16) == Speed(rate=2.0, float32=1.0)
+    found = measured((4, 4), 8, torch.bfloat16)
+    assert (found.rate, found.float32, found.num_bytes) == (2.0, 1.0, 2)
