@@ -4,6 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from rlhf.fetch.sentences import MIN_TELLING_WORDS, all_pieces, normalised, opening_and_closing
 
@@ -14,7 +15,7 @@ EVAL_SHARES = {"A": 0.04, "B": 0.10, "C": 0.10}
 """Share of a part's reviews that is kept for its evaluation file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Review:
     """One review with its author's verdict."""
 
@@ -29,13 +30,13 @@ class Review:
         """A number in [0, 1) that decides the review's part."""
         return int(self.key[:8], 16) / 16**8
 
-    @property
+    @cached_property
     def part(self) -> str:
         """The part (A to E) that the review belongs to."""
-        edge = 0.0
+        edge, fraction = 0.0, self.fraction
         for part, share in PART_SHARES.items():
             edge += share
-            if self.fraction < edge:
+            if fraction < edge:
                 return part
         return "E"
 

