@@ -1,11 +1,12 @@
 """Supervised finetuning, ours against TRL's SFTTrainer: the same model and rows, real tokens counted (no padding)."""
 
+import functools
 import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -53,7 +54,7 @@ def arguments() -> Parser:
     made = parser(__doc__)
     add_turns(made)
     made.add_argument("--passes", type=positive, default=1, help="timed passes over the rows, after one to warm up")
-    add_dtype_and_seed(made, "our compute type", "seed of the rows")
+    add_dtype_and_seed(made, "the compute type of both sides", "seed of the rows")
     return made
 
 
@@ -77,13 +78,13 @@ def measured(case: Case, directory: Path, options: Any) -> Iterator[Row]:
         "seed": options.seed,
     }
     ours = _our_side(work, options)
-    theirs = {packed: _their_side(packed, work) for packed in _packings(case, options)}
+    theirs = {packed: _their_side(packed, work, options) for packed in _packings(case, options)}
     found = in_turn([*theirs.values(), ours], options.pairs, options.timeout)
     tokens = sum(len(row) for row in ids)
-    limits = measure_limits(compute_dtype(options.dtype, torch.device("cpu")), budget_of(options))
+    limits = measure_limits(_dtype(options.dtype), budget_of(options))
     least = training_seconds(shape_of(policy), limits, tokens)
     for packed, side in theirs.items():
-        row = comparison("sft_vs_trl", _name(case, packed), found[side.name], found["ours"])
+        row = comparison("sft_vs_trl", _name(case, packed, options), found[side.name], found["ours"])
         yield _completed(row, case, tokens, least, options)
 
 
@@ -92,9 +93,9 @@ def _our_side(work: dict[str, Any], options: Any) -> Side:
     return Side(name="ours", worker="workers/our_sft.py", work={**work, **given})
 
 
-def _their_side(packed: bool, work: dict[str, Any]) -> Side:
-    given = {"dtype": "bfloat16", "packing": packed}
-    return Side(name=_peer(packed), worker="workers/trl_sft.py", pins=PINS, work={**work, **given})
+def _their_side(packed: bool, work: dict[str, Any], options: Any) -> Side:
+    given = {"dtype": _name_of(options), "packing": packed}
+    return Side(name=_peer(packed, options), worker="workers/trl_sft.py", pins=PINS, work={**work, **given})
 
 
 def _completed(row: Row, case: Case, tokens: int, least: float, options: Any) -> Row:
@@ -105,15 +106,25 @@ def _completed(row: Row, case: Case, tokens: int, least: float, options: Any) ->
 
 
 def _packings(case: Case, options: Any) -> list[bool]:
-    return [packed for packed in case.packings if options.only in _name(case, packed)]
+    return [packed for packed in case.packings if options.only in _name(case, packed, options)]
 
 
-def _peer(packed: bool) -> str:
-    return f"TRL 1.16.0 bfloat16, {'packed' if packed else 'padded'}"
+@functools.cache
+def _dtype(choice: Literal["auto", "float32", "bfloat16"]) -> torch.dtype:
+    """Return the type in which both sides compute; with `auto` the machine's faster one."""
+    return compute_dtype(choice, torch.device("cpu"))
 
 
-def _name(case: Case, packed: bool) -> str:
-    return f"{case.name}: {_peer(packed)} / ours"
+def _name_of(options: Any) -> str:
+    return str(_dtype(options.dtype)).removeprefix("torch.")
+
+
+def _peer(packed: bool, options: Any) -> str:
+    return f"TRL 1.16.0 {_name_of(options)}, {'packed' if packed else 'padded'}"
+
+
+def _name(case: Case, packed: bool, options: Any) -> str:
+    return f"{case.name}: {_peer(packed, options)} / ours"
 
 
 def main() -> None:

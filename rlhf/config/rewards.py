@@ -12,6 +12,7 @@ Policy = Literal["stop", "drop_episode", "neutral"]
 Activation = Literal["none", "softmax", "log_softmax", "sigmoid", "log_sigmoid"]
 Unit = Literal["tokens", "words", "characters"]
 DEADLINE = "seconds that one call may take, for a server including all attempts and waits; null waits for ever"
+EARLY = "in PPO: ask about each response when it is over, while others are drawn; it must not look at the others"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 
 
@@ -65,6 +66,7 @@ class FunctionRewardSection(RewardOptions):
     kind: Literal["function"] = Field(description="function: a Python function, sync or async")
     path: str = Field(description="`path/to/file.py:name` or `package.module:name`; this runs the code in that file")
     deadline: Positive | None = Field(60.0, description=DEADLINE)
+    early: bool = Field(False, description=EARLY)
 
 
 class ClassifierSection(Section):
@@ -119,6 +121,7 @@ class HttpRewardSection(ServerKeys, RewardOptions):
 
     kind: Literal["http"] = Field(description="http: a server that answers OpenRLHF's requests")
     label_column: str | None = Field(None, description="column of the data to send as labels; null sends empty ones")
+    early: bool = Field(False, description=EARLY)
 
 
 class LengthRewardSection(RuleSection):

@@ -22,6 +22,7 @@ from rlhf.ppo.scoring.scorer import Scored, Scorer
 from rlhf.ppo.starts.start_states import StartStates
 from rlhf.rewards.protocol import Episode
 from rlhf.sampling.batched import Decoding
+from rlhf.sampling.endings import OnOver
 from rlhf.sampling.engines.local import LocalEngine
 from rlhf.sampling.engines.protocol import Engine, Weights, known_sequences
 from rlhf.sampling.static_decoder import release
@@ -178,7 +179,18 @@ class Collector:
     def respond(self, starts: StartStates, generator: torch.Generator) -> Samples:
         """Let the engine draw what follows the start states, from the weights as they are now."""
         self.give_weights(starts)
-        return self.engine.sample(starts.states, self.decoding(self.tokenizer), generator, starts.num_forced)
+        told = self.asking_early(starts, self.tokenizer)
+        return self.engine.sample(starts.states, self.decoding(self.tokenizer), generator, starts.num_forced, told)
+
+    def asking_early(self, starts: StartStates, tokenizer: PreTrainedTokenizerBase) -> OnOver | None:
+        """Return what asks rewards about a response as soon as it is over; None where no reward wants that."""
+
+        def ask(row: int, ids: list[int]) -> None:
+            whole = (*starts.prefixes[row], *ids)
+            text = str(tokenizer.decode(list(whole), skip_special_tokens=True))
+            self.scorer.begin(_episode(starts.prompts[row], text, whole))
+
+        return ask if self.scorer.asks_early else None
 
     def give_weights(self, starts: StartStates) -> None:
         """Give the weights as they are now to an engine outside this process.
@@ -199,10 +211,7 @@ class Collector:
         lengths = responses.lengths.tolist()
         whole = [tuple(ids[:n]) for ids, n in zip(responses.response_ids.tolist(), lengths, strict=True)]
         texts = self.tokenizer.batch_decode([list(ids) for ids in whole], skip_special_tokens=True)
-        return [
-            Episode(prompt=prompt.raw, completion=text, columns=prompt.columns, prompt_ids=prompt.ids, response_ids=ids)
-            for prompt, text, ids in zip(starts.prompts, texts, whole, strict=True)
-        ]
+        return [_episode(*each) for each in zip(starts.prompts, texts, whole, strict=True)]
 
     def cut(self, lengths: list[int], generator: torch.Generator) -> Microbatches:
         """Cut this process's rows; the number of strata is the same on all processes."""
@@ -260,6 +269,10 @@ def joined_rows(starts: StartStates, responses: Responses, microbatches: Microba
         sequences = join(own.prompt_ids, own.prompt_mask, said.response_ids, said.response_mask, said.forced)
         joined[int(rows[0])] = sequences.to(device)
     return joined
+
+
+def _episode(prompt: Prompt, text: str, ids: tuple[int, ...]) -> Episode:
+    return Episode(prompt=prompt.raw, completion=text, columns=prompt.columns, prompt_ids=prompt.ids, response_ids=ids)
 
 
 def _placed(token_scores: Sequence[list[float] | None], mask: Tensor) -> Tensor:

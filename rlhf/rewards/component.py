@@ -10,6 +10,7 @@ from rlhf.rewards.answers import checked_answers, total
 from rlhf.rewards.cache import ScoreCache, cache_key
 from rlhf.rewards.checks import BadScores, Problem
 from rlhf.rewards.deadline import NoAnswer, Worker
+from rlhf.rewards.early import EarlyAnswers
 from rlhf.rewards.protocol import Episode, Observing, Reward, Score
 
 T = TypeVar("T")
@@ -44,6 +45,8 @@ class Options:
     """When a score is NaN or infinite."""
     deadline: float | None = None
     """Seconds that a call may take; None waits for ever."""
+    early: bool = False
+    """Ask about each episode as soon as it is there; equal episodes of a batch then share an answer."""
 
 
 class Component(NamedTuple):
@@ -95,6 +98,17 @@ class GuardedReward:
         self._where = f"reward {self.name!r}"
         self._cache = ScoreCache(self._options.cache) if self._options.cache else None
         self._worker = None if self._options.deadline is None else Worker(self._where)
+        self._early = EarlyAnswers(self._asked, f"early {self._where}") if self._options.early else None
+
+    @property
+    def asks_early(self) -> bool:
+        """Whether `begin` does something."""
+        return self._early is not None
+
+    def begin(self, episode: Episode) -> None:
+        """Ask about one episode of the next `answer` already now, if the reward's options say so; nobody waits."""
+        if self._early is not None and not (self._cache is not None and cache_key(episode) in self._cache):
+            self._early.begin(episode)
 
     def answer(self, episodes: Sequence[Episode]) -> Answer:
         """Return the reward's scores, and what to do where a score is not usable."""
@@ -118,12 +132,14 @@ class GuardedReward:
         return None
 
     def _remembered(self, episodes: Sequence[Episode]) -> tuple[list[Score], dict[int, Problem]]:
-        """Ask about the episodes that are not in the cache, each once."""
-        if self._cache is None:
+        """Ask about the episodes that are not in the cache and were not asked early, each once."""
+        if self._cache is None and self._early is None:
             return self._asked(episodes), {}
         keys = [cache_key(episode) for episode in episodes]
-        wanted = {key: episode for key, episode in zip(keys, episodes, strict=True) if key not in self._cache}
-        known = {key: self._cache.recall(key) for key in keys if key not in wanted}
+        known = {} if self._early is None else self._early.take()
+        if self._cache is not None:
+            known |= {key: self._cache.recall(key) for key in keys if key in self._cache}
+        wanted = {key: episode for key, episode in zip(keys, episodes, strict=True) if key not in known}
         problems: dict[str, Problem] = {}
         try:
             answers = self._asked(list(wanted.values())) if wanted else []
@@ -131,7 +147,8 @@ class GuardedReward:
             answers = bad.scores
             problems = {key: bad.problems[index] for index, key in enumerate(wanted) if index in bad.problems}
         fresh = dict(zip(wanted, answers, strict=True))
-        self._cache.remember({key: score for key, score in fresh.items() if key not in problems})
+        if self._cache is not None:
+            self._cache.remember({key: score for key, score in (known | fresh).items() if key not in problems})
         scores = [known[key] if key in known else fresh[key] for key in keys]
         return scores, {index: problems[key] for index, key in enumerate(keys) if key in problems}
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlhf.batches import PromptBatch, Samples, sent
+from rlhf.sampling.endings import OnOver
 from rlhf.sampling.engines.generated import sample_by_generate, takes_keys_and_values
 from rlhf.sampling.filters import Filters
 from rlhf.sampling.sampler import sample
@@ -37,7 +38,7 @@ class Decoding:
     """Whether a GPU replays captured decode steps, where the model allows it; a CPU never does."""
 
 
-def sample_in_batches(
+def sample_in_batches(  # noqa: PLR0913 - two of them listen
     model: Callable[..., Any],
     prompts: PromptBatch,
     decoding: Decoding,
@@ -45,6 +46,7 @@ def sample_in_batches(
     num_forced: Tensor | None = None,
     sampler: Callable[..., Samples] | None = None,
     on_drawn: Callable[[int], None] | None = None,
+    on_over: OnOver | None = None,
 ) -> Samples:
     """Sample one response to each prompt, `decoding.batch_rows` prompts at a time, each batch as wide as it needs.
 
@@ -56,6 +58,7 @@ def sample_in_batches(
         num_forced: [B] int64, tokens at the end of each prompt that already begin its response; None for 0.
         sampler: draws a batch; None takes `sample`, or `sample_by_generate` for a model that it does not know.
         on_drawn: called after each batch with the number of its responses.
+        on_over: told of each response as soon as it is over.
 
     Raises:
         ValueError: as `sample` does.
@@ -69,6 +72,7 @@ def sample_in_batches(
         draw = sample_by_generate
     parts = []
     for rows in torch.arange(len(prompts.prompt_ids)).split(decoding.batch_rows):
+        told = None if on_over is None else partial(_told, on_over, int(rows[0]))
         part = draw(
             model,
             _trimmed(prompts.rows(rows)),
@@ -80,11 +84,16 @@ def sample_in_batches(
             tokenizer=decoding.tokenizer,
             num_forced=None if num_forced is None else num_forced[sent(rows, num_forced.device)],
             filters=decoding.filters,
+            on_over=told,
         )
         parts.append(part)
         if on_drawn is not None:
             on_drawn(len(rows))
     return _joined(parts)
+
+
+def _told(on_over: OnOver, first: int, row: int, ids: list[int]) -> None:
+    on_over(first + row, ids)
 
 
 def _trimmed(prompts: PromptBatch) -> PromptBatch:

@@ -1,6 +1,6 @@
 """Which rows of a batch are over, and how long their responses are: kept on the device, looked at now and then."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -8,6 +8,8 @@ from torch import Tensor
 from rlhf.batches import sent
 from rlhf.sampling.stopping import StopRule
 
+OnOver = Callable[[int, list[int]], None]
+"""Told of a response as soon as it is seen to be over: its row, and the tokens that were drawn."""
 LOOK_EVERY = 8
 """Decode steps between two looks on a GPU: a look waits until the device has finished, and a row that is over costs
 little there. On a CPU every step is looked at."""
@@ -16,13 +18,20 @@ little there. On a CPU every step is looked at."""
 class Endings:
     """Lengths of responses. A token ends a row on the device at once, a text when the host looks."""
 
-    def __init__(self, stop_rule: StopRule, limits: Tensor, before: Sequence[Sequence[int]] | None) -> None:
+    def __init__(
+        self,
+        stop_rule: StopRule,
+        limits: Tensor,
+        before: Sequence[Sequence[int]] | None,
+        on_over: OnOver | None = None,
+    ) -> None:
         """Begin with rows of which none is over.
 
         Args:
             stop_rule: what ends a response.
             limits: [B] int64, how many tokens each row may write.
             before: row by row, tokens of the response that come before those; None for none.
+            on_over: told of each row, once.
         """
         self.lengths = limits.clone()
         """[B] int64."""
@@ -34,6 +43,8 @@ class Endings:
         self._before = before
         self._every = LOOK_EVERY if limits.device.type == "cuda" else 1
         self._num_searched = 0  # steps whose texts were searched
+        self._on_over = on_over
+        self._told: set[int] = set()
 
     def add(self, rows: Tensor, ids: Tensor, step: int) -> None:
         """Note the tokens `ids` [N] that the rows [N] wrote at a step; nobody waits."""
@@ -68,6 +79,7 @@ class Endings:
             over.append(bool(ended) or at is not None or self._most[row] <= num_done)
         self._num_searched = num_done
         self._note(texts)
+        self._tell([row for row, is_over in zip(held, over, strict=True) if is_over], response_ids)
         return over
 
     def _text_end(self, row: int, ids: Sequence[int], length: int) -> int | None:
@@ -77,6 +89,16 @@ class Endings:
             if self._stop_rule.by_text([*before, *ids[:size]]):
                 return size
         return None
+
+    def _tell(self, over: Sequence[int], response_ids: Tensor) -> None:
+        """Tell of rows that are over; where somebody listens, the host reads them once more."""
+        new = [row for row in over if row not in self._told]
+        if self._on_over is None or not new:
+            return
+        self._told.update(new)
+        rows = sent(torch.tensor(new), self.lengths.device)
+        for row, ids, length in zip(new, response_ids[rows].tolist(), self.lengths[rows].tolist(), strict=True):
+            self._on_over(row, ids[:length])
 
     def _note(self, lengths: dict[int, int]) -> None:
         if lengths:

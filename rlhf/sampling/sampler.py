@@ -12,7 +12,7 @@ from torch import Tensor
 from rlhf.batches import PromptBatch, Samples, sent
 from rlhf.errors import GuardStop
 from rlhf.sampling.decoder import Decoder
-from rlhf.sampling.endings import Endings
+from rlhf.sampling.endings import Endings, OnOver
 from rlhf.sampling.filters import Filtering, Filters
 from rlhf.sampling.inverse_cdf import Draw, draw_tokens, most_probable_tokens
 from rlhf.sampling.packed import PackedDecoder, PackedModel, is_packable
@@ -40,6 +40,7 @@ def sample(  # noqa: PLR0913 - the options of one batch, keyword-only
     num_forced: Tensor | None = None,
     filters: Filters | None = None,
     cuda_graphs: bool = True,
+    on_over: OnOver | None = None,
 ) -> Samples:
     """Sample one response for each prompt from softmax(logits / temperature).
 
@@ -61,6 +62,7 @@ def sample(  # noqa: PLR0913 - the options of one batch, keyword-only
             `max_new_tokens`, and a stop string may begin in them. None for 0.
         filters: tokens that may not be drawn have probability 0, in logprobs too. None for the policy as it is.
         cuda_graphs: on CUDA, capture the steps of models that allow it and replay them; nothing else knows it.
+        on_over: told of each response as soon as it is over.
 
     Returns:
         Samples on the model's device, without forced tokens, as wide as the longest response.
@@ -80,7 +82,7 @@ def sample(  # noqa: PLR0913 - the options of one batch, keyword-only
     uniforms = sent(_uniforms(num_rows, max_new_tokens, temperature, generator), device)
     response_ids = torch.zeros(num_rows, num_steps, dtype=torch.int64, device=device)
     logprobs = torch.zeros(num_rows, num_steps, dtype=torch.float32, device=device)
-    endings = Endings(stop_rule, limits, prefixes)
+    endings = Endings(stop_rule, limits, prefixes, on_over)
 
     decoder = make_decoder(model, prompts, num_steps, cuda_graphs=cuda_graphs)
     held, rows = list(range(num_rows)), torch.arange(num_rows, device=device)  # what the decoder still holds

@@ -158,4 +158,5 @@ def _options(section: RewardSection) -> Options:
         on_nan=section.on_nan,
         # The HTTP client enforces the deadline itself: its error names the attempts that were made.
         deadline=None if isinstance(section, HttpRewardSection) else section.deadline,
+        early=isinstance(section, FunctionRewardSection | HttpRewardSection) and section.early,
     )

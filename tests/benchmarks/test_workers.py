@@ -34,7 +34,7 @@ def test_every_worker_that_a_side_names_is_there():
     options = ppo_vs_trl.arguments().parse_args([])
     named = [peer.side({}) for peer in ppo_vs_trl.PEERS]
     named += [ppo_vs_trl._our_side("shared", {}, options), sft_vs_trl._our_side({}, options)]
-    named.append(sft_vs_trl._their_side(True, {}))
+    named.append(sft_vs_trl._their_side(True, {}, options))
     files = {sides.HERE / side.worker for side in named}
     assert len(files) == 5 and all(file.is_file() for file in files)
 

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -150,3 +151,49 @@ def test_microbatches_are_cut_over_prompt_and_response(tiny: ModuleType, made: A
     for group in collected.microbatches.all():
         assert len(group) == 1 or len(group) * int(lengths[group].max()) <= 24
     assert sorted(int(row) for group in collected.microbatches.all() for row in group) == list(range(8))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0], ids=["at the prompt", "resets"])
+def test_a_reward_that_is_asked_early_is_asked_while_responses_are_drawn_and_changes_nothing(
+    tiny: ModuleType, workshop: Path, fraction: float
+) -> None:
+    results, asked = [], []
+    for early in (False, True):
+        reward = {"kind": "function", "path": f"{workshop / 'rewards.py'}:share_of_e", "early": early}
+        changes = {"reset": tiny.reset_section(workshop, fraction)} if fraction else {}
+        made = tiny.parts(tiny.ppo_config(workshop, rewards=[reward], **changes))
+        asked.append(_watched(made.trainer.collector))
+        results.append(made.trainer.step(made.prompts))
+    late, early = results
+    assert late.collected.raw_scores == early.collected.raw_scores
+    assert [each.means for each in late.updates] == [each.means for each in early.updates]
+    assert asked[0] == [("over", 8)]
+    texts = sorted({each.completion for each in early.collected.episodes})
+    assert asked[1][0][0] == "drawing" and {when for when, _ in asked[1]} <= {"drawing", "over"}
+    assert sum(num for _, num in asked[1]) <= 8 and len(texts) <= sum(num for _, num in asked[1])
+
+
+def _watched(collector: Any) -> list[tuple[str, int]]:
+    """When the reward is asked, and about how many responses; the engine goes on once it was asked."""
+    asked: list[tuple[str, int]] = []
+    (component,), sample, state = collector.scorer.rewards, collector.engine.sample, {"now": "drawing"}
+    score, was_asked = component.reward.score, threading.Event()
+
+    def watched_score(episodes: Any) -> Any:
+        asked.append((state["now"], len(episodes)))
+        was_asked.set()
+        return score(episodes)
+
+    def watched_sample(*args: Any) -> Any:
+        *others, on_over = args
+
+        def told(row: int, ids: list[int]) -> None:
+            on_over(row, ids)
+            assert was_asked.wait(20)
+
+        samples = sample(*others, None if on_over is None else told)
+        state["now"] = "over"
+        return samples
+
+    component.reward.score, collector.engine.sample = watched_score, watched_sample
+    return asked

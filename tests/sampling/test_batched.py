@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from rlhf.batches import PromptBatch, Samples
-from rlhf.sampling import batched
+from rlhf.sampling import batched, sampler
 from rlhf.sampling.batched import Decoding, sample_in_batches
+from rlhf.sampling.engines.generated import sample_by_generate
 from rlhf.sampling.sampler import sample
 
 LENGTHS = (7, 2, 3, 5, 1)
@@ -84,3 +85,52 @@ def test_responses_are_without_padding() -> None:
     ids = torch.tensor([[5, 6], [7, 0], [0, 0]])
     samples = Samples(response_ids=ids, response_mask=mask, logprobs=torch.zeros(3, 2), ended=mask[:, 1])
     assert samples.responses == [(5, 6), (7,), ()]
+
+
+@pytest.mark.parametrize("engine", ["native", "generate"])
+@pytest.mark.parametrize("forced", [None, torch.tensor([4, 0, 2, 0, 0])], ids=["whole", "forced"])
+@pytest.mark.parametrize("ends", [{"stop_strings": []}, {}, {"eos_ids": ()}], ids=["tokens", "both", "texts"])
+@pytest.mark.parametrize("stays", [False, True], ids=["leaves", "stays"])
+def test_each_response_is_told_once_when_it_is_over(
+    tiny_model, tiny_tokenizer, engine, forced, ends, stays, monkeypatch
+) -> None:
+    """Also where a row that is over stays in the batch for a while."""
+    monkeypatch.setattr(sampler, "leave_share", lambda device: 1.0 if stays else 0.0)
+    told: list[tuple[int, list[int]]] = []
+    chosen = None if engine == "native" else sample_by_generate
+    found = sample_in_batches(
+        tiny_model("llama"),
+        prompts(),
+        decoding(tiny_tokenizer, **ends),
+        numbers(),
+        forced,
+        sampler=chosen,
+        on_over=lambda *each: told.append(each),
+    )
+    assert sorted(told) == [(row, list(ids)) for row, ids in enumerate(found.responses)]
+    batches = [row // 2 for row, _ in told]
+    assert batches == sorted(batches)
+    if engine == "native":  # within a batch the shorter one comes first
+        for batch in (0, 1):
+            lengths = [len(ids) for row, ids in told if row // 2 == batch]
+            assert lengths == sorted(lengths)
+
+
+def test_a_response_is_told_while_others_are_drawn(tiny_model, tiny_tokenizer, monkeypatch) -> None:
+    """Between two looks the decoder reads tokens: a short response is told before the long one's last token."""
+    seen: list[str] = []
+    make = sampler.make_decoder
+
+    def watched(*args, **options):
+        decoder = make(*args, **options)
+        read = decoder.read_tokens
+        monkeypatch.setattr(type(decoder), "read_tokens", lambda self, ids: seen.append("read") or read(ids))
+        return decoder
+
+    monkeypatch.setattr(sampler, "make_decoder", watched)
+    how = decoding(tiny_tokenizer, batch_rows=5, stop_strings=[])
+    found = sample_in_batches(
+        tiny_model("llama"), prompts(), how, numbers(), on_over=lambda row, ids: seen.append(f"told {len(ids)}")
+    )
+    lengths = sorted(len(ids) for ids in found.responses)
+    assert lengths[0] < lengths[-1] and seen.index(f"told {lengths[0]}") < len(seen) - 1 - seen[::-1].index("read")

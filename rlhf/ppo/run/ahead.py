@@ -55,7 +55,8 @@ class Ahead:
                 collector.give_weights(starts)
         numbers, stop = generator(self._trainer.config.seed, "ahead", index), threading.Event()
         decoding = collector.decoding(self._tokenizer)
-        draw = partial(self._engine.sample, starts.states, decoding, numbers, starts.num_forced, stop)
+        told = collector.asking_early(starts, self._tokenizer)
+        draw = partial(self._engine.sample, starts.states, decoding, numbers, starts.num_forced, told, stop)
         self._pending = _Pending(starts, _started(draw), stop)
 
     def take(self) -> Sampled | None:

@@ -80,6 +80,16 @@ class Scorer:
         """The models among the rewards, members of ensembles included."""
         return [model for each in self.rewards if isinstance(each.reward, Modelled) for model in each.reward.models]
 
+    @property
+    def asks_early(self) -> bool:
+        """Whether some reward wants to be asked about each episode as soon as it is there."""
+        return any(part.guarded.asks_early for part in self._parts)
+
+    def begin(self, episode: Episode) -> None:
+        """Ask the rewards that want it about one episode of the next `score`; nobody waits."""
+        for part in self._parts:
+            part.guarded.begin(episode)
+
     def score(self, episodes: Sequence[Episode], num_forced: Sequence[int] | None = None) -> Scored:
         """Score every episode with every reward.
 

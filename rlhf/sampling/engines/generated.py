@@ -22,6 +22,7 @@ from transformers import (
 
 from rlhf.batches import PromptBatch, Samples
 from rlhf.errors import EngineError
+from rlhf.sampling.endings import OnOver
 from rlhf.sampling.filters import Filtering, Filters
 from rlhf.sampling.sampler import (
     _check_lengths,
@@ -66,6 +67,7 @@ def sample_by_generate(  # noqa: PLR0913 - the options of one batch, as `sample`
     tokenizer: Decodes | None = None,
     num_forced: Tensor | None = None,
     filters: Filters | None = None,
+    on_over: OnOver | None = None,
 ) -> Samples:
     """Sample one response for each prompt, with the arguments and the result of `rlhf.sampling.sampler.sample`.
 
@@ -90,6 +92,9 @@ def sample_by_generate(  # noqa: PLR0913 - the options of one batch, as `sample`
         rows = (lengths == length).nonzero()[:, 0]
         ids = prompts.prompt_ids[rows, :length]
         _generate(model, ids, drawing.of(rows), int(limits[rows].max()), use_cache=_keeps_states(model, ids[:2]))
+        if on_over is not None:
+            for row in rows.tolist():
+                on_over(row, drawing.ids[row, : int(drawing.lengths[row])].tolist())
     return _samples(drawing.ids, drawing.logprobs, drawing.lengths, drawing.ended)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rlhf.batches import PromptBatch, Samples
 from rlhf.sampling.batched import Decoding, sample_in_batches
+from rlhf.sampling.endings import OnOver
 from rlhf.sampling.engines.generated import sample_by_generate
 from rlhf.sampling.engines.protocol import Weights
 
@@ -35,9 +36,21 @@ class LocalEngine:
         self.version = version
 
     def sample(
-        self, prompts: PromptBatch, decoding: Decoding, generator: torch.Generator, num_forced: Tensor | None = None
+        self,
+        prompts: PromptBatch,
+        decoding: Decoding,
+        generator: torch.Generator,
+        num_forced: Tensor | None = None,
+        on_over: OnOver | None = None,
     ) -> Samples:
         """Draw one response to each prompt, `decoding.batch_rows` prompts at a time."""
         return sample_in_batches(
-            self._model, prompts, decoding, generator, num_forced, sampler=self._sampler, on_drawn=self._on_drawn
+            self._model,
+            prompts,
+            decoding,
+            generator,
+            num_forced,
+            sampler=self._sampler,
+            on_drawn=self._on_drawn,
+            on_over=on_over,
         )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlhf.batches import PromptBatch, Samples
 from rlhf.sampling.batched import Decoding
+from rlhf.sampling.endings import OnOver
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,12 @@ class Engine(Protocol):
         """
 
     def sample(
-        self, prompts: PromptBatch, decoding: Decoding, generator: torch.Generator, num_forced: Tensor | None = None
+        self,
+        prompts: PromptBatch,
+        decoding: Decoding,
+        generator: torch.Generator,
+        num_forced: Tensor | None = None,
+        on_over: OnOver | None = None,
     ) -> Samples:
         """Draw one response to each prompt.
 
@@ -51,6 +57,7 @@ class Engine(Protocol):
             decoding: how responses are drawn.
             generator: the only source of randomness.
             num_forced: [B] int64, tokens at the end of each prompt that already begin its response; None for 0.
+            on_over: told of each response as soon as it is over, in the thread of the caller.
 
         Raises:
             EngineError: it does not answer, or not with responses of the weights `version`.

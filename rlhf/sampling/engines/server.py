@@ -5,10 +5,9 @@ Left out: several servers, weights over NCCL, responses that begin with old weig
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
@@ -19,6 +18,7 @@ from torch import Tensor
 from rlhf.batches import PromptBatch, Samples
 from rlhf.errors import EngineError
 from rlhf.sampling.batched import Decoding
+from rlhf.sampling.endings import OnOver
 from rlhf.sampling.engines.answers import check_length, drawn_logprobs, drawn_tokens, read_logprobs
 from rlhf.sampling.engines.calls import Calls, Draw
 from rlhf.sampling.engines.protocol import Weights
@@ -77,6 +77,7 @@ class ServerEngine:
         decoding: Decoding,
         generator: torch.Generator,
         num_forced: Tensor | None = None,
+        on_over: OnOver | None = None,
         stop: threading.Event | None = None,
     ) -> Samples:
         """Draw one response to each prompt, `decoding.batch_rows` requests at a time, each with a seed of its own.
@@ -87,7 +88,7 @@ class ServerEngine:
             EngineError: a request failed, an answer is no whole response, the weights changed meanwhile, or `stop`.
         """
         with self._busy:
-            return self._sample(prompts, decoding, generator, num_forced, stop or threading.Event())
+            return self._sample(prompts, decoding, generator, num_forced, on_over, stop or threading.Event())
 
     def _sample(
         self,
@@ -95,6 +96,7 @@ class ServerEngine:
         decoding: Decoding,
         generator: torch.Generator,
         num_forced: Tensor | None,
+        on_over: OnOver | None,
         stop: threading.Event,
     ) -> Samples:
         device = prompts.prompt_ids.device
@@ -105,7 +107,15 @@ class ServerEngine:
         self._check_version("before a batch")
         pool = ThreadPoolExecutor(min(decoding.batch_rows, len(rows)), thread_name_prefix="engine")
         try:
-            found = list(pool.map(partial(self._respond, decoding, stop), rows, forced, seeds))
+            drawn = [
+                pool.submit(self._respond, decoding, stop, *each) for each in zip(rows, forced, seeds, strict=True)
+            ]
+            places = {future: row for row, future in enumerate(drawn)}
+            for future in as_completed(drawn):
+                ids = future.result().ids
+                if on_over is not None:
+                    on_over(places[future], ids)
+            found = [future.result() for future in drawn]
         finally:
             pool.shutdown(cancel_futures=True)
         self._check_version("after a batch")

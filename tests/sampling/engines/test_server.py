@@ -1,5 +1,6 @@
 """The engine that is a server, against one that conforms, and against everything that servers do wrong."""
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -114,6 +115,30 @@ def test_a_response_ends_by_our_own_rule(
         assert ended == any(stop in text for stop in "east") and not any(
             stop in tiny_tokenizer.decode(list(ids[:-1])) for stop in "east"
         )
+
+
+def test_each_response_is_told_as_it_arrives(
+    fake: Any, policy: Any, prompts: Any, tiny_tokenizer: Any, tiny_sampling: ModuleType, tmp_path: Path
+) -> None:
+    """The second waits until the third has been told: two requests are under way at a time."""
+    made, told, draw = engine(fake, tmp_path), dict[int, list[int]](), Calls.draw
+    made.load(weights(policy, prompts), 1)
+    is_third_told = threading.Event()
+
+    def slow(self: Calls, prompt: list[int], how: Any) -> Any:
+        assert len(prompt) != LENGTHS[1] or is_third_told.wait(20)
+        return draw(self, prompt, how)
+
+    def listen(row: int, ids: list[int]) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        told[row] = ids
+        if row == 2:
+            is_third_told.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Calls, "draw", slow)
+        found = made.sample(prompts, decoding(tiny_tokenizer), tiny_sampling.generator(1), None, listen)
+    assert list(told) == [0, 2, 1] and [tuple(told[row]) for row in range(3)] == found.responses
 
 
 FAULTS_OF_LOADING = {
