@@ -4,7 +4,8 @@
     python benchmarks/early_rewards.py --seconds 0.02      # a faster server
 
 The server sleeps for each text it is sent, as a judge that reads one text after the other would; it needs no core. Both
-sides draw the same responses from the same model, in turn, in one process. A time is that of drawing and scoring.
+sides draw the same responses from the same model, in turn, in one process; a response is a sentence, so that lengths
+differ. A time is that of drawing and scoring.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def made(options: argparse.Namespace, url: str, *, early: bool) -> PPOTrainer:
     settings = PPOSettings(
         steps=1,
         rollout_batch_size=options.rows,
-        sampling={"max_new_tokens": options.tokens, "temperature": 0.8},
+        sampling={"max_new_tokens": options.tokens, "temperature": 0.8, "stop_strings": [".", "!", "?"]},
         model={"trainable_layers": 2},
     )
     reward = {"kind": "http", "url": url, "early": early, "timeout": 300.0, "deadline": 300.0}
