@@ -23,6 +23,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "gradient_checkpointing": {"model": {"gradient_checkpointing": True}},
     "release_gradients": {"release_gradients": True},
     "reference_on_host": {"reference_on_host": True},
+    "optimizer.moments: 8bit": {"optimizer": {"moments": "8bit"}, "value_optimizer": {"moments": "8bit"}},
     "trainable_layers: 2": {"model": {"trainable_layers": 2}},
     "lora: {r: 8}": {"model": {"lora": {"r": 8}}},
     "lora, gradient_checkpointing": {"model": {"lora": {"r": 8}, "gradient_checkpointing": True}},

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from rlhf.models.pretrained.tokenizer import Language, read_tokenizer
 from rlhf.rewards.kinds.model import Loaded
 from rlhf.rewards.kinds.user_code import name_of
 from rlhf.stage.rewards import Given, reward_inputs
-from rlhf.training.storage.fingerprint import content_digest
+from rlhf.training.storage.fingerprint import content_digest, without_later
 
 OneReward = Callable[..., object] | PreTrainedModel | RewardOptions | Mapping[str, Any] | str | Path
 """A function or class, a classifier, a section of a config or a mapping like one, the name of a reward model."""
@@ -46,7 +47,8 @@ class GivenRewards:
             weights_digest(each.model) if isinstance(each, Loaded) else _code_digest(each)
             for each in self.objects.values()
         ]
-        return [*[section.model_dump_json() for section in self.sections], *files, *objects]
+        sections = [without_later(section.model_dump(mode="json")) for section in self.sections]
+        return [*[json.dumps(each, separators=(",", ":"), ensure_ascii=False) for each in sections], *files, *objects]
 
 
 def given_rewards(reward: OneReward | Sequence[OneReward], config: PPOSettings, language: Language) -> GivenRewards:

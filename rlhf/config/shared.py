@@ -197,6 +197,9 @@ class OptimizerSection(Section):
     betas: tuple[Fraction, Fraction] = Field((0.9, 0.95), description="decay rates of Adam's two moments")
     eps: Positive = Field(1e-8, description="Adam's epsilon, outside the square root")
     max_grad_norm: Positive = Field(1.0, description="gradients are clipped to this global L2 norm")
+    moments: Literal["float32", "8bit"] = Field(
+        "float32", description="how Adam's moments are kept; 8bit takes a quarter of their memory, for matrices"
+    )
 
 
 class LoggingSection(Section):

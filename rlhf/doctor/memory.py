@@ -14,7 +14,7 @@ from rlhf.ppo.run.assembly import PPORun
 from rlhf.sampling.packed import is_packable
 from rlhf.sampling.static_decoder import takes_static_shapes
 from rlhf.sampling.static_memory import bucket_of, capacity_of
-from rlhf.training.optimizer import MOMENTS
+from rlhf.training.storage.schema import bytes_of
 
 GIB = 2**30
 TIGHT = 0.8
@@ -88,10 +88,9 @@ def already_loaded(parts: PPORun) -> Loaded:
 
 
 def to_come(parts: PPORun, trial: Trial) -> ToCome:
-    """Estimate what training and sampling add; gradients and moments are float32, activations as in the trial."""
+    """Estimate what training and sampling add; gradients are float32, activations as in the trial."""
     trainer, config = parts.trainer, parts.trainer.config
     trained = _bytes(trainer.optimizer.weights.masters.values())
-    num_moments = len([name for name in MOMENTS if name != "step"])
     prompts = max(len(prompt.ids) for prompt in parts.prompts)
     width = prompts + config.sampling.max_new_tokens
     rows = config.rollout_batch_size // trainer.processes.num
@@ -106,7 +105,7 @@ def to_come(parts: PPORun, trial: Trial) -> ToCome:
     keeps = is_static and not config.release_gradients
     return ToCome(
         gradients=trained,
-        moments=num_moments * trained,
+        moments=bytes_of(form for name, form in trainer.optimizer.forms().items() if not name.startswith("step.")),
         activations=int(trial.saved_bytes * tokens),
         sampling=packed + (0 if keeps else slots * _cache_bytes(lm)),
         kept_cache=slots * _cache_bytes(lm) if keeps else 0,

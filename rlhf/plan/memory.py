@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 from rlhf.models.passes.head import LOGIT_CHUNK
 from rlhf.plan.sizes import Sizes
+from rlhf.training.moments import BLOCK
 
 COMPUTE = 2
 """Bytes of a number in bfloat16, the compute type on a GPU."""
 MASTER, GRADIENT, MOMENTS = 4, 4, 8
 """Bytes a trained weight: the float32 master, its gradient, and Adam's two moments. The module has COMPUTE more."""
+NARROW_MOMENTS = 2 * (1 + 4 / BLOCK)
+"""The same for moments in 8 bits: two codes, and two float32 numbers a block."""
 RESERVED = 1.5e9
 """Bytes of a device that the driver, its libraries and the kernels take."""
 UNUSED = 1.08
@@ -30,6 +33,8 @@ class Shape:
     response_tokens: int
     pass_tokens: int
     """Tokens of one forward and backward pass."""
+    narrow_moments: tuple[bool, bool] = (False, False)
+    """Whether the policy's and the separate critic's moments are kept in 8 bits; never in shards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +83,11 @@ def memory_of(held: Held, shape: Shape) -> Memory:
     share = shape.num_devices if shape.is_sharded else 1
     every = [*held.trained, *held.frozen]
     weights = sum(weight_bytes(each) for each in every) + COMPUTE * held.shared
-    optimizer = sum((MASTER + GRADIENT + MOMENTS) * each.trained for each in held.trained)
+    narrow = (False, False) if shape.is_sharded else shape.narrow_moments
+    saved = [
+        (MOMENTS - NARROW_MOMENTS) * each.narrow for each, is_on in zip(held.trained, narrow, strict=False) if is_on
+    ]
+    optimizer = sum((MASTER + GRADIENT + MOMENTS) * each.trained for each in held.trained) - sum(saved)
     policy = held.trained[0]
     gathered = 2.0 * COMPUTE * max(each.block for each in every) if shape.is_sharded else 0.0
     whole = COMPUTE * policy.weights if shape.is_sharded or shape.has_engine else 0.0

@@ -123,6 +123,7 @@ def _shape(config: PPOConfig, setup: Setup, lengths: Lengths, num_devices: int) 
         row_tokens=lengths.both,
         response_tokens=lengths.response,
         pass_tokens=max(lengths.both, min(config.microbatch_tokens, episodes * lengths.both)),
+        narrow_moments=(config.optimizer.moments == "8bit", config.value_optimizer.moments == "8bit"),
     )
 
 
@@ -160,10 +161,21 @@ def _switches(row: int) -> Iterator[tuple[str, Callable[[Shape], Shape]]]:
     """Yield what can be changed, from what costs least to what costs most, and then all of it together."""
     yield f"microbatch_tokens: {row}", lambda shape: replace(shape, pass_tokens=row)
     yield "sampling.batch_rows: 8", lambda shape: replace(shape, rows=min(8, shape.rows))
+    yield "optimizer.moments: 8bit", lambda shape: replace(shape, narrow_moments=(True, True))
     yield "model.gradient_checkpointing: true", lambda shape: replace(shape, checkpoints_activations=True)
     yield (
         f"gradient_checkpointing, microbatch_tokens: {row} and batch_rows: 8",
         lambda shape: replace(shape, rows=min(8, shape.rows), pass_tokens=row, checkpoints_activations=True),
+    )
+    yield (
+        f"gradient_checkpointing, microbatch_tokens: {row}, batch_rows: 8 and optimizer.moments: 8bit",
+        lambda shape: replace(
+            shape,
+            rows=min(8, shape.rows),
+            pass_tokens=row,
+            checkpoints_activations=True,
+            narrow_moments=(True, True),
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from rlhf.models.passes.anatomy import blocks, trunk
 from rlhf.models.passes.frozen import num_frozen_blocks
 from rlhf.models.passes.matrices import key_width
 from rlhf.models.passes.quantized import quantized_layers
+from rlhf.training.moments import in_8_bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,8 @@ class Sizes:
     vocabulary: int
     quantized: int = 0
     """Of `weights`, those that are held in fewer bits."""
+    narrow: int = 0
+    """Of `trained`, those whose moments may be kept in 8 bits."""
     quantized_bytes: int = 0
     """That hold them."""
 
@@ -41,10 +44,11 @@ class Sizes:
         """Read them off a model, which may be on the meta device."""
         config, stack = model.config.get_text_config(), list(blocks(model))
         quantized = [layer for _, layer in quantized_layers(model)]
+        trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
         crossed = len(stack) - num_frozen_blocks(model) if _is_trained(trunk(model)) else 0
         return cls(
             weights=_num_weights(model),
-            trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            trained=sum(each.numel() for each in trained.values()),
             block=max(map(_num_weights, stack)),
             num_layers=len(stack),
             num_crossed=crossed,
@@ -53,6 +57,7 @@ class Sizes:
             keys=key_width(model),
             vocabulary=config.vocab_size,
             quantized=sum(layer.num_weights for layer in quantized),
+            narrow=sum(trained[name].numel() for name in in_8_bits(model, trained)),
             quantized_bytes=sum(layer.num_bytes for layer in quantized),
         )
 

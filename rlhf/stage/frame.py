@@ -39,7 +39,7 @@ from rlhf.training.protocol import LoopSettings, Observer, Steps
 from rlhf.training.randomness import seed_everything
 from rlhf.training.sharding.fsdp2 import Fsdp2
 from rlhf.training.storage.checkpoint import JSON
-from rlhf.training.storage.fingerprint import content_digest, flattened, json_digest
+from rlhf.training.storage.fingerprint import content_digest, flattened, json_digest, without_later
 from rlhf.training.storage.run_directory import RunDirectory, is_complete, settings_of_result
 from rlhf.training.telemetry.circumstances import write_circumstances
 from rlhf.training.telemetry.memory import peak_memory_bytes
@@ -294,7 +294,9 @@ def load_rows(section: DataSection) -> Iterator[Row]:
 
 
 def _what_counts(config: StageSettings | EvaluateSettings) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude=set(UNIMPORTANT))
+    counts = without_later(config.model_dump(mode="json", exclude=set(UNIMPORTANT)))
+    assert isinstance(counts, dict)
+    return counts
 
 
 def _name(dtype: torch.dtype) -> str:

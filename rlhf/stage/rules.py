@@ -2,7 +2,7 @@
 
 import torch
 
-from rlhf.config.shared import TuningSection
+from rlhf.config.shared import OptimizerSection, TuningSection
 from rlhf.config.stage import StageSettings
 from rlhf.errors import ConfigError
 from rlhf.models.pretrained.quantization import check_quantizes
@@ -33,6 +33,11 @@ def rules_of(config: StageSettings) -> Rules:
 def models_of(config: StageSettings) -> dict[str, TuningSection | None]:
     """Return the sections of the models that a stage trains, by their keys."""
     return {"model": config.model, "critic_model": getattr(config, "critic_model", None)}
+
+
+def _optimizers_of(config: StageSettings) -> dict[str, OptimizerSection]:
+    found = {name: getattr(config, name, None) for name in ("optimizer", "value_optimizer")}
+    return {name: section for name, section in found.items() if section is not None}
 
 
 def is_quantized(config: StageSettings) -> bool:
@@ -68,6 +73,7 @@ def check_sharded(config: StageSettings) -> None:
         },
         **{f"{name}.quantize": model is not None and model.quantize is not None for name, model in models.items()},
         **{name: bool(getattr(config, name, False)) for name in SWITCHES},
+        **{f"{name}.moments": section.moments != "float32" for name, section in _optimizers_of(config).items()},
     }
     for name, is_asked in asked.items():
         if is_asked:

@@ -9,13 +9,11 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 
 from rlhf.errors import GuardStop
+from rlhf.training.moments import AdamW, blank_state, forms_of_state, in_8_bits
 from rlhf.training.processes import Processes
 from rlhf.training.schedule import learning_rate_factor
 from rlhf.training.sharding.weights import Weights
 from rlhf.training.storage.schema import TensorForm
-
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""AdamW's state of a parameter, under torch's names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +27,7 @@ class OptimizerSettings:
     betas: tuple[float, float]
     eps: float
     max_grad_norm: float
+    moments: Literal["float32", "8bit"] = "float32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +63,14 @@ class Optimizer:
         """Multiplies the learning rates of all groups."""
         self._processes = processes
         self._is_fused = processes.device.type in ("cpu", "cuda")
-        self._adam = torch.optim.AdamW(self._adam_groups(), fused=self._is_fused)
+        self._narrow = {
+            name
+            for group in groups
+            if group.settings.moments == "8bit"
+            for name in in_8_bits(weights.module, group.parameters)
+        }
+        narrow = [weights.masters[name] for name in self._narrow]
+        self._adam = AdamW(self._adam_groups(), narrow, fused=self._is_fused)
 
     def gradient_norms(self) -> Tensor:
         """Sum the gradients over the processes, and return each group's norm before clipping, [groups], unread."""
@@ -113,39 +119,39 @@ class Optimizer:
     def tensors(self) -> dict[str, Tensor]:
         """Return the whole moments by `MOMENT.PARAMETER`; before the first step all are 0."""
         found: dict[str, Tensor] = {}
-        for name, form in self.forms().items():
-            moment, _, parameter = name.partition(".")
-            state = self._adam.state.get(self.weights.masters[parameter], {})
-            if moment not in state:
-                found[name] = torch.zeros([each or 0 for each in form.shape])
-            else:
-                found[name] = state[moment] if moment == "step" else self.weights.whole(parameter, state[moment])
+        for name, form in self.weights.forms().items():
+            state = self._adam.state.get(self.weights.masters[name], {})
+            for moment, blank in blank_state(form, narrow=name in self._narrow).items():
+                own = state.get(moment, blank)
+                is_whole = moment == "step" or moment not in state or name in self._narrow
+                found[f"{moment}.{name}"] = own if is_whole else self.weights.whole(name, own)
         return found
 
     def forms(self) -> dict[str, TensorForm]:
         """Return the shapes and types of `tensors`."""
         return {
-            f"{moment}.{name}": TensorForm(() if moment == "step" else form.shape, torch.float32)
+            f"{moment}.{name}": each
             for name, form in self.weights.forms().items()
-            for moment in MOMENTS
+            for moment, each in forms_of_state(form, narrow=name in self._narrow).items()
         }
 
     def load(self, tensors: Mapping[str, Tensor], num_done: int) -> None:
         """Continue from saved moments after `num_done` updates; gradients of an update that failed are cleared."""
         self.num_done = num_done
         self.discard()
-        for name, master in self.weights.masters.items():
+        for name, form in self.weights.forms().items():
+            master = self.weights.masters[name]
             self._adam.state[master] = {
                 # The fused kernel keeps `step` on the device of the weights, the plain one on the CPU.
                 moment: self._own_moment(moment, name, tensors).to(
                     master.device if self._is_fused or moment != "step" else "cpu", copy=True
                 )
-                for moment in MOMENTS
+                for moment in forms_of_state(form, narrow=name in self._narrow)
             }
 
     def _own_moment(self, moment: str, name: str, tensors: Mapping[str, Tensor]) -> Tensor:
         whole = tensors[f"{moment}.{name}"]
-        return whole if moment == "step" else self.weights.own(name, whole)
+        return whole if moment == "step" or name in self._narrow else self.weights.own(name, whole)
 
     def _factor(self, group: ParameterGroup) -> float:
         settings = group.settings

@@ -28,6 +28,17 @@ def test_full_finetuning_in_float32_is_counted(config, workshop) -> None:
     assert coming.total == 12 * size + max(coming.activations, coming.sampling)
 
 
+def test_moments_in_8_bits_are_counted_as_they_are(config, monkeypatch) -> None:
+    monkeypatch.setattr("rlhf.training.moments.SMALLEST", 64)
+    parts = assembled(config(optimizer__moments="8bit"))
+    coming, size = to_come(parts, run_trial(parts)), numel(parts.trainer.policy)
+    matrices = [
+        p.numel() for name, p in parts.trainer.policy.lm.named_parameters() if p.ndim > 1 and "embed" not in name
+    ]
+    narrow, blocks = sum(matrices), sum(-(-each // 256) for each in matrices)
+    assert min(matrices) >= 64 and coming.moments == 8 * (size - narrow) + 2 * narrow + 8 * blocks
+
+
 def test_every_member_of_an_ensemble_is_counted(config, workshop, tmp_path) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(workshop / "reward_model")
     for parameter in model.parameters():  # equal weights would be in memory once

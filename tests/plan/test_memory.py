@@ -66,3 +66,12 @@ def test_the_peak_is_the_larger_phase_with_what_the_device_keeps_for_itself():
     memory = memory_of(Held(trained=(MODEL,), frozen=(), shared=0), ONE)
     assert memory.rollout == RESERVED + UNUSED * (memory.weights + memory.optimizer + memory.cache)
     assert memory.peak == memory.update > memory.rollout
+
+
+def test_moments_in_8_bits_take_a_quarter_where_they_may_and_never_in_shards():
+    held = Held(trained=(replace(MODEL, narrow=600), replace(MODEL, narrow=500)), frozen=(), shared=0)
+    both, policy = replace(ONE, narrow_moments=(True, True)), replace(ONE, narrow_moments=(True, False))
+    assert memory_of(held, ONE).optimizer == 2 * 16 * 1000
+    assert memory_of(held, policy).optimizer == pytest.approx(32_000 - 600 * (8 - 2 * (1 + 4 / 256)))
+    assert memory_of(held, both).optimizer == pytest.approx(32_000 - 1100 * (8 - 2 * (1 + 4 / 256)))
+    assert memory_of(held, replace(both, is_sharded=True)).optimizer == 32_000

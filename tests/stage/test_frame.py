@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.config import SftConfig
+from rlhf.config import EvaluateConfig, PPOConfig, RewardModelConfig, SftConfig
 from rlhf.config.reading.loader import load_config
 from rlhf.errors import CheckpointError, ConfigError, DataError, GuardStop
 from rlhf.models.passes import attention
@@ -56,6 +56,24 @@ def test_the_fingerprint_ignores_what_does_not_change_the_result(override):
 @pytest.mark.parametrize("override", ["seed=1", "optimizer.learning_rate=0.5", "loss_on=all", "steps=4", "compile=off"])
 def test_the_fingerprint_follows_the_config(override):
     assert mark(sft("here", override)) != mark(sft("here"))
+
+
+@pytest.mark.parametrize(
+    ("schema", "name", "before"),
+    [
+        (SftConfig, "smoke/sft", "136605c57421"),
+        (RewardModelConfig, "smoke/reward_model", "5be42f17ae89"),
+        (PPOConfig, "all_rewards/ppo", "b88fc869a409"),
+        (EvaluateConfig, "smoke/evaluate", "2102ff37d996"),
+    ],
+)
+def test_a_key_that_came_later_does_not_make_a_finished_run_another_one(schema, name, before):
+    """Fingerprints of December 2026: a new key belongs into `LATER`; a changed recipe or default has another one."""
+    assert fingerprint(load_config(schema, Path(f"configs/{name}.yaml"), []), []).startswith(before)
+
+
+def test_a_key_that_came_later_counts_where_it_changes_something():
+    assert mark(sft("here", "optimizer.moments=8bit")) != mark(sft("here"))
 
 
 def test_the_fingerprint_follows_the_content_of_the_data(tmp_path):

@@ -28,6 +28,8 @@ def config(*changes: str) -> PPOConfig:
         (["deterministic=true"], "deterministic"),
         (["release_gradients=true"], "release_gradients"),
         (["reference_on_host=true"], "reference_on_host"),
+        (["optimizer.moments=8bit"], "optimizer.moments"),
+        (["value_optimizer.moments=8bit"], "value_optimizer.moments"),
         (["guards.rollback={times: 1}"], "guards.rollback"),
         (["eval_every=1", "best={metric: objective/kl, load_at_end: true}"], "best.load_at_end"),
     ],

@@ -8,6 +8,7 @@ from rlhf.errors import GuardStop
 from rlhf.training.optimizer import Optimizer, OptimizerSettings, ParameterGroup
 from rlhf.training.processes import Processes
 from rlhf.training.sharding.master_weights import MasterWeights
+from rlhf.training.storage.schema import forms_of
 
 NUM_UPDATES = 20
 
@@ -18,9 +19,9 @@ def settings(**changes):
     return OptimizerSettings(**(values | changes))
 
 
-def network(seed=0):
+def network(seed=0, width=8):
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 3))
+    return nn.Sequential(nn.Linear(4, width), nn.LayerNorm(width), nn.Linear(width, 3))
 
 
 def optimizer_of(module, dtype=torch.float32, num_updates=NUM_UPDATES, **changes):
@@ -209,13 +210,20 @@ def test_frozen_parameters_stay_as_they_are(dtype):
         assert torch.equal(module[0].weight, exact)
 
 
+@pytest.mark.parametrize("num_done", [0, 3])
+@pytest.mark.parametrize("moments", ["float32", "8bit"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_saved_and_loaded_state_gives_the_same_next_step_bit_for_bit(dtype):
-    module, other = network(), network(seed=1)
-    first, second = optimizer_of(module, dtype, schedule="cosine"), optimizer_of(other, dtype, schedule="cosine")
-    for step in range(3):
+def test_saved_and_loaded_state_gives_the_same_next_step_bit_for_bit(dtype, moments, num_done):
+    module, other = network(width=1100), network(seed=1, width=1100)
+    how = {"schedule": "cosine", "moments": moments}
+    first, second = optimizer_of(module, dtype, **how), optimizer_of(other, dtype, **how)
+    for step in range(num_done):
         loss_of(module, step).backward()
         first.step()
+    saved = first.tensors()
+    assert forms_of(saved) == first.forms()
+    narrow = {name for name, tensor in saved.items() if tensor.dtype == torch.uint8}
+    assert narrow == ({"exp_avg.0.weight", "exp_avg_sq.0.weight"} if moments == "8bit" else set())
     second.weights.load(copies(first))
     second.load({name: tensor.clone() for name, tensor in first.tensors().items()}, first.num_done)
     reports = []

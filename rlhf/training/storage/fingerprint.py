@@ -9,6 +9,19 @@ from typing import Any
 from rlhf.training.storage.listing import file_sha256
 from rlhf.training.storage.manifest import JSON
 
+LATER: dict[str, JSON] = {"moments": "float32", "early": False}
+"""Keys of configurations that came when there were results to take up, and the value at which they change nothing."""
+
+
+def without_later(content: JSON) -> JSON:
+    """Return JSON content without the keys of `LATER` where they change nothing, as a run from before them had it."""
+    if isinstance(content, list):
+        return [without_later(each) for each in content]
+    if not isinstance(content, dict):
+        return content
+    kept = {key: each for key, each in content.items() if key not in LATER or LATER[key] != each}
+    return {key: without_later(each) for key, each in kept.items()}
+
 
 def json_digest(content: JSON) -> str:
     """Return the sha256 of JSON content."""

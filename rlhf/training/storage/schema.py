@@ -1,7 +1,7 @@
 """What a run's checkpoints must hold: names, shapes and types of tensors, and the form of the JSON beside them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, Union
 
@@ -42,6 +42,11 @@ class TensorForm:
     def __str__(self) -> str:
         lengths = ", ".join("any" if length is None else str(length) for length in self.shape)
         return f"[{lengths}] {str(self.dtype).removeprefix('torch.')}"
+
+
+def bytes_of(forms: Iterable[TensorForm]) -> int:
+    """Return the bytes that tensors of these forms take; a length that may be any counts as 0."""
+    return sum(form.dtype.itemsize * math.prod(length or 0 for length in form.shape) for form in forms)
 
 
 @dataclass(frozen=True, slots=True)

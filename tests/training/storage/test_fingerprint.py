@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from rlhf.training.storage.fingerprint import content_digest, flattened, lengthened
+from rlhf.training.storage.fingerprint import content_digest, flattened, lengthened, without_later
 
 
 def directory(path):
@@ -34,6 +34,11 @@ def test_an_adapter_counts_with_its_base(tmp_path):
 
 def test_a_hub_name_stands_for_itself():
     assert content_digest("someone/some-model") == "someone/some-model"
+
+
+def test_a_later_key_is_left_out_wherever_it_changes_nothing():
+    given = {"optimizer": {"moments": "float32", "eps": 1.0}, "rewards": [{"early": False}, {"early": True}], "a": None}
+    assert without_later(given) == {"optimizer": {"eps": 1.0}, "rewards": [{}, {"early": True}], "a": None}
 
 
 def test_nested_keys_are_named_as_overrides_name_them():
