@@ -22,11 +22,8 @@ def test_a_table_shows_slopes_beside_theory():
     assert lines[2:] == ["| 32 | 100.0 |  |  | 1.00 |  |", "| 64 | 400.0 | +2.00 | +1.00 | 2.00 | +1.00 |"]
 
 
-def test_processes_divide_the_time_as_far_as_there_are_cores(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    one, two, four = ((float(num), point()) for num in (1, 2, 4))
-    assert growth.theory("processes", one, two) == -1.0
-    assert growth.theory("processes", two, four) == 0.0
+def test_more_processes_on_the_same_cores_take_the_same_time():
+    assert growth.theory("processes", (1.0, point()), (2.0, point())) == 0.0
 
 
 @pytest.mark.parametrize("quick", [True, False])
