@@ -93,7 +93,7 @@ def table(axis: str, points: Sequence[tuple[float, Point]]) -> str:
 
 
 def theory(axis: str, last: tuple[float, Point], now: tuple[float, Point]) -> float:
-    """Return the slope of the operations; processes divide the cores among themselves, so all of them compute always."""
+    """Return the slope of the operations; processes share the cores, so the same number of these computes always."""
     return 0.0 if axis == "processes" else slope(last[1].flops, now[1].flops, last[0], now[0])
 
 
