@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from peft import PeftModel
 from transformers import PreTrainedModel
 
 from rlhf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 class Trainer(Protocol):
@@ -20,7 +22,7 @@ class Trainer(Protocol):
         """The metrics of every step that this trainer has done."""
 
     @property
-    def model(self) -> PreTrainedModel | PeftModel:
+    def model(self) -> "PreTrainedModel | PeftModel":
         """The model in training."""
 
     def save(self, path: str | Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.api.data import GivenPrompts, digest_of_items, given_prompts
@@ -24,6 +23,7 @@ from rlhf.evaluation.assembly import ComparisonInputs, compare_policies, written
 from rlhf.evaluation.compare import Comparison
 from rlhf.evaluation.respond import Policy
 from rlhf.fetch import resolve
+from rlhf.models.pretrained.adapted import is_adapted
 from rlhf.models.pretrained.loading import scalar_head
 from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.rewards.kinds.model import Loaded
@@ -144,7 +144,7 @@ def _checked_judge(model: Any) -> PreTrainedModel | str | None:
     if model is None or isinstance(model, str):
         return model
     if not isinstance(model, PreTrainedModel):
-        fix = " - merge an adapter first (merge_and_unload)" if isinstance(model, PeftModel) else ""
+        fix = " - merge an adapter first (merge_and_unload)" if is_adapted(model) else ""
         raise ConfigError(
             f"reward_model: expected a sequence classifier of transformers or a name, found {type(model).__name__}{fix}"
         )

@@ -2,10 +2,9 @@
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.api.data import GivenPrompts, given_prompts
@@ -28,11 +27,15 @@ from rlhf.evaluation.generate import answers
 from rlhf.evaluation.respond import Policy, load_policy
 from rlhf.fetch import resolve
 from rlhf.models.passes.anatomy import check_logits
+from rlhf.models.pretrained.adapted import is_adapted
 from rlhf.models.reference import made_frozen
 from rlhf.stage.frame import Frame
 from rlhf.stage.supervised import Source
 from rlhf.training.precision import compute_dtype
 from rlhf.training.processes import Processes
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 def generate(
@@ -82,7 +85,7 @@ class Generating:
     _run: Frame
 
     @property
-    def model(self) -> PreTrainedModel | PeftModel:
+    def model(self) -> "PreTrainedModel | PeftModel":
         """The policy."""
         raise NotImplementedError
 
@@ -105,7 +108,7 @@ class Generating:
 
 
 def answering(
-    model: PreTrainedModel | PeftModel,
+    model: "PreTrainedModel | PeftModel",
     tokenizer: GivenTokenizer,
     section: ChatSection,
     dtype: torch.dtype,
@@ -135,9 +138,9 @@ def _answered(
     return answers(ready, prompts, settings)
 
 
-def _merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+def _merged(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
     """Return a float32 model without an adapter."""
-    if not isinstance(model, PeftModel):
+    if not is_adapted(model):
         return plain(model)
     base = model.get_base_model()
     if not isinstance(base, PreTrainedModel):

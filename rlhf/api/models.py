@@ -4,11 +4,9 @@ import copy
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import RewardSettings
@@ -17,6 +15,7 @@ from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
 from rlhf.models.passes.anatomy import check_logits, switch_off_dropout
 from rlhf.models.passes.fused import speed_up
+from rlhf.models.pretrained.adapted import has_adapter_layers, is_adapted
 from rlhf.models.pretrained.chat_template import use_chat_template
 from rlhf.models.pretrained.loading import load_causal_lm, load_scalar_lm, scalar_head, with_new_head
 from rlhf.models.pretrained.quantization import check_whole
@@ -27,7 +26,12 @@ from rlhf.models.reference import load_reference, made_frozen
 from rlhf.stage.model import going_on, tuned
 from rlhf.training.storage.fingerprint import content_digest
 
-Model = PreTrainedModel | PeftModel | str
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    Model = PreTrainedModel | PeftModel | str
+else:
+    Model = PreTrainedModel | torch.nn.Module | str  # peft is imported where somebody has an adapter
 """A loaded model, or the directory, `fetch:NAME` or hub name of one."""
 
 
@@ -59,7 +63,7 @@ def check_kind(role: str, given: object) -> None:
     Raises:
         ConfigError: says what was found.
     """
-    if not isinstance(given, PreTrainedModel | PeftModel | str):
+    if not (isinstance(given, PreTrainedModel | str) or is_adapted(given)):
         raise ConfigError(
             f"{role}: expected a causal language model of transformers, one with a peft adapter, or a name, found "
             f"{type(given).__name__}"
@@ -107,7 +111,7 @@ def given_policy(policy: Model, section: TuningSection, tokenizer: PreTrainedTok
         return tuned(load_causal_lm(source, quantize=section.quantize), section, tokenizer, source)
     name = name_of_model(policy)
     _check_trainable("policy", policy)
-    if not isinstance(policy, PeftModel):
+    if not is_adapted(policy):
         check_logits(plain(policy), name)
         return tuned(policy, section, tokenizer, name)
     if section.lora not in (None, "continue") or section.trainable_layers is not None:
@@ -135,7 +139,7 @@ def given_reward_model(model: Model, config: RewardSettings, tokenizer: PreTrain
         model = load_scalar_lm(source, new_head=True, seed=config.seed, quantize=config.model.quantize)
         return tuned(model, config.model, tokenizer, source)
     if not isinstance(model, PreTrainedModel):
-        fix = " - merge an adapter first (merge_and_unload)" if isinstance(model, PeftModel) else ""
+        fix = " - merge an adapter first (merge_and_unload)" if is_adapted(model) else ""
         raise ConfigError(
             "model: expected a causal language model or a sequence classifier of transformers, or a name, found "
             f"{type(model).__name__}{fix}"
@@ -161,7 +165,7 @@ def given_reference(
         return None
     if reference is policy:
         raise ConfigError("reference: it is the policy itself, which is trained - give None for a frozen copy of it")
-    if isinstance(reference, PeftModel):
+    if is_adapted(reference):
         raise ConfigError("reference: an adapter - merge it first (merge_and_unload), or give its directory")
     if not isinstance(reference, str | None) and not isinstance(policy, str) and _share_weights(reference, policy):
         raise ConfigError(
@@ -188,19 +192,19 @@ def weights_digest(model: torch.nn.Module) -> str:
 
 def name_of_model(model: Any) -> str:
     """Return where a model was loaded from; an empty string if it does not know."""
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    inner = model.get_base_model() if is_adapted(model) else model
     return str(getattr(inner, "name_or_path", "") or "")
 
 
 def _check_trainable(role: str, model: torch.nn.Module) -> None:
     """Refuse a model with nothing to train, with layers of an earlier adapter left in it, or quantized by others."""
-    check_whole(model.get_base_model() if isinstance(model, PeftModel) else model, role)
+    check_whole(model.get_base_model() if is_adapted(model) else model, role)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError(
             f"{role}: none of its weights requires gradients - call requires_grad_(True), or load an adapter with "
             "PeftModel.from_pretrained(..., is_trainable=True)"
         )
-    if not isinstance(model, PeftModel) and any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+    if not is_adapted(model) and has_adapter_layers(model):
         raise ConfigError(f"{role}: it still has the layers of an adapter - load it again, or give the peft model")
 
 

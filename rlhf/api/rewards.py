@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -18,6 +17,7 @@ from rlhf.config.ppo import check_rewards
 from rlhf.config.rewards import RewardOptions, RewardSection
 from rlhf.errors import ConfigError
 from rlhf.fetch import resolve
+from rlhf.models.pretrained.adapted import is_adapted
 from rlhf.models.pretrained.tokenizer import Language, read_tokenizer
 from rlhf.rewards.kinds.model import Loaded
 from rlhf.rewards.kinds.user_code import name_of
@@ -111,7 +111,7 @@ def parsed(one: OneReward, where: str, policy_tokenizer: PreTrainedTokenizerBase
         return _section(one.model_dump(), where), None
     if isinstance(one, str | Path):
         return _section({"kind": "model", "path": str(one)}, where), None
-    if isinstance(one, PreTrainedModel | PeftModel):
+    if isinstance(one, PreTrainedModel) or is_adapted(one):
         one = {"model": one}
     options: dict[str, Any] = dict(one) if isinstance(one, Mapping) else {"function": one}
     if "function" in options:

@@ -8,9 +8,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from peft import PeftModel
 from transformers import PreTrainedModel
 
 from rlhf.api.callbacks import Announcer, Callback, checked_callbacks
@@ -29,6 +28,9 @@ from rlhf.training.launch import check_unsharded_launch
 from rlhf.training.storage.fingerprint import lengthened
 from rlhf.training.storage.run_directory import is_complete
 from rlhf.training.telemetry.metrics import saved_metrics
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 S = TypeVar("S", bound=Section)
 
@@ -67,7 +69,7 @@ class StageTrainer:
         return self._announcer.history
 
     @property
-    def model(self) -> PreTrainedModel | PeftModel:
+    def model(self) -> "PreTrainedModel | PeftModel":
         """The model in training, in the run's compute type; the peft model if it has an adapter."""
         return self._trained.model if self._trained.adapter is None else self._trained.adapter
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from peft import PeftConfig
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -144,6 +143,8 @@ def _made(section: ModelSection, earlier: Origin) -> Origin:
 
 
 def _saved_adapter(directory: str) -> Mapping[str, Any]:
+    from peft import PeftConfig
+
     saved = PeftConfig.from_pretrained(directory)
     names = {"r": "r", "alpha": "lora_alpha", "target_modules": "target_modules"}
     return {"dropout": 0.0, **{ours: getattr(saved, theirs, None) for ours, theirs in names.items()}}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import load_peft_weights, set_peft_model_state_dict
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -252,6 +251,8 @@ def take_up(trained: Trainable, weights: Weights, directory: Path) -> None:
     dtype, made = trained.model.dtype, set[int]()
     with weights.in_full_precision(takes_changes=True):
         if trained.saves_adapter:
+            from peft import load_peft_weights, set_peft_model_state_dict
+
             set_peft_model_state_dict(trained.adapter, load_peft_weights(str(directory)))
         elif trained.model.can_generate():
             trained.model.load_state_dict(load_causal_lm(str(directory)).state_dict())

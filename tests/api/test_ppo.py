@@ -217,6 +217,15 @@ def test_two_processes_run_the_same_script_and_stay_in_step(
     assert first["streamed"] == second["streamed"] == 1, "where one process has no prompts left, all end"
 
 
+@pytest.mark.slow
+def test_the_trainer_needs_no_package_that_a_run_may_do_without():
+    """They take a second or two of each start; a run that has an adapter, or data of theirs, imports them then."""
+    code = "import sys; from rlhf import PPOTrainer; print([each for each in ('peft', 'bitsandbytes', 'datasets') "
+    code += "if each in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_names_at_the_top_are_there_without_torch_until_they_are_used(root: Path) -> None:
     code = "import sys, rlhf; rlhf.PPOSettings(steps=1); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

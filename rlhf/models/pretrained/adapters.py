@@ -4,18 +4,20 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from peft.tuners.lora import LoraLayer
-from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.errors import ConfigError
 from rlhf.models.passes.quantized import QuantizedLinear, quantized_layers
+from rlhf.models.pretrained.adapted import is_lora_layer, is_saved_with_adapter
 from rlhf.models.pretrained.directory import read_object
 from rlhf.models.pretrained.quiet import quiet_transformers
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 BASE = "base_model.json"
 """Beside a saved adapter: how its base is found after both were moved together."""
@@ -76,8 +78,10 @@ def _is_directory(path: Path) -> bool:
 
 def add_lora(
     model: PreTrainedModel, *, r: int, alpha: float, dropout: float, target_modules: str | list[str]
-) -> PeftModel:
+) -> "PeftModel":
     """Freeze the model and put low-rank adapters of rank `r` on its linear layers; a scalar head is trained in full."""
+    from peft import LoraConfig, TaskType, get_peft_model  # not every run needs it
+
     adapters = LoraConfig(
         r=r,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft annotates int, and divides by r as a float
@@ -91,7 +95,7 @@ def add_lora(
 
 def trained_head(head: nn.Module) -> nn.Module:
     """Return the copy of a head that is trained along with an adapter, or the head itself."""
-    return head.modules_to_save[head.active_adapters[0]] if isinstance(head, ModulesToSaveWrapper) else head
+    return head.modules_to_save[head.active_adapters[0]] if is_saved_with_adapter(head) else head
 
 
 def base_state(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -107,7 +111,7 @@ def merged_state(model: PreTrainedModel) -> dict[str, Tensor]:
         if ".lora_" not in name and ".original_module." not in name
     }
     for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
+        if is_lora_layer(module):
             key = f"{_plain(name)}.weight"
             delta: Tensor = module.get_delta_weight(module.active_adapters[0])  # type: ignore[attr-defined]
             state[key] = state[key] + delta

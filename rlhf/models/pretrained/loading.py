@@ -2,10 +2,9 @@
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from torch import nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -27,6 +26,9 @@ from rlhf.models.pretrained.quiet import quiet_transformers
 from rlhf.models.pretrained.refusals import LOADING_ERRORS, unclassifiable, unloadable
 from rlhf.models.pretrained.tokenizer import load_tokenizer
 from rlhf.models.pretrained.vocabulary import fit_vocabulary
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 def load_causal_lm(
@@ -63,12 +65,14 @@ def load_causal_lm(
 
 def load_adapter(
     path: str, *, trust_remote_code: bool = False, is_trainable: bool = False, quantize: Kind | None = None
-) -> PeftModel:
+) -> "PeftModel":
     """Load an adapter of a causal language model on its base, both in float32; the base is frozen, perhaps quantized.
 
     Raises:
         ConfigError: the adapter, or its base, cannot be loaded.
     """
+    from peft import PeftModel
+
     check_directory(path)
     model = switch_off_dropout(
         _loaded(AutoModelForCausalLM, base_of(path), trust_remote_code, **while_loading(quantize))
@@ -255,6 +259,8 @@ def _drawn(kind: Any, path: str, trust_remote_code: bool, seed: int, **options: 
 
 def _merged(path: str, trust_remote_code: bool) -> PreTrainedModel:
     """Load an adapter of a causal language model and its base, and merge them."""
+    from peft import PeftModel
+
     adapter = load_adapter(path, trust_remote_code=trust_remote_code)
     try:
         merged: PreTrainedModel = adapter.merge_and_unload()

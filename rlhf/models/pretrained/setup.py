@@ -3,10 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from peft import PeftModel
-from peft.tuners.lora import LoraModel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.errors import ConfigError
@@ -16,6 +14,9 @@ from rlhf.models.pretrained.depth import freeze_all_but_top
 from rlhf.models.pretrained.quiet import quiet_transformers
 from rlhf.models.pretrained.tokenizer import all_eos_ids
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trainable:
@@ -23,7 +24,7 @@ class Trainable:
 
     model: PreTrainedModel
     """Runs with the adapter, if there is one."""
-    adapter: PeftModel | None
+    adapter: "PeftModel | None"
     """peft's view of the same modules; None for full or partial finetuning."""
     source: str
     """Where the model was loaded from."""
@@ -61,12 +62,14 @@ def make_trainable(
     return Trainable(model=model, adapter=None, source=source)
 
 
-def continued(adapter: PeftModel, source: str) -> Trainable:
+def continued(adapter: "PeftModel", source: str) -> Trainable:
     """Go on with an adapter that was loaded from the directory `source`.
 
     Raises:
         ConfigError: it is of another kind than LoRA.
     """
+    from peft.tuners.lora import LoraModel
+
     model = adapter.get_base_model()
     if not isinstance(adapter.base_model, LoraModel) or not isinstance(model, PreTrainedModel):
         kind = adapter.active_peft_config.peft_type
@@ -118,7 +121,7 @@ def save_adapter_base(trainable: Trainable, directory: Path) -> None:
         trainable.model.save_pretrained(directory, state_dict=base_state(trainable.model))
 
 
-def name_base(adapter: PeftModel, source: str) -> None:
+def name_base(adapter: "PeftModel", source: str) -> None:
     """Make the adapter name its base, a local one by its absolute path, so that it loads from any directory."""
     path = Path(source)
     for config in adapter.peft_config.values():
