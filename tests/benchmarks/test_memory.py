@@ -16,4 +16,5 @@ def test_every_switch_is_a_configuration(tmp_path):
 
     for switch in memory.SWITCHES.values():
         config = PPOConfig.model_validate(memory.settings(tmp_path, switch, quick=True))
-        assert all(getattr(config, name) is True for name in switch if name != "model")
+        plain = PPOConfig.model_validate(memory.settings(tmp_path, {}, quick=True))
+        assert all(getattr(config, name) != getattr(plain, name) for name in switch)
